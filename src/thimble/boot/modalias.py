@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 STORAGE, NETWORK, LATER = 0, 1, 2
 
 _VIRTIO_RANK = {"d00000002": STORAGE, "d00000008": STORAGE, "d00000001": NETWORK}
-# Buses that lead to more devices (USB sticks, hubs, NICs on SoCs) belong to storage, or the state partition is missed.
+# Buses that lead to more devices (USB, bridges) count as storage, or the state partition would be missed.
 _PCI_RANK = {"bc01": STORAGE, "bc02": NETWORK, "bc0Csc03": STORAGE, "bc08sc05": STORAGE, "bc0Csc06": NETWORK}
 _BUS_RANK = {
     "scsi": STORAGE,
@@ -42,7 +42,7 @@ class Table:
         bus, _, body = modalias.partition(":")
         entries = self.buses.get(bus)
         if entries is None:
-            return [module for module in self.names.get(modalias.replace("_", "-"), ())]
+            return list(self.names.get(modalias.replace("_", "-"), ()))
         if bus == "acpi":
             return [m for part in body.split(":") if part for _, m in entries.get(part, ())]
         found: list[str] = []
@@ -62,7 +62,7 @@ class Table:
         return list(self.names.get(name.replace("_", "-"), ()))
 
     def load_order(self, modules: Iterable[str]) -> list[str]:
-        """These modules with everything they need, each once, in an order that works. Unknown ones are left out."""
+        """These modules and all they need, each once, in an order that works; unknown ones left out."""
         order: list[str] = []
         for module in modules:
             if module in self.modules:

@@ -1,7 +1,7 @@
 """Compiles depmod's text files into the driver table of the image. Pure; runs in the image builder only.
 
-The table is one `marshal` file, `/usr/lib/modules/<release>/thimble.drivers`, made by the same Python version that
-reads it. It is a dict:
+The table is one `marshal` file, `/usr/lib/modules/<release>/thimble.drivers`, made by the same Python
+version that reads it. It is a dict:
 
     "format"   1
     "modules"  {name: (path below the modules directory, (names to load before it, in order))}
@@ -9,9 +9,9 @@ reads it. It is a dict:
     "buses"    {bus: {literal prefix: ((glob for the rest, module), ...)}}
     "lengths"  {bus: (lengths of the prefixes that occur, longest first)}
 
-A modalias `pci:v00008086d00001533sv…` is looked up by cutting its body at each of the few lengths of its bus, so
-a device costs three dict lookups and a handful of globs, not one fnmatch per known alias (5.5 CPU s, see docs).
-ACPI aliases (`acpi*:PNP0C0C:*`) are keyed by the identifier alone. Only modules that are in the image get in.
+A modalias `pci:v00008086d00001533sv…` is looked up by cutting its body at each of the few lengths of its
+bus, so a device costs three dict lookups and a handful of globs, not one fnmatch per known alias. ACPI
+aliases (`acpi*:PNP0C0C:*`) are keyed by the identifier alone. Only modules of the image get in.
 
 Use: `marshal.dumps(compile_table(dep, alias, softdep))`, the arguments being the texts of modules.dep,
 modules.alias and modules.softdep made by depmod over exactly the modules of the image.
@@ -33,7 +33,7 @@ def module_name(path: str) -> str:
 
 
 def compile_table(dep: str, alias: str, softdep: str) -> dict[str, object]:
-    """The driver table of these modules. Later lines of modules.alias come after earlier ones, as in modprobe."""
+    """The driver table of these modules; aliases of one prefix keep the order of modules.alias."""
     direct = _parse_dep(dep)
     names: dict[str, tuple[str, ...]] = {}
     buses: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {}
@@ -50,12 +50,8 @@ def compile_table(dep: str, alias: str, softdep: str) -> dict[str, object]:
         "format": FORMAT,
         "modules": modules,
         "names": {key: names[key] for key in sorted(names)},
-        "buses": {
-            bus: {key: entries[key] for key in sorted(entries)} for bus, entries in sorted(buses.items())
-        },
-        "lengths": {
-            bus: tuple(sorted({len(key) for key in entries}, reverse=True)) for bus, entries in buses.items()
-        },
+        "buses": {bus: dict(sorted(entries.items())) for bus, entries in sorted(buses.items())},
+        "lengths": {bus: tuple(sorted(set(map(len, buses[bus])), reverse=True)) for bus in sorted(buses)},
     }
 
 
@@ -92,7 +88,7 @@ def _add_alias(
 def _parse_softdep(
     text: str, direct: dict[str, tuple[str, tuple[str, ...]]], names: dict[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
-    """{module: modules to load before it}; a softdep may name an alias (`crypto-crc32c`) or something absent."""
+    """{module: modules to load before it}; a softdep may name an alias or something absent."""
     found: dict[str, tuple[str, ...]] = {}
     for line in text.splitlines():
         words = line.split()

@@ -7,7 +7,7 @@ console's login prompt are ordered behind it. First-boot data come as systemd cr
     system.hostname                  host name, read by PID 1 at each boot
     ssh.authorized_keys.root         root's keys (tmpfiles.d/provision.conf)
     passwd.hashed-password.root      root's password (systemd-firstboot, here at any boot that has the credential)
-    sysusers.extra, tmpfiles.extra   more users, more files
+    sysusers.extra, tmpfiles.extra   more users, more files; passwd.hashed-password.USER their passwords
     network.network.NAME, …          networkd files; without any, DHCP on every Ethernet port
 """
 
@@ -43,6 +43,7 @@ KillMode=process
 Restart=on-failure
 RestartPreventExitStatus=255
 Type=notify
+StartupCPUWeight=1000
 RuntimeDirectory=sshd
 RuntimeDirectoryMode=0755
 
@@ -126,6 +127,8 @@ ExecStart=systemd-firstboot
 StandardInput=null
 """
 
+PASSWORDS_OF_USERS = "[Service]\nImportCredential=passwd.*\n"
+
 MASKED_UNITS = (
     "dev-hugepages.mount",
     "dev-mqueue.mount",
@@ -186,6 +189,7 @@ LATE_UNITS = (
     "dbus.socket",
     "serial-getty@.service",
     "systemd-logind.service",
+    "systemd-resolved.service",
     "systemd-user-sessions.service",
 )
 
@@ -201,6 +205,7 @@ FILES: dict[str, str] = {
     f"{UNITS}/systemd-udev-trigger.service": COLDPLUG_AFTER_SSH,
     f"{UNITS}/systemd-tmpfiles-setup-dev.service": STATIC_NODES_AFTER_SSH,
     f"{UNITS}/systemd-firstboot.service.d/credential.conf": PASSWORD_BY_CREDENTIAL,
+    f"{UNITS}/systemd-sysusers.service.d/passwords.conf": PASSWORDS_OF_USERS,
     f"{UNITS}/systemd-networkd-wait-online.service.d/any.conf": ANY_ADDRESS,
     **{f"{UNITS}/{unit}.d/after-ssh.conf": AFTER_SSH for unit in LATE_UNITS},
 }
@@ -208,7 +213,7 @@ FILES: dict[str, str] = {
 LINKS: dict[str, str] = {
     **{f"{UNITS}/{unit}": "/dev/null" for unit in MASKED_UNITS},
     **{f"etc/systemd/system-generators/{name}": "/dev/null" for name in SILENT_GENERATORS},
-    "etc/resolv.conf": "/run/systemd/netif/resolv.conf",
+    "etc/resolv.conf": "/run/systemd/resolve/stub-resolv.conf",
     f"{UNITS}/sysinit.target.wants/ssh.service": f"/{UNITS}/ssh.service",
     f"{UNITS}/sysinit.target.wants/coldplug-network.service": f"/{UNITS}/coldplug-network.service",
     f"{UNITS}/sysinit.target.wants/systemd-networkd.service": "/usr/lib/systemd/system/systemd-networkd.service",

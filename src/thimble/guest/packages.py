@@ -32,6 +32,7 @@ DEBIAN = (
     "procps",
     "qemu-guest-agent",
     "systemd",
+    "systemd-resolved",
     "systemd-sysv",
     "udev",
     "kmod",
@@ -67,7 +68,7 @@ def ensure(report: Report) -> Lock:
         absent = _absent(lock)
     for start in range(0, len(absent), 24):
         report("guest", start / len(absent), f"fetching {len(absent) - start} packages")
-        apt.download(absent[start : start + 24], cache.root() / "debs")
+        apt.download(absent[start : start + 24], deb_directory())
     return lock
 
 
@@ -77,7 +78,11 @@ def private_apt() -> Apt:
 
 def deb(pin: Pin) -> Path:
     """Where the cache keeps this package."""
-    return cache.root() / "debs" / f"{pin.sha256}.deb"
+    return deb_directory() / f"{pin.sha256}.deb"
+
+
+def deb_directory() -> Path:
+    return cache.root() / "debs"
 
 
 def extracted(pin: Pin) -> Path:

@@ -44,7 +44,8 @@ def ensure(report: Report = silent) -> DebianGuest:
     texts = [rootfs.DPKG_SETTINGS, overlay.FILES, overlay.LINKS, overlay.REMOVED, initrd.DEBIAN_INIT]
     name = cache.key("debian", RECIPE, pins, texts)
     home = cache.directory(
-        cache.root() / "guests" / f"debian-{name[:16]}", lambda into: _make(into, lock, toolbox.ensure(report), report)
+        cache.root() / "guests" / f"debian-{name[:16]}",
+        lambda into: _make(into, lock, toolbox.ensure(report), report),
     )
     return DebianGuest(disk=home / "disk.qcow2", kernel=home / "vmlinuz", initrd=home / "initrd")
 
@@ -63,7 +64,18 @@ def _make(into: Path, lock: Lock, box: Toolbox, report: Report) -> None:
         report("guest", 0.9, "writing the guest's disk")
         raw = Path(scratch, "disk.raw")
         _file_system(tree, raw, lock.epoch, box)
-        _run(box, "qemu-img", "convert", "-O", "qcow2", "-c", "-o", "compression_type=zstd", str(raw), str(into / "disk.qcow2"))
+        _run(
+            box,
+            "qemu-img",
+            "convert",
+            "-O",
+            "qcow2",
+            "-c",
+            "-o",
+            "compression_type=zstd",
+            str(raw),
+            str(into / "disk.qcow2"),
+        )
 
 
 def _install_modules(tree: Path, parts: Parts, box: Toolbox) -> None:
@@ -108,5 +120,12 @@ def _file_system(tree: Path, raw: Path, epoch: int, box: Toolbox) -> None:
 
 
 def _run(box: Toolbox, *args: str, epoch: int = 0) -> None:
-    environment = {**os.environ, **box.environment, "SOURCE_DATE_EPOCH": str(epoch), "E2FSPROGS_FAKE_TIME": str(epoch)}
-    subprocess.run(box.argv(*args), env=environment, stdin=subprocess.DEVNULL, check=True, stdout=subprocess.DEVNULL)
+    environment = {
+        **os.environ,
+        **box.environment,
+        "SOURCE_DATE_EPOCH": str(epoch),
+        "E2FSPROGS_FAKE_TIME": str(epoch),
+    }
+    subprocess.run(
+        box.argv(*args), env=environment, stdin=subprocess.DEVNULL, check=True, stdout=subprocess.DEVNULL
+    )

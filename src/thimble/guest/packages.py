@@ -63,7 +63,9 @@ def ensure(report: Report) -> Lock:
         apt.update(report, older_than_s=0)
     if gone := missing(absent, apt):
         names = ", ".join(map(str, gone))
-        report("guest", None, f"WARNING: Debian no longer offers {names}; taking the newest verified packages")
+        report(
+            "guest", None, f"WARNING: Debian no longer offers {names}; taking the newest verified packages"
+        )
         lock = resolve(apt)
         absent = _absent(lock)
     for start in range(0, len(absent), 24):

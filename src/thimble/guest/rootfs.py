@@ -78,7 +78,11 @@ FORGOTTEN = (
 def make(tree: Path, lock: Lock, report: Report) -> None:
     """Fill the empty directory `tree`."""
     if os.geteuid() != 0:
-        raise fault("unsupported", "a Debian guest can only be built by root", hint="run it with sudo once; it is cached")
+        raise fault(
+            "unsupported",
+            "a Debian guest can only be built by root",
+            hint="run it with sudo once; it is cached",
+        )
     _skeleton(tree)
     base, rest = lock.named("base"), lock.named("debian")
     for pin in base:
@@ -95,7 +99,14 @@ def _skeleton(tree: Path) -> None:
     for name in MERGED:
         (tree / "usr" / name).mkdir(parents=True)
         (tree / name).symlink_to(f"usr/{name}")
-    for name in ("var/lib/dpkg/info", "var/lib/dpkg/updates", "etc/dpkg/dpkg.cfg.d", "proc", "dev", "usr/sbin"):
+    for name in (
+        "var/lib/dpkg/info",
+        "var/lib/dpkg/updates",
+        "etc/dpkg/dpkg.cfg.d",
+        "proc",
+        "dev",
+        "usr/sbin",
+    ):
         (tree / name).mkdir(parents=True, exist_ok=True)
     for name in ("status", "available"):
         (tree / "var/lib/dpkg" / name).touch()
@@ -108,7 +119,15 @@ def _skeleton(tree: Path) -> None:
 def _extract(pin: Pin, tree: Path) -> None:
     reader = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(packages.deb(pin))], stdout=subprocess.PIPE)
     writer = subprocess.run(
-        ["tar", "--extract", "--file=-", f"--directory={tree}", "--keep-directory-symlink", "--numeric-owner", "-p"]
+        [
+            "tar",
+            "--extract",
+            "--file=-",
+            f"--directory={tree}",
+            "--keep-directory-symlink",
+            "--numeric-owner",
+            "-p",
+        ]
         + [f"--exclude=.{pattern}" for pattern in LEFT_OUT],
         stdin=reader.stdout,
         check=False,
@@ -121,7 +140,19 @@ def _dpkg(tree: Path, verbs: list[str], pins: tuple[Pin, ...], epoch: int) -> No
     files = [f"/debs/{packages.deb(pin).name}" for pin in pins]
     debs = packages.deb_directory()
     done = subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", NAMESPACE, "sh", str(tree), str(debs)]
+        [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            NAMESPACE,
+            "sh",
+            str(tree),
+            str(debs),
+        ]
         + ["dpkg", *verbs, *files],
         env={**ENVIRONMENT, "SOURCE_DATE_EPOCH": str(epoch)},
         stdin=subprocess.DEVNULL,

@@ -28,8 +28,17 @@ class TinyGuest(msgspec.Struct, frozen=True, kw_only=True):
 def ensure(report: Report = silent) -> TinyGuest:
     """The tiny guest's files in the cache, made if missing."""
     lock = packages.ensure(report)
-    name = cache.key("tiny", 1, [pin.sha256 for pin in lock.named("parts")], initrd.TINY_INIT, initrd.SCRIPTS, initrd.TINY_MODULES)
-    home = cache.directory(cache.root() / "guests" / f"tiny-{name[:16]}", lambda into: _make(into, Parts(lock)))
+    name = cache.key(
+        "tiny",
+        1,
+        [pin.sha256 for pin in lock.named("parts")],
+        initrd.TINY_INIT,
+        initrd.SCRIPTS,
+        initrd.TINY_MODULES,
+    )
+    home = cache.directory(
+        cache.root() / "guests" / f"tiny-{name[:16]}", lambda into: _make(into, Parts(lock))
+    )
     return TinyGuest(kernel=home / "vmlinuz", initrd=home / "initrd")
 
 

@@ -44,7 +44,7 @@ mount -t devpts pts /dev/pts
 acpid -f -l /dev/null >/dev/null 2>&1 &
 if [ -e /sys/class/net/eth0 ]; then
   ip link set eth0 up
-  udhcpc -i eth0 -b -S -s /etc/dhcp -x hostname:tiny >/dev/null 2>&1 &
+  udhcpc -i eth0 -t 3 -T 1 -b -S -s /etc/dhcp -x hostname:tiny >/dev/null 2>&1
   nc -ll -p 7 -e /bin/greet >/dev/null 2>&1 &
 fi
 for word in $(cat /proc/cmdline); do

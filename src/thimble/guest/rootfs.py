@@ -76,22 +76,26 @@ FORGOTTEN = (
 
 
 def make(tree: Path, lock: Lock, report: Report) -> None:
-    """Fill the empty directory `tree`."""
+    """Fill the empty directory `tree` with the demonstration guest."""
+    install(tree, lock.named("base"), lock.named("debian"), lock.epoch, report)
+    _finish(tree)
+
+
+def install(tree: Path, base: tuple[Pin, ...], rest: tuple[Pin, ...], epoch: int, report: Report) -> None:
+    """Fill the empty directory `tree` with these packages, unpacked and configured, and nothing else.
+
+    `base` must hold the essential packages and all they need; the .deb files must be in the cache.
+    """
     if os.geteuid() != 0:
-        raise fault(
-            "unsupported",
-            "a Debian guest can only be built by root",
-            hint="run it with sudo once; it is cached",
-        )
+        hint = "run it once with sudo; the result is cached"
+        raise fault("unsupported", "a Debian guest can only be built by root", hint=hint)
     _skeleton(tree)
-    base, rest = lock.named("base"), lock.named("debian")
     for pin in base:
         _extract(pin, tree)
     for done, pins in ((0.2, base), (0.5, rest)):
         report("guest", done, f"configuring {len(pins)} Debian packages")
-        _dpkg(tree, ["--force-depends", "--install"], pins, lock.epoch)
-    _dpkg(tree, ["--configure", "--pending"], (), lock.epoch)
-    _finish(tree)
+        _dpkg(tree, ["--force-depends", "--install"], pins, epoch)
+    _dpkg(tree, ["--configure", "--pending"], (), epoch)
 
 
 def _skeleton(tree: Path) -> None:

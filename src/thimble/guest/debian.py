@@ -3,8 +3,8 @@
     <cache>/guests/debian-<key>/    disk.qcow2   ext4 labelled thimble-guest, 1 GiB, no partition table
                                     vmlinuz, initrd
 
-It boots by direct kernel boot from any virtio or NVMe disk; what it accepts as first-boot data is in `overlay`.
-Invariant: the same lock and the same recipe give the same files.
+It boots by direct kernel boot from any virtio or NVMe disk; what it accepts as first-boot data is in
+`overlay`. Invariant: the same lock and the same recipe give the same files.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """What makes the Debian guest answer SSH soon: files laid over a plain Debian tree. Pure, a literal table.
 
-The rule behind it: only what a login needs runs before sshd; the rest of Debian follows right after it. So sshd
-waits for host keys, first-boot data and a mounted root, nothing else; coldplug of all devices, D-Bus, logind and the
-console's login prompt are ordered behind it. First-boot data come as systemd credentials, so no cloud-init:
+The rule behind it: only what a login needs runs before sshd; the rest of Debian follows right after it. So
+sshd waits for host keys, first-boot data and a mounted root, nothing else; coldplug of all devices, D-Bus,
+logind and the console's login prompt are ordered behind it. First-boot data come as systemd credentials, so
+no cloud-init:
 
     system.hostname                  host name, read by PID 1 at each boot
     ssh.authorized_keys.root         root's keys (tmpfiles.d/provision.conf)
-    passwd.hashed-password.root      root's password (systemd-firstboot, here at any boot that has the credential)
+    passwd.hashed-password.root      root's password (systemd-firstboot, at any boot that has it)
     sysusers.extra, tmpfiles.extra   more users, more files; passwd.hashed-password.USER their passwords
     network.network.NAME, …          networkd files; without any, DHCP on every Ethernet port
 """
@@ -86,7 +87,8 @@ COLDPLUG_AFTER_SSH = """\
 Description=Announce all devices to udev
 DefaultDependencies=no
 Wants=systemd-udevd.service
-After=systemd-udevd-kernel.socket systemd-udevd-control.socket ssh.service systemd-networkd-wait-online.service
+After=systemd-udevd-kernel.socket systemd-udevd-control.socket
+After=ssh.service systemd-networkd-wait-online.service
 ConditionPathIsReadWrite=/sys
 
 [Service]
@@ -194,6 +196,7 @@ LATE_UNITS = (
 )
 
 UNITS = "etc/systemd/system"
+VENDOR = "/usr/lib/systemd/system"
 
 FILES: dict[str, str] = {
     "etc/systemd/network/80-dhcp.network": DHCP_ON_ALL,
@@ -216,15 +219,15 @@ LINKS: dict[str, str] = {
     "etc/resolv.conf": "/run/systemd/resolve/stub-resolv.conf",
     f"{UNITS}/sysinit.target.wants/ssh.service": f"/{UNITS}/ssh.service",
     f"{UNITS}/sysinit.target.wants/coldplug-network.service": f"/{UNITS}/coldplug-network.service",
-    f"{UNITS}/sysinit.target.wants/systemd-networkd.service": "/usr/lib/systemd/system/systemd-networkd.service",
+    f"{UNITS}/sysinit.target.wants/systemd-networkd.service": f"{VENDOR}/systemd-networkd.service",
     f"{UNITS}/multi-user.target.wants/systemd-networkd-wait-online.service": (
-        "/usr/lib/systemd/system/systemd-networkd-wait-online.service"
+        f"{VENDOR}/systemd-networkd-wait-online.service"
     ),
     f"{UNITS}/sysinit.target.wants/systemd-network-generator.service": (
-        "/usr/lib/systemd/system/systemd-network-generator.service"
+        f"{VENDOR}/systemd-network-generator.service"
     ),
-    f"{UNITS}/sockets.target.wants/systemd-networkd.socket": "/usr/lib/systemd/system/systemd-networkd.socket",
-    f"{UNITS}/getty.target.wants/serial-getty@ttyS0.service": "/usr/lib/systemd/system/serial-getty@.service",
+    f"{UNITS}/sockets.target.wants/systemd-networkd.socket": f"{VENDOR}/systemd-networkd.socket",
+    f"{UNITS}/getty.target.wants/serial-getty@ttyS0.service": f"{VENDOR}/serial-getty@.service",
 }
 
 REMOVED = (

@@ -1,7 +1,8 @@
 """The guests' packages as verified .deb files: pinned in lock.json beside this file, like the image's.
 
-Two closures: `base` is what Debian calls essential, `debian` what the demonstration guest has beyond it; `parts` are
-the kernel and the static busybox, which no guest *installs* (that would pull in an initramfs generator).
+Two closures: `base` is what Debian calls essential, `debian` what the demonstration guest has beyond it;
+`parts` are the kernel and the static busybox, which no guest *installs* (that would pull in an initramfs
+generator).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def resolve(apt: Apt) -> Lock:
 
 
 def ensure(report: Report) -> Lock:
-    """The lock whose packages are all in the cache now: the pinned one, or the newest if Debian dropped a pin."""
+    """The lock whose packages are all in the cache: the pinned one, or the newest if a pin is gone."""
     lock = locking.read(LOCK_FILE.read_text())
     absent = _absent(lock)
     if not absent:

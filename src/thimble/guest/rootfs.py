@@ -1,4 +1,6 @@
-"""A Debian root tree from verified packages: unpacked, then configured by their own scripts in a chroot. Needs root.
+"""A Debian root tree from verified packages: unpacked, then configured by their own scripts in a chroot.
+
+Needs root.
 
     1. every `base` package is extracted, so that dpkg and a shell exist
     2. dpkg installs `base`, then the rest, from files (the way debootstrap and mmdebstrap do it)
@@ -38,7 +40,10 @@ NAMESPACE = """\
 set -e
 mount -t proc proc "$1/proc"
 mount -t tmpfs -o mode=755 dev "$1/dev"
-for node in null zero full random urandom; do touch "$1/dev/$node"; mount --bind /dev/$node "$1/dev/$node"; done
+for node in null zero full random urandom; do
+  touch "$1/dev/$node"
+  mount --bind /dev/$node "$1/dev/$node"
+done
 ln -s /proc/self/fd "$1/dev/fd"
 mkdir "$1/debs"
 mount --bind "$2" "$1/debs"
@@ -122,17 +127,11 @@ def _skeleton(tree: Path) -> None:
 
 def _extract(pin: Pin, tree: Path) -> None:
     reader = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(packages.deb(pin))], stdout=subprocess.PIPE)
+    words = ["tar", "--extract", "--file=-", f"--directory={tree}"]
+    words += ["--keep-directory-symlink", "--numeric-owner", "--preserve-permissions"]
+    words += [f"--exclude=.{pattern}" for pattern in LEFT_OUT]
     writer = subprocess.run(
-        [
-            "tar",
-            "--extract",
-            "--file=-",
-            f"--directory={tree}",
-            "--keep-directory-symlink",
-            "--numeric-owner",
-            "-p",
-        ]
-        + [f"--exclude=.{pattern}" for pattern in LEFT_OUT],
+        words,
         stdin=reader.stdout,
         check=False,
     )
@@ -143,21 +142,10 @@ def _extract(pin: Pin, tree: Path) -> None:
 def _dpkg(tree: Path, verbs: list[str], pins: tuple[Pin, ...], epoch: int) -> None:
     files = [f"/debs/{packages.deb(pin).name}" for pin in pins]
     debs = packages.deb_directory()
+    words = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+    words += ["sh", "-c", NAMESPACE, "sh", str(tree), str(debs), "dpkg", *verbs, *files]
     done = subprocess.run(
-        [
-            "unshare",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "sh",
-            "-c",
-            NAMESPACE,
-            "sh",
-            str(tree),
-            str(debs),
-        ]
-        + ["dpkg", *verbs, *files],
+        words,
         env={**ENVIRONMENT, "SOURCE_DATE_EPOCH": str(epoch)},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -1,8 +1,9 @@
 """The tiny guest: the cloud kernel and one busybox. For tests: up in seconds even under TCG.
 
-On its console (ttyS0): `tiny guest: up` first, `tiny guest: address A` when DHCP answered (3 s are given to it), then a shell with the
-prompt `tiny# `. Port 7 answers any connection with `tiny guest: hello`. The power button powers it off; `reboot -f`
-resets it, `crash` makes its kernel panic. `tiny.run=CMD,ARG,…` on the kernel command line runs a command at boot.
+On its console (ttyS0): `tiny guest: up` first, `tiny guest: address A` when DHCP answered (3 s are given to
+it), then a shell with the prompt `tiny# `. Port 7 answers any connection with `tiny guest: hello`. The
+power button powers it off; `reboot -f` resets it, `crash` makes its kernel panic. `tiny.run=CMD,ARG,…` on
+the kernel command line runs a command at boot.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The verbs `up down list console log`, as functions for the command line, and a thin argparse door to them."""
+"""The verbs `up down list console log`, as functions, and a thin argparse door to them."""
 
 from __future__ import annotations
 

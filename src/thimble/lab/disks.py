@@ -22,7 +22,7 @@ def empty(path: Path, size_bytes: int) -> None:
 
 
 def labelled(path: Path, size_bytes: int, label: str, box: Toolbox) -> None:
-    """A sparse file with an ext4 file system; a server takes the one labelled `thimble-state` for its state."""
+    """A sparse file with an ext4 file system; the one labelled `thimble-state` keeps the state."""
     empty(path, size_bytes)
     _run(
         box, "mkfs.ext4", "-q", "-F", "-L", label, "-m", "0", "-E", "lazy_itable_init=1,nodiscard", str(path)

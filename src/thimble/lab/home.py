@@ -106,7 +106,7 @@ def remove(home: Path) -> None:
 
 
 def connect(path: Path, *, timeout: float | None) -> socket.socket:
-    """A connection to a Unix socket, however long its path is (the address itself is limited to 107 bytes)."""
+    """A connection to a Unix socket, however long its path (an address has 107 bytes at most)."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

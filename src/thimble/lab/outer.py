@@ -1,8 +1,10 @@
-"""Whose fault was it? Under TCG the outer QEMU itself breaks now and then; that is not a failure of ours. Pure but for
-`with_retries`, which only calls back.
+"""Whose fault was it? Under TCG the outer QEMU itself breaks now and then; that is not a failure of ours.
 
-Counted as the outer's fault: QEMU died by a signal nobody of us sent, one of its own assertions failed, or the
-server's kernel hit a breakpoint instruction that is not there (int3 in the scheduler: TCG lost a code patch).
+Pure but for `with_retries`, which only calls back.
+
+Counted as the outer's fault: QEMU died by a signal nobody of us sent, one of its own assertions failed, or
+the server's kernel hit a breakpoint instruction that is not there (int3 in the scheduler: TCG lost a code
+patch).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""One QMP conversation with a server's QEMU, synchronous: connect, ask, close. Nothing is kept between calls."""
+"""One QMP conversation with a server's QEMU, synchronous: connect, ask, close.
+
+Nothing is kept between calls.
+"""
 
 from __future__ import annotations
 

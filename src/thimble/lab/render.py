@@ -1,4 +1,7 @@
-"""From a spec to QEMU's command line. Pure; golden-tested. Paths of the server's own files are relative to its home."""
+"""From a spec to QEMU's command line.
+
+Pure; golden-tested. Paths of the server's own files are relative to its home.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The serial line as it was logged: read as bytes, because prompts end without a newline.
 
-A `SerialLog` has a position; a match moves it behind the match, so that waiting twice for the same words means
-waiting for them to come twice.
+A `SerialLog` has a position; a match moves it behind the match, so that waiting twice for the same words
+means waiting for them to come twice.
 """
 
 from __future__ import annotations

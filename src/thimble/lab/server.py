@@ -1,8 +1,8 @@
 """One virtual server: power, wires, waiting. Synchronous, for the command line, tests and measurements.
 
-States: absent → (up) on → (down, cut_power, its own power-off) off → (power_on) on …; `remove` makes it absent.
-Invariants: a server's disks survive every loss of power; a pid is only ever signalled with its start time checked;
-host ports are chosen by QEMU itself (port 0), so two servers never race for one.
+States: absent → (up) on → (down, cut_power, its own power-off) off → (power_on) on …; `remove` makes it
+absent. Invariants: a server's disks survive every loss of power; a pid is only ever signalled with its
+start time checked; host ports are chosen by QEMU itself (port 0), so two servers never race for one.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Server:
             self._check()
             raise Problem(
                 Code.TIMEOUT,
-                f"server {self.spec.name!r} did not say {pattern.decode(errors='replace')!r} in {timeout:.0f} s",
+                f"server {self.spec.name!r} did not say {pattern!r} in {timeout:.0f} s",
                 reasons=self._evidence(),
             )
         if mark:

@@ -26,7 +26,7 @@ class Bus(StrEnum):
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A disk made empty with `size_bytes`, or the file named. `label` makes an ext4 file system so labelled on it."""
+    """Made empty with `size_bytes`, or the file named. `label` puts an ext4 file system so labelled on it."""
 
     size_bytes: int = 0
     file: str = ""
@@ -37,7 +37,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A port on the user network (with forwards from 127.0.0.1), or on a wire shared by all servers naming it."""
+    """A port on the user network (with forwards from 127.0.0.1), or on a wire all servers naming it share."""
 
     wire: str = ""
     model: str = "virtio-net-pci"
@@ -95,7 +95,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_disk(text: str) -> Disk:
-    """ "10G", "state:8G" (labelled as Thimble's state partition), "nvme:10G", "/path/disk.qcow2", "ahci:/path"."""
+    """ "10G", "state:8G" (labelled as state partition), "nvme:10G", "/path/disk.qcow2", "ahci:/path"."""
     bus, label, rest = Bus.VIRTIO, "", text
     while ":" in rest and (word := rest.split(":", 1)[0]) in {*Bus, "state"}:
         rest = rest.split(":", 1)[1]
@@ -109,7 +109,7 @@ def parse_disk(text: str) -> Disk:
 
 
 def parse_nic(text: str) -> Nic:
-    """ "user", "user:443,22" (ports forwarded), "wire:NAME", each with ",model=e1000e" at its end if wanted."""
+    """ "user", "user:443,22" (ports forwarded), "wire:NAME"; with ",model=e1000e" at its end if wanted."""
     model = "virtio-net-pci"
     if ",model=" in text:
         text, model = text.split(",model=", 1)

@@ -16,7 +16,7 @@ import click
 
 from thimble import __version__
 from thimble.cli import show
-from thimble.cli.command import host_options, output_options, trust_options, word
+from thimble.cli.command import output_options, trust_options, word
 from thimble.cli.session import Session
 from thimble.core.problem import Code, Problem
 
@@ -48,16 +48,16 @@ Completion for bash (zsh, fish likewise):
 class Lazy(click.Group):
     """Knows its commands' names and lines of help without importing them."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
@@ -70,10 +70,6 @@ class Lazy(click.Group):
             if name.startswith(incomplete)
         ]
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
-
-
-class Environment(click.Context):
-    """Options of the root also come from THIMBLE_*."""
 
 
 cli = Lazy(

@@ -1,4 +1,4 @@
-"""How long work is shown: a bar on a terminal, plain lines elsewhere, nothing when quiet. On standard error."""
+"""How long work is shown, on standard error: a bar on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 

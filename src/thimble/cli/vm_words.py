@@ -1,9 +1,11 @@
 """What is typed about a VM → the contract's types. Pure.
 
-disk     10G | 10G,image=debian.qcow2,bus=sata | volume=local/data   (size, image, volume, format, bus, name, ro)
-nic      nat | uplink,mac=52:54:00:…,model=e1000e                    (switch, mac, model, name)
-cdrom    installer.iso                                               (image, name)
-forward  2222:web1:22/tcp                                            port : VM : its port / protocol
+    disk     10G | 10G,image=debian.qcow2,bus=sata | volume=local/data    also format, name, ro
+    nic      nat | uplink,mac=52:54:00:…,model=e1000e                     also name
+    cdrom    installer.iso                                                also name
+    forward  2222:web1:22/tcp                                             port : VM : its port / protocol
+
+Every one raises `Problem` INVALID, with an example of how it should look.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from thimble.core.problem import Code, Problem, Reason
 from thimble.core.units import MIB, parse_size
 
 Wire = TypeVar("Wire")
-Named = TypeVar("Named", DiskSpec, NicSpec, CdromSpec)
+Named = TypeVar("Named", bound=DiskSpec | NicSpec | CdromSpec)
 
 DISK_KEYS = {"image": "image", "volume": "volume", "format": "format", "bus": "bus", "name": "name"}
 NIC_KEYS = {"switch": "switch", "mac": "mac", "model": "model", "name": "name"}
@@ -27,7 +29,7 @@ CDROM_KEYS = {"image": "image", "name": "name"}
 
 
 def disk(text: str) -> DiskSpec:
-    """Raises `Problem` INVALID, as all of these do."""
+    """A size first."""
     first, options = _words(text, "--disk", {**DISK_KEYS, "size": "size", "ro": "read_only"})
     size = options.pop("size", first)
     if "read_only" in options:

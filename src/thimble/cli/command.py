@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Any
 
 import click
@@ -62,6 +63,11 @@ def trust_options() -> list[click.Parameter]:
         word("--ca", "ca", "FILE", "Believe certificates signed by these authorities."),
         flag("--insecure", "insecure", "Believe any certificate. Dangerous."),
     ]  # fmt: skip
+
+
+def choice(kind: type[StrEnum]) -> click.Choice[str]:
+    """One of `kind`, as it is written on the wire."""
+    return click.Choice([one.value for one in kind])
 
 
 class Local(click.Command):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from thimble.cli.command import Asking, Changing, Working, act, confirm, preview, width
+from thimble.cli.command import Asking, Changing, Working, act, choice, confirm, preview, width
 from thimble.cli.session import Session
 from thimble.cli.show import Column, table
 from thimble.contract.storage import (
@@ -112,7 +112,7 @@ def list_(session: Session) -> None:
 @click.argument("size", required=False)
 @click.option("--image", metavar="IMAGE", help="A copy of this image, grown to SIZE.")
 @click.option("--datastore", default="", metavar="NAME")
-@click.option("--format", type=click.Choice(list(DiskFormat)), default=DiskFormat.QCOW2.value)
+@click.option("--format", type=choice(DiskFormat), default=DiskFormat.QCOW2.value)
 @click.pass_obj
 def create(
     session: Session, name: str, size: str | None, image: str | None, datastore: str, format: str

@@ -6,7 +6,7 @@ import secrets
 
 import click
 
-from thimble.cli.command import Asking, Changing, act, confirm, width
+from thimble.cli.command import Asking, Changing, act, choice, confirm, width
 from thimble.cli.session import Session
 from thimble.cli.show import Column, facts, table
 from thimble.cli.vm_words import forward as parse_forward
@@ -84,7 +84,7 @@ def show_(session: Session, name: str) -> None:
 
 @net.command("create", cls=Changing)
 @click.argument("name")
-@click.option("--kind", type=click.Choice(list(SwitchKind)), help="[bridged with --uplink, else nat]")
+@click.option("--kind", type=choice(SwitchKind), help="[bridged with --uplink, else nat]")
 @click.option("--subnet", default="", metavar="CIDR", help="nat: such as 192.168.77.0/24.  [a free one]")
 @click.option("--uplink", default="", metavar="NIC", help="bridged: a NIC or a bridge of the host.")
 @click.option(

@@ -8,7 +8,7 @@ import time
 import click
 from msgspec import UNSET
 
-from thimble.cli.command import Asking, Changing, act, confirm, secret, width
+from thimble.cli.command import Asking, Changing, act, choice, confirm, secret, width
 from thimble.cli.session import Session
 from thimble.cli.show import Column, table
 from thimble.cli.vm_words import seconds
@@ -63,7 +63,7 @@ def user_list(session: Session) -> None:
 
 @user.command("create", cls=Changing)
 @click.argument("name")
-@click.option("--role", type=click.Choice(list(Role)), default=Role.VIEWER.value, help="[viewer]")
+@click.option("--role", type=choice(Role), default=Role.VIEWER.value, help="[viewer]")
 @click.option("--password-file", metavar="FILE", help=f"Else {VARIABLE}, or a prompt.")
 @click.pass_obj
 def user_create(session: Session, name: str, role: str, password_file: str | None) -> None:
@@ -76,7 +76,7 @@ def user_create(session: Session, name: str, role: str, password_file: str | Non
 
 @user.command("change", cls=Changing)
 @click.argument("name")
-@click.option("--role", type=click.Choice(list(Role)))
+@click.option("--role", type=choice(Role))
 @click.option("--password", is_flag=True, help="Ask for a new password.")
 @click.option("--password-file", metavar="FILE", help=f"Take the new one from here (or {VARIABLE}).")
 @click.pass_obj
@@ -118,7 +118,7 @@ def token_list(session: Session) -> None:
 
 @token.command("create", cls=Changing)
 @click.argument("name")
-@click.option("--role", type=click.Choice(list(Role)), default=Role.VIEWER.value, help="[viewer]")
+@click.option("--role", type=choice(Role), default=Role.VIEWER.value, help="[viewer]")
 @click.option("--expires", default="1y", metavar="TIME", help="From now, such as 12h, 30d or 1y.  [1y]")
 @click.pass_obj
 def token_create(session: Session, name: str, role: str, expires: str) -> None:

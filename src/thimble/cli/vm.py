@@ -129,7 +129,7 @@ def log(session: Session, name: str) -> None:
 @click.option(
     "--for",
     "wanted",
-    type=click.Choice(["address", *PowerState]),
+    type=click.Choice(["address", *(state.value for state in PowerState)]),
     default=PowerState.RUNNING.value,
     help="A state, or an address.  [running]",
 )

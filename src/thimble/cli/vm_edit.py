@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from thimble.cli import vm_view
-from thimble.cli.command import Working, act
+from thimble.cli.command import Working, act, choice
 from thimble.cli.session import Session
 from thimble.cli.vm_spec import alteration, creation
 from thimble.cli.vm_words import spec_file, typed
@@ -36,14 +36,14 @@ shared = _all(
     click.option("--cpus", "vcpus", type=int, metavar="N", help="Number of vCPUs."),
     click.option("--memory", metavar="SIZE", help="Such as 512M or 4G."),
     click.option("--cpu", metavar="MODEL", help="host, x86-64-v2, x86-64-v3, or a model of QEMU's."),
-    click.option("--firmware", type=click.Choice(list(Firmware))),
+    click.option("--firmware", type=choice(Firmware)),
     click.option("--kernel", metavar="IMAGE", help="Boot this kernel directly, without firmware."),
     click.option("--initrd", metavar="IMAGE", help="With this initial RAM disk."),
     click.option("--cmdline", metavar="TEXT", help="And this command line."),
     click.option("--autostart/--no-autostart", default=None, help="Start it with the host."),
     click.option("--autostart-order", type=int, metavar="N", help="Lower ones first."),
     click.option("--autostart-delay", type=float, metavar="SECONDS", help="Rest before the next."),
-    click.option("--on-crash", type=click.Choice(list(CrashPolicy)), help="When QEMU dies."),
+    click.option("--on-crash", type=choice(CrashPolicy), help="When QEMU dies."),
     click.option("--file", "file", type=click.Path(dir_okay=False), metavar="SPEC",
                  help="The API's fields in JSON or TOML; - is standard input."),
 )  # fmt: skip
@@ -59,7 +59,7 @@ seeding = _all(
     click.option("--dns", multiple=True, metavar="IP"),
     click.option("--user-data", type=click.Path(dir_okay=False), metavar="FILE",
                  help="A whole #cloud-config of your own."),
-    click.option("--seed-method", type=click.Choice(list(SeedMethod))),
+    click.option("--seed-method", type=choice(SeedMethod)),
 )  # fmt: skip
 
 
@@ -76,13 +76,13 @@ seeding = _all(
 )
 @click.option("--nic", "nics", multiple=True, metavar="SWITCH[,mac=MAC][,model=MODEL]")
 @click.option("--cdrom", "cdroms", multiple=True, metavar="IMAGE")
-@click.option("--machine", type=click.Choice(list(Machine)))
+@click.option("--machine", type=choice(Machine))
 @click.option("--datastore", metavar="NAME", help="Where it lives.")
 @click.option("--without", multiple=True, type=click.Choice(DEVICES), help="Leave this device out.")
 @click.option("--start", is_flag=True, default=None, help="Start it, too.")
 @click.pass_obj
 def create(session: Session, /, **given: Any) -> None:
-    """Create a VM, such as
+    """Create a VM. For example:
 
     \b
     thimble vm create web1 --memory 1G --disk 10G,image=debian.qcow2 \\

@@ -20,7 +20,7 @@ PROFILES = ("server", "virtual")
 CMDLINE = "quiet loglevel=3 rootfstype=ramfs console=tty0 console=ttyS0,115200 panic=30"
 _PROJECT = Path(__file__).resolve().parents[3]
 
-_INIT = """#!/bin/python3.13 -BIS
+_INIT = """#!/py/bin/python3.13 -BIS
 from thimble.boot.first import main
 main()
 """

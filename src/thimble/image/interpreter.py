@@ -25,6 +25,9 @@ from thimble.image.progress import Report
 from thimble.image.toolbox import Toolbox
 
 LIBRARY = "lib/python3.13"
+HOME = "py"
+"""The interpreter's prefix in the RAM root; the prefix "/" itself is one Python never looks at."""
+
 STANDARD = ("libpython3.13-minimal", "libpython3.13-stdlib")
 
 _COMPILE = """
@@ -166,8 +169,8 @@ def libraries(folder: Path, chosen: Choice) -> list[Module]:
 
 def compiled(box: Toolbox, modules: list[Module], report: Report) -> list[Entry]:
     """Entries of all modules, sources replaced by what the image's Python makes of them."""
-    inputs = [[module.path, _digest(module)] for module in modules]
-    stage = cache.root() / "stages" / f"python-{cache.key('python', 1, box.versions['python3.13'], inputs)}"
+    inputs = [[_folder(module), module.path, _digest(module)] for module in modules]
+    stage = cache.root() / "stages" / f"python-{cache.key('python', 2, box.versions['python3.13'], inputs)}"
 
     def make(into: Path) -> None:
         report("python", None, f"compiling {len(modules)} modules")
@@ -178,11 +181,15 @@ def compiled(box: Toolbox, modules: list[Module], report: Report) -> list[Entry]
                 target.parent.mkdir(parents=True, exist_ok=True)
                 # Docstrings of Thimble stay: the contract's are the API's documentation.
                 level = 1 if module.component is Component.THIMBLE else 2
-                jobs.append([str(module.source), str(target), f"/{LIBRARY}/{module.path}", level])
+                jobs.append([str(module.source), str(target), f"/{_folder(module)}/{module.path}", level])
         subprocess.run(box.argv("python3.13", "-I", "-c", _COMPILE), input=json.dumps(jobs), text=True, check=True)
 
     cache.directory(stage, make)
     return [_entry(module, stage) for module in modules]
+
+
+def _folder(module: Module) -> str:
+    return f"usr/{LIBRARY}" if module.late else f"{HOME}/{LIBRARY}"
 
 
 def _digest(module: Module) -> str:
@@ -191,10 +198,10 @@ def _digest(module: Module) -> str:
 
 def _entry(module: Module, stage: Path) -> Entry:
     is_code = module.path.endswith(".py")
-    path = f"{LIBRARY}/{module.path}" + ("c" if is_code else "")
+    path = module.path + ("c" if is_code else "")
     return Entry(
         place=Place.ROOT if module.late else Place.EARLY,
-        path=path,
+        path=f"{LIBRARY}/{path}" if module.late else f"{HOME}/{LIBRARY}/{path}",
         component=module.component,
         package=module.package,
         source=stage / f"{module.path}c" if is_code else module.source,

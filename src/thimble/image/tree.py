@@ -17,7 +17,7 @@ from thimble.image.packages import PackageSet
 def _moved(path: str, place: Place, to: str) -> str:
     """Where a package's file lies in the image: programs in one folder, the rest as packaged (below /usr in `root`)."""
     if to:
-        path = f"{to}/{path.rsplit('/', 1)[-1]}"
+        return f"{to}/{path.rsplit('/', 1)[-1]}"
     path = path.removeprefix("usr/")
     return "bin/" + path.removeprefix("sbin/") if path.startswith("sbin/") else path
 
@@ -43,7 +43,7 @@ def _entry(path: Path, root: Path, place: Place, component: Component, package: 
     target = _moved(inside, place, to)
     if path.is_symlink() and "/" not in str(path.readlink()):
         return Entry(place=place, path=target, component=component, package=package, link=str(path.readlink()), mode=0o777)
-    is_program = target.startswith("bin/") or "ld-linux" in target
+    is_program = "bin/" in target or "ld-linux" in target
     return Entry(
         place=place,
         path=target,
@@ -95,7 +95,7 @@ def with_libraries(found: PackageSet, entries: Iterable[Entry], extra: Iterable[
 
 def _binaries(entries: Iterable[Entry], place: Place, component: Component) -> list[bytes]:
     chosen = [entry for entry in entries if entry.place is place and entry.component is component and entry.source]
-    wanted = [entry for entry in chosen if entry.path.startswith("bin/") or fnmatch(entry.path, "*.so*")]
+    wanted = [entry for entry in chosen if "bin/" in entry.path or fnmatch(entry.path, "*.so*")]
     return [entry.read() for entry in wanted]
 
 

@@ -42,7 +42,18 @@ def stamped(state: str) -> float:
 def chrony_conf(servers: list[str]) -> str:
     """chronyd's configuration: steps a wrong clock in its first minutes, keeps the RTC right, writes no files."""
     sources = [f"server {server} iburst" for server in servers] or [f"pool {POOL} iburst maxsources 4"]
-    return "\n".join([*sources, "makestep 1.0 5", "rtcsync", "port 0", "cmdport 0", "bindcmdaddress /", ""])
+    return "\n".join(
+        [
+            *sources,
+            "makestep 1.0 5",
+            "rtcsync",
+            "port 0",
+            "cmdport 0",
+            "bindcmdaddress /",
+            "pidfile /run/thimble/chronyd.pid",
+            "",
+        ]
+    )
 
 
 def chrony_argv() -> list[str]:

@@ -70,6 +70,8 @@ def load(table: Table, names: Iterable[str], loaded: set[str] | None = None) -> 
         if name in loaded:
             continue
         loaded.add(name)
+        if os.path.exists(f"/sys/module/{name}"):
+            continue
         try:
             linux.load_module(f"{modules_directory()}/{table.modules[name][0]}")
         except OSError as error:

@@ -28,7 +28,13 @@ class Children:
     def __init__(self, loop: Loop, ring: Ring) -> None:
         self._loop, self._ring = loop, ring
         self._waiting: dict[int, Callable[[int], None]] = {}
+        self.last_words: dict[str, str] = {}
         self.at_fork: list[Callable[[], None]] = [loop.after_fork]
+
+    def words(self, name: str) -> str:
+        """The last line this child wrote, to be put behind a message; it is forgotten then."""
+        said = self.last_words.pop(name, "")
+        return f": {said[:200]}" if said else ""
 
     def reap(self) -> None:
         """Collects all that ended."""
@@ -80,7 +86,7 @@ class Children:
 
     def spawn(
         self,
-        argv: Sequence[str],
+        argv: list[str],
         on_exit: Callable[[int], None],
         *,
         name: str = "",
@@ -139,7 +145,11 @@ class Children:
                 except BlockingIOError:
                     return
                 for line in lines.feed(data):
-                    collect.append(line) if collect is not None else self._ring.write(name, line)
+                    if collect is not None:
+                        collect.append(line)
+                    else:
+                        self.last_words[name] = line
+                        self._ring.write(name, line)
                 if not data:
                     is_open = False
                     self._loop.forget(read)

@@ -22,6 +22,7 @@ from .consoles import Consoles
 from .jobs import Children
 from .lastresort import last_resort
 from .loop import Loop
+from .modalias import Table
 from .phases import Phase, Progress
 from .power import POWEROFF, REBOOT, Power
 from .ring import Ring
@@ -35,17 +36,21 @@ if TYPE_CHECKING:
 
 # Each name is a method `phase_NAME(done)` of Boot, dashes as underscores.
 PHASES = (
-    Phase("agent-fork"),
-    Phase("settings"),
-    Phase("disks"),
-    Phase("kvm", needs=("disks",)),
-    Phase("nics", needs=("disks",)),
+    Phase("drivers"),
+    # KVM's own code is patched as it loads, and each patch interrupts all CPUs: alone it takes 0.8 s of an
+    # emulated server, beside a busy CPU up to five. So nothing else runs meanwhile.
+    Phase("kvm", needs=("drivers",)),
+    Phase("agent-fork", needs=("kvm",)),
+    Phase("disks", needs=("kvm",)),
+    Phase("settings", needs=("kvm",)),
     Phase("state", needs=("disks",)),
     Phase("seed", needs=("state",)),
-    Phase("uplink", needs=("nics",)),
-    Phase("agent-go", needs=("settings", "seed", "kvm")),
+    Phase("agent-go", needs=("agent-fork", "settings", "seed")),
+    Phase("nics", needs=("disks",)),
+    Phase("uplink", needs=("settings", "nics")),
+    Phase("guests", needs=("nics",)),
     Phase("ready", needs=("agent-go",)),
-    Phase("rest", needs=("ready", "uplink")),
+    Phase("rest", needs=("ready", "uplink", "guests")),
     Phase("input", needs=("rest",)),
     Phase("ntp", needs=("rest",)),
 )
@@ -73,6 +78,9 @@ SYSCTLS = (
 MODPROBE = f"#!{sys.executable} -BIS\nfrom thimble.boot.modprobe import main\nmain()\n"
 
 
+EMPTY = Table({"format": 1, "modules": {}, "names": {}, "buses": {}, "lengths": {}})
+
+
 def run(built: float) -> None:
     """Runs the machine. `built` is the image's date. Returns never, or raises into the last resort."""
     os.makedirs(f"{RUN}/net", mode=0o755, exist_ok=True)
@@ -97,23 +105,24 @@ class Boot:
         self.progress = Progress(PHASES)
         self.state: dict[str, str] = {"kind": "ram", "device": "", "reason": ""}
         self.cpuinfo = _read_start("/proc/cpuinfo")
-        self.table = drivers.load_table()
+        self.table = EMPTY
         self.own_hostname = ""
         self.ready_lines: list[str] = []
         self.is_ready = False
         self.shown: list[str] = []
         self.ntp: list[str] = []
-        self.state_tried = False
+        self.candidates: list[statedisk.Candidate] = []
         self.state_deadline = 0.0
         self.hotplugged: list[str] = []
         self.hotplug_runs = False
 
         self.agent_process = Agent(self.children)
-        self.agent = Supervised("agent", self.loop, self.agent_process.launch, self.say)
+        words = self.children.words
+        self.agent = Supervised("agent", self.loop, self.agent_process.launch, self.say, words)
         self.uplink = Uplink(
             self.loop, self.children, self.plan, self.settings.nic, self.say, self.on_network
         )
-        self.chronyd = Supervised("chronyd", self.loop, self._launch_chronyd, self.say)
+        self.chronyd = Supervised("chronyd", self.loop, self._launch_chronyd, self.say, words)
         supervised = [self.agent, self.uplink.dhcpcd, self.chronyd]
         self.power = Power(self.loop, self.children, self.say, self.agent, supervised, self._state_path)
         self.buttons = Buttons(self.loop, lambda: self.power.ask(POWEROFF, "power button"))
@@ -158,6 +167,10 @@ class Boot:
         self.agent.start()
         done()
 
+    def phase_drivers(self, done: Callable[[], None]) -> None:
+        self.table = drivers.load_table()
+        done()
+
     def phase_settings(self, done: Callable[[], None]) -> None:
         _write_file(f"{RUN}/modprobe", MODPROBE, 0o755)
         for key, value in SYSCTLS:
@@ -182,20 +195,28 @@ class Boot:
             self._driver_problems(problems)
             done()
 
-        self.candidates: list[statedisk.Candidate] = []
         self.children.job("disks", work, ended)
 
     def phase_kvm(self, done: Callable[[], None]) -> None:
         module = drivers.kvm_module(self.cpuinfo)
         if not module:
-            self.warn(
-                "this CPU offers no hardware virtualization, or the firmware has it off: VMs will be slow"
-            )
+            self.warn("the CPU offers no hardware virtualization, or the firmware hides it: VMs will be slow")
+
+            return done()
 
         def work() -> list[str]:
-            return drivers.load(self.table, [*([module] if module else []), *drivers.GUESTS])
+            return drivers.load(self.table, (module,))
 
         self.children.job("kvm", work, lambda result, problem: self._loaded(result, problem, done))
+        return None
+
+    def phase_guests(self, done: Callable[[], None]) -> None:
+        """What VMs need beside KVM."""
+
+        def work() -> list[str]:
+            return drivers.load(self.table, drivers.GUESTS)
+
+        self.children.job("guests", work, lambda result, problem: self._loaded(result, problem, done))
 
     def phase_nics(self, done: Callable[[], None]) -> None:
         def work() -> list[str]:

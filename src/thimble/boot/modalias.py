@@ -78,6 +78,8 @@ def rank(modalias: str) -> int:
     if bus == "pci":
         at = body.find("bc")
         return min(_PCI_RANK.get(body[at : at + 4], LATER), _PCI_RANK.get(body[at : at + 8], LATER))
+    if modalias.startswith("scsi:t-0x05"):  # CD-ROM drives hold no state
+        return LATER
     return _BUS_RANK.get(bus, LATER)
 
 

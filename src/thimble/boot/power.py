@@ -95,7 +95,10 @@ class Power:
         """Disks may hang; they get `disk_timeout` in a child, the machine goes down in any case."""
         self.stage = "down"
         state = self._state_path()
-        end = lambda: linux.reboot(_COMMAND[kind])  # noqa: E731
+
+        def end() -> None:
+            linux.reboot(_COMMAND[kind])
+
         self._children.job("shutdown", lambda: settle_disks(state), lambda _result, _problem: end())
         self._loop.after(self.disk_timeout, end)
 

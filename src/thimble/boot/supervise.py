@@ -30,10 +30,11 @@ class Supervised:
         loop: Loop,
         launch: Callable[[Callable[[int], None]], int],
         say: Callable[[str], None],
+        last_words: Callable[[str], str],
         backoff: Backoff | None = None,
     ) -> None:
         self.name, self._loop, self._launch, self._say = name, loop, launch, say
-        self._backoff = backoff or Backoff()
+        self._last_words, self._backoff = last_words, backoff or Backoff()
         self.wanted = False
         self.pid = 0
         self._since = 0.0
@@ -81,5 +82,6 @@ class Supervised:
         asked = self._since == float("-inf")
         wait = 0.0 if asked else self._backoff.fell(time.monotonic() - self._since)
         if not asked:
-            self._say(f"{self.name} ended ({describe(status)}), starting it again in {wait:.0f} s")
+            words = self._last_words(self.name)
+            self._say(f"{self.name} ended ({describe(status)}), next start in {wait:.0f} s{words}")
         self._timer = self._loop.after(wait, self._run)

@@ -71,7 +71,7 @@ class Uplink:
         self.addresses: dict[str, int] = {}
         self.lease = lease.Facts()
         self.gateway = next((static.gateway for static in plan.static if static.gateway), "")
-        self.dhcpcd = Supervised("dhcpcd", loop, self._launch_dhcpcd, say)
+        self.dhcpcd = Supervised("dhcpcd", loop, self._launch_dhcpcd, say, children.words)
         self._netlink = self._open_netlink()
 
     def start(self) -> None:

@@ -171,11 +171,15 @@ class _Console:
 
     async def write(self, data: bytes) -> None:
         async with self._typing:
-            if self._writer is None:
+            writer = self._writer
+            if writer is None:
                 raise Problem(Code.UNAVAILABLE, "the VM does not listen to its console now")
             try:
-                self._writer.write(data)
-                await self._writer.drain()
+                for start in range(0, len(data), 4096):
+                    writer.write(data[start : start + 4096])
+                    await writer.drain()
+                    if self._writer is not writer:
+                        raise ConnectionResetError
             except OSError as error:
                 raise Problem(Code.UNAVAILABLE, "the VM closed its console") from error
 
@@ -199,7 +203,7 @@ class _Console:
                 pass
             finally:
                 self._writer = None
-                writer.close()
+                writer.transport.abort()  # not close(): that waits until what was typed is taken
             self._known = _size(self._log)
             await asyncio.sleep(pause)
 

@@ -177,9 +177,14 @@ class Client:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return
+            opened = time.monotonic()
             for event in self._stream(after, left):
+                opened = 0.0
                 after = event.rev
                 yield event
+            # A server that hangs up at once without a word is not asked again at once.
+            if time.monotonic() - opened < 1.0:
+                time.sleep(1.0 if left is None else min(left, 1.0))
 
     def _stream(self, after: int | None, left: float | None) -> Iterator[Event]:
         """One connection's events, until it falls silent or time is up."""

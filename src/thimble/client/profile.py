@@ -73,7 +73,7 @@ def read(path: Path) -> Profiles:
         return msgspec.convert(tomllib.loads(path.read_text()), Profiles)
     except FileNotFoundError:
         return Profiles()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, msgspec.ValidationError) as error:
         raise Problem(
             Code.MALFORMED, f"cannot read {path}: {error}", hint="Mend it or delete it, then sign in again."
         ) from error

@@ -231,7 +231,7 @@ def farewell(server: Server, client: Client) -> None:
         f"           {command} vm console {GUEST}",
         f"           {command} host show",
         f"           .venv/bin/thimble lab console {server.spec.name}      the server's own serial line",
-        f"           ssh -p {server.forward(SSH_PORT)} root@127.0.0.1      the guest (its keys: --ssh-key at create)",
+        f"           ssh -p {server.forward(SSH_PORT)} root@127.0.0.1      the guest",
         "end        Ctrl-C powers the server off",
     )
     print("", *lines, sep="\n", file=sys.stderr, flush=True)
@@ -250,7 +250,7 @@ def say(line: str) -> None:
 
 def main() -> int:
     words = argparse.ArgumentParser(
-        prog="./run", description="Image, server, first VM; then stays until Ctrl-C."
+        prog="./run", description="Image, server, first VM; stays until Ctrl-C."
     )
     words.add_argument("--once", action="store_true", help="end when the VM is up, with a line of JSON")
     words.add_argument("--keep", action="store_true", help="leave the server running at the end")

@@ -1,4 +1,4 @@
-"""A small agent for API tests: real accounts, tasks and events, a stand-in for the VMs."""
+"""A small agent for API tests: real accounts, tasks and events, stand-ins for VMs, switches, images."""
 
 from __future__ import annotations
 
@@ -159,8 +159,13 @@ class Images:
             self.problem = problem
             raise
         return storage.Image(
-            name=call.path["image"], datastore="local", format="raw", file_bytes=size, size_bytes=size, sha256="",
-        )  # fmt: skip
+            name=call.path["image"],
+            datastore="local",
+            format="raw",
+            file_bytes=size,
+            size_bytes=size,
+            sha256="",
+        )
 
     async def delete(self, call: Call[None]) -> None:
         raise Problem(Code.NOT_FOUND, f"there is no image {call.path['image']!r}")
@@ -170,6 +175,7 @@ class World:
     """All of it, with `admin` whose password is `PASSWORD`."""
 
     def __init__(self, state: Path) -> None:
+        self.state = state
         self.clock = Clock()
         self.events = Events(base=1000, clock=self.clock, keep=16)
         self.tasks = Tasks(self.events, clock=self.clock, entropy=counted)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from thimble.api import passwords
 from thimble.api.accounts import SessionService, TokenService, UserService
 from thimble.api.app import Api
 from thimble.api.auth import Auth
@@ -27,6 +28,7 @@ from thimble.state.store import check
 from thimble.state.tasks import Progress, Tasks
 
 PASSWORD = "correct horse"
+HASH = passwords.hashed(PASSWORD, b"salt" * 4, cost=passwords.CHEAP)
 
 
 class Clock:
@@ -180,7 +182,7 @@ class World:
         self.events = Events(base=1000, clock=self.clock, keep=16)
         self.tasks = Tasks(self.events, clock=self.clock, entropy=counted)
         self.auth = Auth(state, durable=False, clock=self.clock, entropy=counted, rev=lambda: self.events.rev)
-        self.auth.first_password(PASSWORD)
+        self.auth.first_password(HASH)
         self.vms = Vms(self.tasks, self.events)
         self.switches = Switches()
         self.images = Images()

@@ -1,6 +1,6 @@
-"""A plain Debian tree from verified packages: unpacked, then configured by their own scripts in a chroot. Needs root.
+"""A plain Debian tree from verified packages: unpacked, then configured by their own scripts in a chroot.
 
-It never touches the machine: mounts happen in a mount namespace of their own that ends with the command.
+Needs root. It never touches the machine: mounts happen in a namespace that ends with the command.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ set -e
 mount -t proc proc "$1/proc"
 mount -t sysfs sys "$1/sys"
 mount -t tmpfs -o mode=755 dev "$1/dev"
-for node in null zero full random urandom; do touch "$1/dev/$node"; mount --bind /dev/$node "$1/dev/$node"; done
+for node in null zero full random urandom; do
+    touch "$1/dev/$node"
+    mount --bind /dev/$node "$1/dev/$node"
+done
 ln -s /proc/self/fd "$1/dev/fd"
 mount --bind "$2" "$1/mnt"
 cd "$1"
@@ -70,7 +73,15 @@ def _skeleton(tree: Path) -> None:
     for name in MERGED:
         (tree / "usr" / name).mkdir(parents=True)
         (tree / name).symlink_to(f"usr/{name}")
-    for name in ("var/lib/dpkg/info", "var/lib/dpkg/updates", "etc/dpkg/dpkg.cfg.d", "proc", "sys", "dev", "mnt"):
+    for name in (
+        "var/lib/dpkg/info",
+        "var/lib/dpkg/updates",
+        "etc/dpkg/dpkg.cfg.d",
+        "proc",
+        "sys",
+        "dev",
+        "mnt",
+    ):
         (tree / name).mkdir(parents=True, exist_ok=True)
     for name in ("status", "available"):
         (tree / "var/lib/dpkg" / name).touch()
@@ -83,7 +94,15 @@ def _skeleton(tree: Path) -> None:
 def _extract(pin: Pin, tree: Path) -> None:
     reader = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb(pin))], stdout=subprocess.PIPE)
     writer = subprocess.run(
-        ["tar", "--extract", "--file=-", f"--directory={tree}", "--keep-directory-symlink", "--numeric-owner", "-p"],
+        [
+            "tar",
+            "--extract",
+            "--file=-",
+            f"--directory={tree}",
+            "--keep-directory-symlink",
+            "--numeric-owner",
+            "-p",
+        ],
         stdin=reader.stdout,
         check=False,
     )
@@ -94,8 +113,11 @@ def _extract(pin: Pin, tree: Path) -> None:
 def _dpkg(tree: Path, verbs: list[str], pins: Sequence[Pin]) -> None:
     files = [f"/mnt/{deb(pin).name}" for pin in pins]
     done = subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", NAMESPACE, "sh"]
-        + [str(tree), str(cache.root() / "debs"), "dpkg", *verbs, *files],
+        [
+            *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
+            *("sh", "-c", NAMESPACE, "sh", str(tree), str(cache.root() / "debs")),
+            *("dpkg", *verbs, *files),
+        ],
         env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -103,5 +125,7 @@ def _dpkg(tree: Path, verbs: list[str], pins: Sequence[Pin]) -> None:
         check=False,
     )
     if done.returncode != 0:
-        said = tuple(Reason(message=line, code=Code.FAILED) for line in (done.stdout + done.stderr).splitlines()[-12:])
+        said = tuple(
+            Reason(message=line, code=Code.FAILED) for line in (done.stdout + done.stderr).splitlines()[-12:]
+        )
         raise Problem(Code.FAILED, "dpkg could not configure the packages of the libvirt peer", reasons=said)

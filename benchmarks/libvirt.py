@@ -1,10 +1,11 @@
-"""The peer: a plain Debian 13 with libvirt and QEMU, as its packages come. Needs root once; kept in the cache.
+"""The peer: a plain Debian 13 with libvirt and QEMU, as its packages come. Needs root once, then cached.
 
     <cache>/peers/libvirt-<recipe>/   disk.raw    ext4 root, read only by us (boots get a temporary overlay)
                                       vmlinuz, initrd, facts.json (package names and versions, bytes)
 
-It gets every advantage that plain packages allow: no recommended packages, no documentation, no SSH server, no
-login prompt on the line we listen to, direct kernel boot, ready before the network is. Its own units are untouched.
+It gets every advantage that plain packages allow: nothing recommended, no documentation, no SSH server, no
+login prompt on the line we listen to, direct kernel boot, ready before the network is.
+Its own units are untouched.
 `libvirt: ready in N.N s` appears on the serial line once `virsh list` has answered.
 """
 
@@ -116,7 +117,9 @@ def _probe() -> str:
 
 def _make(into: Path, report: Report) -> None:
     if os.geteuid() != 0:
-        raise Problem(Code.UNSUPPORTED, "the libvirt peer can only be built by root", hint="run it with sudo once")
+        raise Problem(
+            Code.UNSUPPORTED, "the libvirt peer can only be built by root", hint="run it with sudo once"
+        )
     apt = private_apt("trixie")
     apt.update(report)
     base = apt.resolve(["?essential"])
@@ -174,7 +177,17 @@ def _write(path: Path, text: str, permissions: int = 0o644) -> None:
 def _file_system(tree: Path, raw: Path, box: Toolbox) -> int:
     with raw.open("wb") as handle:
         handle.truncate(SIZE_BYTES)
-    words = ["mke2fs", "-q", *("-t", "ext4"), *("-L", LABEL), *("-E", "lazy_itable_init=1"), *("-d", str(tree)), str(raw)]
+    words = [
+        "mke2fs",
+        "-q",
+        *("-t", "ext4"),
+        *("-L", LABEL),
+        *("-E", "lazy_itable_init=0,lazy_journal_init=0"),
+        *("-d", str(tree)),
+        str(raw),
+    ]
     environment = {**os.environ, **box.environment}
-    subprocess.run(box.argv(*words), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        box.argv(*words), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True
+    )
     return sum(path.lstat().st_size for path in tree.rglob("*") if not path.is_symlink() and path.is_file())

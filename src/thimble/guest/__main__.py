@@ -1,4 +1,4 @@
-"""`python -m thimble.guest debian|tiny|lock`: build a guest and say where it is, or pin the newest packages."""
+"""`python -m thimble.guest debian|tiny|lock`: build a guest, or pin the newest packages."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A cpio archive (newc, what the kernel unpacks as initramfs) from values. Pure and deterministic.
 
-Invariants: the same entries give the same bytes; every directory is named before what lies in it; times are zero
-and everything belongs to root.
+Invariants: the same entries give the same bytes; every directory is named before what lies in it; times are
+zero and everything belongs to root.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The first program of each guest, as cpio entries. Pure.
 
-Debian: load the few drivers its disk and network need, find the file system labelled `thimble-guest`, go on there.
-Tiny: everything it is. Its very first output is the line `tiny guest: up`, which tests wait for.
+Debian: load the few drivers its disk and network need, find the file system labelled `thimble-guest`, go on
+there. Tiny: everything it is. Its very first output is the line `tiny guest: up`, which tests wait for.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ mount -t devpts pts /dev/pts
 acpid -f -l /dev/null >/dev/null 2>&1 &
 if [ -e /sys/class/net/eth0 ]; then
   ip link set eth0 up
-  udhcpc -i eth0 -b -S -s /etc/dhcp -x hostname:tiny >/dev/null 2>&1 &
-  nc -lk -p 7 -e /bin/greet >/dev/null 2>&1 &
+  udhcpc -i eth0 -t 3 -T 1 -b -S -s /etc/dhcp -x hostname:tiny >/dev/null 2>&1
+  nc -ll -p 7 -e /bin/greet >/dev/null 2>&1 &
 fi
 for word in $(cat /proc/cmdline); do
   case $word in
@@ -67,9 +67,15 @@ case $1 in
 esac
 """
 
+POWER_BUTTON = """\
+#!/bin/busybox sh
+echo "tiny guest: power button" >/dev/console
+poweroff -f
+"""
+
 SCRIPTS = {
     "etc/dhcp": DHCP,
-    "etc/acpi/PWRF/00000080": '#!/bin/busybox sh\necho "tiny guest: power button" >/dev/console\npoweroff -f\n',
+    "etc/acpi/PWRF/00000080": POWER_BUTTON,
     "etc/profile": "PS1='tiny# '\n",
     "bin/greet": '#!/bin/busybox sh\necho "tiny guest: hello"\n',
     "bin/crash": "#!/bin/busybox sh\necho c >/proc/sysrq-trigger\n",

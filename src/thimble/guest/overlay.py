@@ -1,13 +1,14 @@
 """What makes the Debian guest answer SSH soon: files laid over a plain Debian tree. Pure, a literal table.
 
-The rule behind it: only what a login needs runs before sshd; the rest of Debian follows right after it. So sshd
-waits for host keys, first-boot data and a mounted root, nothing else; coldplug of all devices, D-Bus, logind and the
-console's login prompt are ordered behind it. First-boot data come as systemd credentials, so no cloud-init:
+The rule behind it: only what a login needs runs before sshd; the rest of Debian follows right after it. So
+sshd waits for host keys, first-boot data and a mounted root, nothing else; coldplug of all devices, D-Bus,
+logind and the console's login prompt are ordered behind it. First-boot data come as systemd credentials, so
+no cloud-init:
 
     system.hostname                  host name, read by PID 1 at each boot
     ssh.authorized_keys.root         root's keys (tmpfiles.d/provision.conf)
-    passwd.hashed-password.root      root's password (systemd-firstboot, here at any boot that has the credential)
-    sysusers.extra, tmpfiles.extra   more users, more files
+    passwd.hashed-password.root      root's password (systemd-firstboot, at any boot that has it)
+    sysusers.extra, tmpfiles.extra   more users, more files; passwd.hashed-password.USER their passwords
     network.network.NAME, …          networkd files; without any, DHCP on every Ethernet port
 """
 
@@ -43,6 +44,7 @@ KillMode=process
 Restart=on-failure
 RestartPreventExitStatus=255
 Type=notify
+StartupCPUWeight=1000
 RuntimeDirectory=sshd
 RuntimeDirectoryMode=0755
 
@@ -85,7 +87,8 @@ COLDPLUG_AFTER_SSH = """\
 Description=Announce all devices to udev
 DefaultDependencies=no
 Wants=systemd-udevd.service
-After=systemd-udevd-kernel.socket systemd-udevd-control.socket ssh.service systemd-networkd-wait-online.service
+After=systemd-udevd-kernel.socket systemd-udevd-control.socket
+After=ssh.service systemd-networkd-wait-online.service
 ConditionPathIsReadWrite=/sys
 
 [Service]
@@ -125,6 +128,8 @@ ExecStart=
 ExecStart=systemd-firstboot
 StandardInput=null
 """
+
+PASSWORDS_OF_USERS = "[Service]\nImportCredential=passwd.*\n"
 
 MASKED_UNITS = (
     "dev-hugepages.mount",
@@ -186,10 +191,12 @@ LATE_UNITS = (
     "dbus.socket",
     "serial-getty@.service",
     "systemd-logind.service",
+    "systemd-resolved.service",
     "systemd-user-sessions.service",
 )
 
 UNITS = "etc/systemd/system"
+VENDOR = "/usr/lib/systemd/system"
 
 FILES: dict[str, str] = {
     "etc/systemd/network/80-dhcp.network": DHCP_ON_ALL,
@@ -201,6 +208,7 @@ FILES: dict[str, str] = {
     f"{UNITS}/systemd-udev-trigger.service": COLDPLUG_AFTER_SSH,
     f"{UNITS}/systemd-tmpfiles-setup-dev.service": STATIC_NODES_AFTER_SSH,
     f"{UNITS}/systemd-firstboot.service.d/credential.conf": PASSWORD_BY_CREDENTIAL,
+    f"{UNITS}/systemd-sysusers.service.d/passwords.conf": PASSWORDS_OF_USERS,
     f"{UNITS}/systemd-networkd-wait-online.service.d/any.conf": ANY_ADDRESS,
     **{f"{UNITS}/{unit}.d/after-ssh.conf": AFTER_SSH for unit in LATE_UNITS},
 }
@@ -208,18 +216,18 @@ FILES: dict[str, str] = {
 LINKS: dict[str, str] = {
     **{f"{UNITS}/{unit}": "/dev/null" for unit in MASKED_UNITS},
     **{f"etc/systemd/system-generators/{name}": "/dev/null" for name in SILENT_GENERATORS},
-    "etc/resolv.conf": "/run/systemd/netif/resolv.conf",
+    "etc/resolv.conf": "/run/systemd/resolve/stub-resolv.conf",
     f"{UNITS}/sysinit.target.wants/ssh.service": f"/{UNITS}/ssh.service",
     f"{UNITS}/sysinit.target.wants/coldplug-network.service": f"/{UNITS}/coldplug-network.service",
-    f"{UNITS}/sysinit.target.wants/systemd-networkd.service": "/usr/lib/systemd/system/systemd-networkd.service",
+    f"{UNITS}/sysinit.target.wants/systemd-networkd.service": f"{VENDOR}/systemd-networkd.service",
     f"{UNITS}/multi-user.target.wants/systemd-networkd-wait-online.service": (
-        "/usr/lib/systemd/system/systemd-networkd-wait-online.service"
+        f"{VENDOR}/systemd-networkd-wait-online.service"
     ),
     f"{UNITS}/sysinit.target.wants/systemd-network-generator.service": (
-        "/usr/lib/systemd/system/systemd-network-generator.service"
+        f"{VENDOR}/systemd-network-generator.service"
     ),
-    f"{UNITS}/sockets.target.wants/systemd-networkd.socket": "/usr/lib/systemd/system/systemd-networkd.socket",
-    f"{UNITS}/getty.target.wants/serial-getty@ttyS0.service": "/usr/lib/systemd/system/serial-getty@.service",
+    f"{UNITS}/sockets.target.wants/systemd-networkd.socket": f"{VENDOR}/systemd-networkd.socket",
+    f"{UNITS}/getty.target.wants/serial-getty@ttyS0.service": f"{VENDOR}/serial-getty@.service",
 }
 
 REMOVED = (

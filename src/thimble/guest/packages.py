@@ -1,7 +1,8 @@
 """The guests' packages as verified .deb files: pinned in lock.json beside this file, like the image's.
 
-Two closures: `base` is what Debian calls essential, `debian` what the demonstration guest has beyond it; `parts` are
-the kernel and the static busybox, which no guest *installs* (that would pull in an initramfs generator).
+Two closures: `base` is what Debian calls essential, `debian` what the demonstration guest has beyond it;
+`parts` are the kernel and the static busybox, which no guest *installs* (that would pull in an initramfs
+generator).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ DEBIAN = (
     "procps",
     "qemu-guest-agent",
     "systemd",
+    "systemd-resolved",
     "systemd-sysv",
     "udev",
     "kmod",
@@ -51,7 +53,7 @@ def resolve(apt: Apt) -> Lock:
 
 
 def ensure(report: Report) -> Lock:
-    """The lock whose packages are all in the cache now: the pinned one, or the newest if Debian dropped a pin."""
+    """The lock whose packages are all in the cache: the pinned one, or the newest if a pin is gone."""
     lock = locking.read(LOCK_FILE.read_text())
     absent = _absent(lock)
     if not absent:
@@ -62,12 +64,14 @@ def ensure(report: Report) -> Lock:
         apt.update(report, older_than_s=0)
     if gone := missing(absent, apt):
         names = ", ".join(map(str, gone))
-        report("guest", None, f"WARNING: Debian no longer offers {names}; taking the newest verified packages")
+        report(
+            "guest", None, f"WARNING: Debian no longer offers {names}; taking the newest verified packages"
+        )
         lock = resolve(apt)
         absent = _absent(lock)
     for start in range(0, len(absent), 24):
         report("guest", start / len(absent), f"fetching {len(absent) - start} packages")
-        apt.download(absent[start : start + 24], cache.root() / "debs")
+        apt.download(absent[start : start + 24], deb_directory())
     return lock
 
 
@@ -77,7 +81,11 @@ def private_apt() -> Apt:
 
 def deb(pin: Pin) -> Path:
     """Where the cache keeps this package."""
-    return cache.root() / "debs" / f"{pin.sha256}.deb"
+    return deb_directory() / f"{pin.sha256}.deb"
+
+
+def deb_directory() -> Path:
+    return cache.root() / "debs"
 
 
 def extracted(pin: Pin) -> Path:

@@ -41,7 +41,9 @@ class Parts:
         """One module, unpacked, so that the guest's slow processor need not do it."""
         for path in sorted(self.modules.rglob(f"{name}.ko.xz")):
             return lzma.decompress(path.read_bytes())
-        raise fault("not-found", f"the guest's kernel has no module {name}", hint="was the kernel package changed?")
+        raise fault(
+            "not-found", f"the guest's kernel has no module {name}", hint="was the kernel package changed?"
+        )
 
     def _pin(self, start: str) -> Pin:
         return next(pin for pin in self.pins if pin.name.startswith(start))

@@ -1,4 +1,4 @@
-"""The API as the server itself sees it: one TLS connection to localhost, kept open; no HTTP library needed."""
+"""The API as the server itself sees it: one TLS connection to localhost, kept open; needs no library."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ CRLF = b"\r\n"
 
 
 class Api:
-    """Signed in as admin. `call` answers the decoded body and raises on any status but 2xx."""
+    """Signed in as admin, unless told not to. Any status but 2xx raises."""
 
-    def __init__(self, password: str, *, port: int = 443) -> None:
+    def __init__(self, password: str, *, port: int = 443, sign_in: bool = True) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         self._link = context.wrap_socket(socket.create_connection(("127.0.0.1", port)))
         self._rest = b""
         self._token = ""
-        session = self.call("POST", "/session", {"user": "admin", "password": password})
-        self._token = session["token"]
+        if sign_in:
+            self._token = self.call("POST", "/session", {"user": "admin", "password": password})["token"]
 
     def call(self, method: str, path: str, body: object = None, *, raw: bytes = b"") -> Any:
-        """One request and its answer."""
+        """One request and its decoded answer."""
+        answer = self.ask(method, path, body, raw=raw)
+        return json.loads(answer) if answer else None
+
+    def ask(self, method: str, path: str, body: object = None, *, raw: bytes = b"") -> bytes:
+        """One request and the bytes of its answer."""
         data = raw or (b"" if body is None else json.dumps(body).encode())
         head = [
             f"{method} /api/v1{path} HTTP/1.1",
@@ -39,7 +44,7 @@ class Api:
         status, answer = self._answer()
         if not 200 <= status < 300:
             raise RuntimeError(f"{method} {path}: {status} {answer.decode(errors='replace')[:400]}")
-        return json.loads(answer) if answer else None
+        return answer
 
     def task(self, method: str, path: str, body: object = None) -> Any:
         """A request answered by a task: wait for its end; answers the task's subject."""
@@ -62,7 +67,9 @@ class Api:
             self._more()
         head, self._rest = self._rest.split(CRLF + CRLF, 1)
         lines = head.decode("latin-1").split("\r\n")
-        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+        fields = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+        }
         length = int(fields.get("content-length", "0"))
         while len(self._rest) < length:
             self._more()

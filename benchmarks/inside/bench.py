@@ -1,6 +1,6 @@
 #!/bin/python3.13 -BIS
-# The kernel's first program while we measure inside a Thimble server (rdinit=/bench.py): it becomes Thimble's own
-# /init, unchanged, and leaves a child behind that runs /bench.d/measure.py as root beside it.
+# The kernel's first program while we measure inside a Thimble server (rdinit=/bench.py): it becomes Thimble's
+# own /init, unchanged, and leaves a child behind that measures as root beside it.
 import os
 import sys
 
@@ -8,6 +8,6 @@ if os.fork():
     os.execv("/init", ["/init", *sys.argv[1:]])
 os.setsid()
 sys.path.insert(0, "/bench.d")
-import measure  # noqa: E402
+from benchmarks.inside import measure  # noqa: E402
 
 measure.run()

@@ -1,6 +1,7 @@
 """An idle Thimble server's memory, processor time and disk writes, by the same definitions as probe.sh.
 
-Our own process is left out: of the processes, of their processor time, and (its private memory) of what is in use.
+Our own process is left out: of the processes, of their processor time, and its private memory of what is in
+use.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def private_kib(pid: int) -> int | None:
             lines = handle.read().splitlines()
     except OSError:
         return None
-    amounts = [int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:"))]
+    amounts = [
+        int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:"))
+    ]
     return sum(amounts) if amounts else None
 
 

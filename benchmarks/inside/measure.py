@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 
-from channel import Channel  # type: ignore[import-not-found]
+from benchmarks.inside.channel import Channel
 
 
 def run() -> None:
@@ -14,11 +14,11 @@ def run() -> None:
     try:
         given = channel.hear()
         if given["what"] == "idle":
-            import idle  # type: ignore[import-not-found]
+            from benchmarks.inside import idle
 
             channel.say(**idle.watch(given["settle_s"], given["over_s"]))
         else:
-            import start  # type: ignore[import-not-found]
+            from benchmarks.inside import start
 
             start.measure(given, channel.say)
         channel.say(side="end")

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from api import Api  # type: ignore[import-not-found]
-from byhand import PLACE, ByHand, end  # type: ignore[import-not-found]
+from benchmarks.inside.api import Api
+from benchmarks.inside.byhand import PLACE, ByHand, end
 
 LOOK_S = 0.01
 GIVE_UP_S = 180.0
@@ -37,7 +37,7 @@ def _size(path: str) -> int:
         return 0
 
 
-def upload(api: Any, folder: str) -> None:
+def upload(api: Api, folder: str) -> None:
     for name in ("vmlinuz", "initrd"):
         with open(f"{folder}/{name}", "rb") as handle:
             api.call("PUT", f"/images/local/bench-{name}", raw=handle.read())
@@ -55,7 +55,7 @@ def measure(given: dict[str, Any], say: Callable[..., None]) -> None:
     vm = api.task("POST", "/vms", given["spec"])
     run_directory = f"/run/thimble/vms/{vm}"
     by_api = _Api(api, vm, run_directory, marker, say)
-    by_hand = _Hand(by_api.once(keep=False, quiet=True), marker, say)
+    by_hand = _Hand(by_api.taken(), marker, say)
     for number in range(given["rounds"]):
         turns = [by_api.once, by_hand.once]
         for turn in turns if number % 2 else reversed(turns):
@@ -63,30 +63,42 @@ def measure(given: dict[str, Any], say: Callable[..., None]) -> None:
 
 
 class _Api:
-    def __init__(self, api: Any, vm: str, run_directory: str, marker: bytes, say: Callable[..., None]) -> None:
+    def __init__(
+        self, api: Api, vm: str, run_directory: str, marker: bytes, say: Callable[..., None]
+    ) -> None:
         self._api, self._vm, self._run, self._marker, self._say = api, vm, run_directory, marker, say
 
-    def once(self, *, keep: bool = True, quiet: bool = False) -> Any:
-        """Start, wait for the first line, kill. The very first start also yields the command line to repeat."""
+    def taken(self) -> ByHand:
+        """The command line of a first start, which is not counted."""
+        self._start()
+        status = self._api.call("GET", f"/vms/{self._vm}")["status"]
+        found = ByHand(status["pid"], self._run)
+        self._say(side="argv", argv=found.argv, accel=status["accel"])
+        self._kill()
+        return found
+
+    def once(self) -> None:
+        """Start, wait for the first line, kill."""
+        answered, seconds = self._start()
+        self._say(side="api", seconds=seconds, answered=answered)
+        self._kill()
+
+    def _start(self) -> tuple[float, float]:
         log = f"{self._run}/serial.log"
         offset = _size(log)
         began = time.monotonic()
         started = self._api.call("POST", f"/vms/{self._vm}/start")
         answered = time.monotonic() - began
-        seen = first_line(log, offset, self._marker) - began
-        if not quiet:
-            self._say(side="api", seconds=seen, answered=answered)
+        seconds = first_line(log, offset, self._marker) - began
         self._api.call("GET", f"/tasks/{started['task']['id']}?wait_s=60")
-        status = self._api.call("GET", f"/vms/{self._vm}")["status"]
-        taken = None if keep else ByHand(status["pid"], self._run)
-        if taken:
-            self._say(side="argv", argv=taken.argv, accel=status["accel"])
+        return answered, seconds
+
+    def _kill(self) -> None:
         self._api.task("POST", f"/vms/{self._vm}/kill")
-        return taken
 
 
 class _Hand:
-    def __init__(self, taken: Any, marker: bytes, say: Callable[..., None]) -> None:
+    def __init__(self, taken: ByHand, marker: bytes, say: Callable[..., None]) -> None:
         self._taken, self._marker, self._say = taken, marker, say
 
     def once(self) -> None:

@@ -56,7 +56,7 @@ def rows(ours: list[float], theirs: list[float], defined: float, size: int) -> l
             what=f"GET /vms with {COUNT} VMs",
             unit="s",
             ours=tuple(ours),
-            peer="uvicorn answering from memory",
+            peer="asyncio answering from memory",
             theirs=tuple(theirs),
             promised=Promised(bound=Bound.AT_MOST, limit=0.020),
             note=f"{size} bytes; over one open TLS connection",
@@ -83,13 +83,16 @@ def _agent(scratch: Path) -> Iterator[int]:
     port = _free_port()
     word = scratch / "password"
     word.write_text(PASSWORD + "\n")
-    argv = [sys.executable, "-m", "thimble.app", "--hosted"]
+    box = toolbox.ensure()
+    argv = [sys.executable, "-m", "thimble.app"]
+    argv += ["--hosted", "yes"]
     argv += ["--state", str(scratch / "state")]
     argv += ["--run", str(scratch / "run")]
     argv += ["--listen", f"127.0.0.1:{port}"]
+    argv += ["--qemu-dir", str(box.wrappers)]
+    argv += ["--share", str(box.path("usr/share"))]
     argv += ["--password-file", str(word)]
-    path = f"{toolbox.ensure().wrappers}:{os.environ.get('PATH', '')}"
-    with _running(argv, {"PATH": path}, port, scratch / "agent.log"):
+    with _running(argv, {}, port, scratch / "agent.log"):
         yield port
 
 
@@ -101,18 +104,8 @@ def _minimal(scratch: Path, size: int) -> Iterator[int]:
     words += ["-subj", "/CN=bench", "-days", "1", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(words, check=True, capture_output=True)
     port = _free_port()
-    argv = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "benchmarks.minimal:app",
-        "--no-access-log",
-        "--log-level",
-        "error",
-    ]
-    argv += ["--host", "127.0.0.1", "--port", str(port)]
-    argv += ["--ssl-keyfile", str(key), "--ssl-certfile", str(certificate)]
-    with _running(argv, {"ANSWER_BYTES": str(size)}, port, scratch / "minimal.log"):
+    argv = [sys.executable, "-m", "benchmarks.minimal", str(port), str(size), str(key), str(certificate)]
+    with _running(argv, {}, port, scratch / "minimal.log"):
         yield port
 
 

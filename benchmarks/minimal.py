@@ -1,4 +1,4 @@
-"""The peer of the list: the least asyncio can do over TLS, an answer of the same size that is ready in memory.
+"""The peer of the list: the least asyncio can do over TLS, an answer of the same size ready in memory.
 
 python -m benchmarks.minimal PORT BYTES KEY CERTIFICATE
 """

@@ -1,4 +1,4 @@
-#!/bin/python3.13 -BIS
+#!/py/bin/python3.13 -BIS
 # The kernel's first program while we measure inside a Thimble server (rdinit=/bench.py): it becomes Thimble's
 # own /init, unchanged, and leaves a child behind that measures as root beside it.
 import os

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+from pathlib import Path
 
 from thimble.image.progress import on_stderr
 
@@ -13,6 +15,10 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("lock", help="pin the newest verified versions")
     verbs.add_parser("toolbox", help="make the toolbox ready and print its directory of wrappers")
+    build = verbs.add_parser("build", help="build an image")
+    build.add_argument("--profile", choices=("server", "virtual"), default="virtual")
+    build.add_argument("--out", type=Path, default=Path("out"))
+    build.add_argument("--source", type=Path, help="the src/ directory to pack; default: this checkout's")
     options = parser.parse_args()
     if options.verb == "lock":
         from thimble.image import lock
@@ -23,6 +29,14 @@ def main() -> None:
         from thimble.image import toolbox
 
         print(toolbox.ensure(on_stderr).wrappers)
+    elif options.verb == "build":
+        from thimble.image import build as builder
+
+        chosen = builder.Options(profile=options.profile, out=options.out)
+        if options.source:
+            chosen = dataclasses.replace(chosen, source=options.source.resolve())
+        result = builder.build(chosen, on_stderr)
+        print(result.efi)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from thimble.image.progress import Report, silent
 
 LINKER = "usr/lib64/ld-linux-x86-64.so.2"
 LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib/x86_64-linux-gnu/systemd")
-DATA = ("usr/share/qemu", "usr/share/seabios", "usr/share/OVMF", "usr/lib/ipxe/qemu")
+DATA = ("usr/share/qemu", "usr/share/seabios", "usr/share/OVMF", "usr/lib/ipxe")
 SEARCH = ("usr/bin", "usr/sbin", "usr/lib/systemd")
 MERGED = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 

@@ -72,6 +72,18 @@ class Session(Out, frozen=True, kw_only=True):
     expires: float
 
 
+class Ticket(Out, frozen=True, kw_only=True):
+    """Opens one WebSocket within seconds: `?ticket=…`, for browsers, which cannot send headers there."""
+
+    ticket: str
+    expires: float
+
+
+class PasswordChange(In, frozen=True, kw_only=True):
+    old: str
+    new: Annotated[str, Meta(min_length=8, max_length=1024)]
+
+
 class UserCreate(In, frozen=True, kw_only=True):
     name: str
     password: Annotated[str, Meta(min_length=8, max_length=1024)]

@@ -66,6 +66,8 @@ VERBS: tuple[Verb, ...] = (
     _v("session.create", "POST", "/session", host.Session, "Sign in", input=host.Login, role=None),
     _v("session.get", "GET", "/session", host.Session, "Who am I"),
     _v("session.delete", "DELETE", "/session", common.Nothing, "Sign out"),
+    _v("session.ticket", "POST", "/session/ticket", host.Ticket, "A ticket that opens one WebSocket"),
+    _v("session.password", "POST", "/session/password", common.Nothing, "Change my password", input=host.PasswordChange),
     _v("user.list", "GET", "/users", host.UserList, "List users", role=_AD),
     _v("user.create", "POST", "/users", host.User, "Create a user", input=host.UserCreate, role=_AD),
     _v("user.change", "PATCH", "/users/{user}", host.User, "Change role or password", input=host.UserChange, role=_AD),

@@ -24,6 +24,7 @@ class Code(StrEnum):
     EXISTS = "exists"  # duplicate name
     CONFLICT = "conflict"  # the state of the thing forbids it now
     STALE = "stale"  # If-Match names another revision
+    MEDIA_TYPE = "media-type"  # the body is not what the verb takes
     GONE = "gone"  # events older than the ring
     TOO_LARGE = "too-large"
     NO_SPACE = "no-space"
@@ -49,6 +50,7 @@ TABLE: dict[Code, tuple[int, int, str]] = {
     Code.EXISTS: (409, 6, "It exists already"),
     Code.CONFLICT: (409, 6, "Not possible in the present state"),
     Code.STALE: (412, 6, "It was changed by somebody else meanwhile"),
+    Code.MEDIA_TYPE: (415, 2, "The body has the wrong type"),
     Code.GONE: (410, 6, "Too old"),
     Code.TOO_LARGE: (413, 2, "Too large"),
     Code.NO_SPACE: (507, 7, "Not enough space"),

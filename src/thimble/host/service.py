@@ -34,6 +34,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     hosted: bool
     accel: hardware.Accel
     state: Path
+    run: Path
     started: float  # clock.since_boot() when the agent's process began; 0 in the image: the kernel's start
     certificate_sha256: str
 
@@ -128,7 +129,7 @@ class HostService:
             count = 0
         if not 1 <= count <= 5000:
             raise Problem(Code.INVALID, "lines must be a number from 1 to 5000", where="?lines")
-        return wire.HostLog(lines=tuple(log.ring)[-count:])
+        return wire.HostLog(lines=_log_lines(self._facts.run)[-count:])
 
     async def reboot(self, call: Call[wire.PowerRequest]) -> Started | DryRun:
         return self._power("reboot", call)
@@ -160,3 +161,13 @@ class HostService:
                 self._init.tell(verb)
 
         return self._tasks.start(f"host.{verb}", "host", work, owner=owner)
+
+
+def _log_lines(run: Path) -> tuple[str, ...]:
+    """PID 1's ring in RAM, which holds ours too; hosted only our own."""
+    lines: list[str] = []
+    for name in ("log.1", "log"):
+        path = run / name
+        if path.is_file():
+            lines += path.read_text(errors="replace").splitlines()
+    return tuple(lines) if lines else tuple(log.ring)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.subprocess
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
@@ -69,3 +70,41 @@ async def run(
     if check and result.code:
         raise Problem(Code.FAILED, f"{argv[0]}: {result.last_words}")
     return result
+
+
+async def watch(argv: list[str], heard: Callable[[bytes], None], *, timeout: float = 86400.0) -> None:
+    """Run `argv` to its end and call `heard` with its standard output as it comes.
+
+    A cancelled caller kills the program. Raises `Problem` as `run` does; its code is NO_SPACE when that is
+    what the program complains about.
+    """
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise Problem(Code.UNSUPPORTED, f"the program {argv[0]} is missing") from error
+    assert child.stdout is not None and child.stderr is not None
+    complaint = asyncio.ensure_future(child.stderr.read())
+    try:
+        async with asyncio.timeout(timeout):
+            while piece := await child.stdout.read(4096):
+                heard(piece)
+            err = await complaint
+            await child.wait()
+    except TimeoutError as error:
+        raise Problem(Code.TIMEOUT, f"{argv[0]} did not end within {timeout:.0f} s") from error
+    finally:
+        complaint.cancel()
+        if child.returncode is None:
+            with suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+    if child.returncode:
+        words = Result(child.returncode, b"", err).last_words
+        full = b"No space left" in err or b"Disk quota exceeded" in err
+        raise Problem(Code.NO_SPACE if full else Code.FAILED, f"{argv[0]}: {words}")

@@ -1,0 +1,114 @@
+"""Packing: entries become archives, archives become the initrd, kernel and initrd become one UKI.
+
+Invariant: owners are root, modes and one date come from the entries and the lock, order is sorted, so the same inputs
+give the same bytes on any machine, in any directory, for any user.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from thimble.image import cpio
+from thimble.image.fault import fault
+from thimble.image.layout import Entry
+from thimble.image.toolbox import Toolbox
+
+EARLY_LEVEL = ("--ultra", "-22")
+EROFS_OPTIONS = ("-zlz4hc,12", "-C65536", "-Eztailpacking")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packer:
+    """What packing needs to know; `epoch` is the only date that goes in."""
+
+    box: Toolbox
+    epoch: int
+
+    def _run(self, *args: str) -> None:
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": str(self.epoch), "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+        done = subprocess.run(self.box.argv(*args), capture_output=True, text=True, env=environment, check=False)
+        if done.returncode != 0:
+            raise fault("failed", f"{args[0]} could not pack the image", reasons=tuple(done.stderr.strip().splitlines()[-6:]))
+
+    def archive(self, entries: Iterable[Entry], more: Iterable[cpio.Member] = ()) -> bytes:
+        """An uncompressed cpio of these entries."""
+        members = [*map(_member, entries), *more]
+        return cpio.pack(sorted(members, key=lambda member: member.path), mtime=self.epoch)
+
+    def compress(self, source: Path, target: Path) -> None:
+        """zstd with all it has: the kernel unpacks any level at the same speed."""
+        self._run("zstd", "--quiet", "--force", "--single-thread", *EARLY_LEVEL, str(source), "-o", str(target))
+
+    def erofs(self, entries: Iterable[Entry], scratch: Path, target: Path, options: Iterable[str] = EROFS_OPTIONS) -> None:
+        """A read-only file system with these entries, laid out in `scratch` first."""
+        scratch.mkdir()
+        for entry in entries:
+            _place(entry, scratch / entry.path)
+        name = uuid.uuid5(uuid.NAMESPACE_URL, f"thimble:{self.epoch}")
+        self._run(
+            "mkfs.erofs",
+            "--quiet",
+            *options,
+            f"-T{self.epoch}",
+            f"-U{name}",
+            "-x-1",
+            "--all-root",
+            str(target),
+            str(scratch),
+        )
+        shutil.rmtree(scratch)
+
+    def uki(self, kernel: Path, initrd: Path, cmdline: str, os_release: str, release: str, target: Path) -> None:
+        """One signed-able EFI program with everything in it."""
+        words = target.with_suffix(".cmdline"), target.with_suffix(".osrel")
+        words[0].write_text(cmdline)
+        words[1].write_text(os_release)
+        self._run(
+            "ukify",
+            "build",
+            f"--linux={kernel}",
+            f"--initrd={initrd}",
+            f"--cmdline=@{words[0]}",
+            f"--os-release=@{words[1]}",
+            f"--uname={release}",
+            f"--stub={self.box.path('usr/lib/systemd/boot/efi/linuxx64.efi.stub')}",
+            "--efi-arch=x64",
+            f"--output={target}",
+        )
+        for path in words:
+            path.unlink()
+
+
+def initrd(first: bytes, early: bytes, root: Path) -> Iterable[bytes]:
+    """The pieces of the initrd in order; the kernel wants each to begin on four bytes."""
+    yield first
+    yield early
+    yield bytes(-len(early) % 512)
+    image = root.read_bytes()
+    yield cpio.pack([cpio.Member(path="root.erofs", mode=stat.S_IFREG | 0o600, data=image)], mtime=0)
+
+
+def _member(entry: Entry) -> cpio.Member:
+    if entry.link:
+        return cpio.Member(path=entry.path, mode=stat.S_IFLNK | 0o777, data=entry.link.encode())
+    if entry.is_directory:
+        return cpio.Member(path=entry.path, mode=stat.S_IFDIR | entry.mode)
+    return cpio.Member(path=entry.path, mode=stat.S_IFREG | entry.mode, data=entry.read())
+
+
+def _place(entry: Entry, target: Path) -> None:
+    if entry.link:
+        target.symlink_to(entry.link)
+    elif entry.is_directory:
+        target.mkdir(exist_ok=True)
+        target.chmod(entry.mode)
+    else:
+        target.write_bytes(entry.read())
+        target.chmod(entry.mode)

@@ -33,7 +33,10 @@ def known(cpu: str) -> bool:
     """Is `cpu` a name we take?"""
     name, _, version = cpu.rpartition("-v")
     return (
-        cpu == "host" or cpu in BASELINES or cpu in MODELS or (name in MODELS and version in ("1", "2", "3", "4", "5", "6", "7"))
+        cpu == "host"
+        or cpu in BASELINES
+        or cpu in MODELS
+        or (name in MODELS and version in ("1", "2", "3", "4", "5", "6", "7"))
     )
 
 

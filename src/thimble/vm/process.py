@@ -135,12 +135,16 @@ class Outfit:
 
 
 def spawn(
-    place: Place, argv: list[str], outfit: Outfit, *, uid: int | None, env: dict[str, str] | None, group: Path | None
+    place: Place,
+    argv: list[str],
+    outfit: Outfit,
+    *,
+    uid: int | None,
+    env: dict[str, str] | None,
+    group: Path | None,
 ) -> linux.Identity:
     """Start QEMU, write down who it is, put it into its control group."""
-    who = linux.spawn(
-        argv, output=place.qemu_log, uid=uid, gid=uid, fds=tuple(outfit.fds.values()), env=env
-    )
+    who = linux.spawn(argv, output=place.qemu_log, uid=uid, gid=uid, fds=tuple(outfit.fds.values()), env=env)
     files.write_atomic(place.process, msgspec.json.encode(who), durable=False)
     if group is not None:
         with suppress(Problem):  # a QEMU that died at once is told by its connection
@@ -175,7 +179,10 @@ def qemu_words(log: bytes) -> str:
     """What QEMU said, without our traces and the program's name."""
     lines = [line.strip() for line in log.decode(errors="replace").splitlines()]
     words = [line for line in lines if line and "qemu_system_shutdown_request" not in line]
-    return "\n".join(line.split(": ", 1)[1] if line.startswith("qemu-system") and ": " in line else line for line in words[-8:])
+    return "\n".join(
+        line.split(": ", 1)[1] if line.startswith("qemu-system") and ": " in line else line
+        for line in words[-8:]
+    )
 
 
 def tail(path: Path, count: int) -> bytes:
@@ -200,5 +207,9 @@ def trim(place: Place) -> None:
 def start_problem(log: bytes) -> Problem:
     """Why QEMU would not start, in its own words."""
     words = qemu_words(log) or "it ended without a word"
-    code = Code.NO_MEMORY if "annot allocate memory" in words or "cannot set up guest memory" in words else Code.FAILED
+    code = (
+        Code.NO_MEMORY
+        if "annot allocate memory" in words or "cannot set up guest memory" in words
+        else Code.FAILED
+    )
     return Problem(code, f"QEMU did not start: {words}")

@@ -198,7 +198,9 @@ def _nics(record: VmRecord, given: Machinery) -> list[list[str]]:
         device = nic_device(nic, record.addresses[key])
         if record.machine is Machine.Q35:
             device["bootindex"] = boot + number
-        groups.append(["-netdev", _json(netdev(nic, str(given.fds[key]), None if vhost is None else str(vhost)))])
+        groups.append(
+            ["-netdev", _json(netdev(nic, str(given.fds[key]), None if vhost is None else str(vhost)))]
+        )
         groups.append(["-device", _json(device)])
     return groups
 

@@ -149,6 +149,8 @@ class Collection(Generic[T]):
             raise ValueError(
                 f"written by a newer Thimble (format {head.format}, this one knows {self.format})"
             )
+        if head.format < 1:
+            raise ValueError(f"no Thimble ever wrote format {head.format}")
         if head.format == self.format:
             return Record(id, head.rev, shelf, msgspec.json.decode(head.record, type=self._kind))
         tree = msgspec.json.decode(head.record)

@@ -214,10 +214,10 @@ class Datastores:
         )  # fmt: skip
 
     def _directory_facts(self, path: Path) -> plan.DirectoryFacts:
-        mine = os.path.realpath(path) + "/"
+        mine = os.path.realpath(path).rstrip("/") + "/"
         overlaps = ""
         for name, root in [*self._roots.items(), ("", self._state)]:
-            other = os.path.realpath(root) + "/"
+            other = os.path.realpath(root).rstrip("/") + "/"
             if mine.startswith(other) or other.startswith(mine):
                 overlaps = name or "that Thimble's state is"
         return plan.DirectoryFacts(

@@ -1,0 +1,87 @@
+"""The event stream as server-sent events (WHATWG HTML, 9.2).
+
+    id: 1764000000007              the revision: what `Last-Event-ID` and `after` take
+    data: {"rev":…,"kind":"vm.changed",…}
+
+    : still here                   every 15 s
+    event: gone                    the reader was too slow or its sign-in ended; it has to begin anew
+
+Who asks for what is no longer kept gets 410 before anything is sent. A reader that does not read is dropped
+by the server's write timeout, never waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from thimble.contract.call import Call
+from thimble.contract.common import Event
+from thimble.core.problem import Code, Problem
+from thimble.state.events import Events
+
+HEARTBEAT_S = 15.0
+GONE = b"event: gone\ndata: {}\n\n"
+
+
+class EventService:
+    """`event.stream`: batches of events after the revision the caller names."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+
+    def stream(self, call: Call[None]) -> AsyncIterator[list[Event]]:
+        """Raises `Problem` GONE at once, not at the first step. Without `after`: what comes from now on."""
+        after = self._events.rev
+        if "after" in call.query:
+            text = call.query["after"]
+            if not text.isascii() or not text.isdigit() or len(text) > 18:
+                raise Problem(Code.INVALID, "after is a revision, a whole number", where="?after")
+            after = int(text)
+        self._events.since(after)
+        return self._events.follow(after)
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def frame(batch: list[Event]) -> bytes:
+    return b"".join(b"id: %d\ndata: %b\n\n" % (event.rev, _encoder.encode(event)) for event in batch)
+
+
+async def frames(
+    batches: AsyncIterator[list[Event]],
+    *,
+    still: Callable[[], bool],
+    heartbeat: float = HEARTBEAT_S,
+) -> AsyncIterator[bytes]:
+    """The stream in bytes, with a heartbeat; ends when `still` says no or the reader fell behind."""
+    yield b"retry: 2000\n: the events of Thimble\n\n"
+    following = aiter(batches)
+    upcoming: asyncio.Future[list[Event]] | None = None
+    try:
+        while True:
+            upcoming = upcoming or asyncio.ensure_future(_next(following))
+            await asyncio.wait((upcoming,), timeout=heartbeat)
+            if not still():
+                yield GONE
+                return
+            if not upcoming.done():
+                yield b": still here\n\n"
+                continue
+            try:
+                batch = upcoming.result()
+            except (Problem, StopAsyncIteration):
+                yield GONE
+                return
+            upcoming = None
+            yield frame(batch)
+    finally:
+        if upcoming is not None:
+            upcoming.cancel()
+
+
+async def _next(following: AsyncIterator[list[Event]]) -> list[Event]:
+    return await anext(following)

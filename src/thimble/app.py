@@ -1,0 +1,256 @@
+"""The agent: composes the parts and runs them. The only module that knows everybody.
+
+Order matters: what "ready" needs comes first and nothing else; networks and autostart follow.
+
+    options ▸ state, accounts, certificate ▸ services ▸ serve ▸ ready ▸ networks ▸ VMs: adopt, autostart
+
+SIGTERM ends the agent and leaves VMs running. SIGPWR and SIGUSR2, sent by PID 1 for a button, power the host
+off and reboot it in order: guests first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+
+from thimble import options as command_line
+from thimble.api import server, tls
+from thimble.api.accounts import SessionService, TokenService, UserService
+from thimble.api.app import Api
+from thimble.api.auth import Auth
+from thimble.api.events import EventService
+from thimble.api.metrics import Sample
+from thimble.api.tasks import TaskService
+from thimble.console.serial import Consoles
+from thimble.core.problem import Problem
+from thimble.host import hardware
+from thimble.host.boot import Init
+from thimble.host.service import HostFacts, HostRecord, HostService
+from thimble.network.service import Network
+from thimble.options import Options
+from thimble.state.events import Events
+from thimble.state.store import Collection, is_durable
+from thimble.state.tasks import Tasks
+from thimble.storage.service import Storage
+from thimble.sys import clock, log
+from thimble.vm.process import QemuPaths
+from thimble.vm.service import VmService
+
+#: Seconds a guest gets to obey its shutdown request when a button was pressed.
+BUTTON_GUEST_S = 90.0
+
+
+def fault() -> Callable[[str], None]:
+    """Where fault tests strike: THIMBLE_FAULT=`verb/step[.done]` ends the process right there."""
+    wanted = os.environ.get("THIMBLE_FAULT", "")
+
+    def strike(point: str) -> None:
+        if point == wanted:
+            log.say(f"fault test: ending at {point}")
+            os._exit(137)
+
+    return strike if wanted else lambda _: None
+
+
+class Agent:
+    """All parts, put together; nothing runs before `run`."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.started = clock.since_boot() if options.hosted else 0.0
+        options.state.mkdir(parents=True, exist_ok=True, mode=0o711)
+        options.run.mkdir(parents=True, exist_ok=True, mode=0o711)
+        durable = is_durable(options.state)
+        self.init = Init(options.run)
+        self.accel = hardware.accel()
+        self.events = Events(base=int(clock.now() * 1000), clock=clock.now)
+        self.tasks = Tasks(self.events, clock=clock.now, entropy=clock.entropy, fault=fault())
+        self.auth = Auth(
+            options.state,
+            durable=durable,
+            clock=clock.now,
+            entropy=clock.entropy,
+            rev=lambda: self.events.rev,
+        )
+        self.durable = durable
+        qemu = QemuPaths.under(options.qemu_dir, options.share)
+        self.storage = Storage(
+            options.state, options.run, events=self.events, tasks=self.tasks, qemu_img=qemu.img
+        )
+        self.network = Network(options.state, options.run, events=self.events)
+        self.consoles = Consoles()
+        self.vms = VmService(
+            storage=self.storage,
+            network=self.network,
+            consoles=self.consoles,
+            events=self.events,
+            tasks=self.tasks,
+            accel=self.accel,
+            qemu=qemu,
+            run=options.run,
+            clock=clock.now,
+            entropy=clock.entropy,
+        )
+        self.storage.users = self.vms.volume_users
+        self.storage.image_users = self.vms.image_users
+        self.network.hosts = self.vms.port_uses
+        self.hosts: Collection[HostRecord] = Collection(HostRecord, noun="host", durable=durable)
+        self.hosts.add_shelf("", options.state / "host")
+        self.ready = False
+
+    async def run(self) -> int:
+        """Serve until told to end. Returns the exit code."""
+        shown = self.auth.first_password(self._given_password())
+        name = self._name()
+        secure, fingerprint = await tls.ensure(
+            self.options.state, name=name, addresses=hardware.addresses(), durable=self.durable
+        )
+        await self.storage.open()
+        await self.network.open()
+        await self.vms.open()
+        host = self._host_service(fingerprint)
+        api = Api(
+            services={
+                "session": SessionService(self.auth),
+                "user": UserService(self.auth),
+                "token": TokenService(self.auth),
+                "task": TaskService(self.tasks, lambda: self.events.rev),
+                "event": EventService(self.events),
+                "host": host,
+                "vm": self.vms,
+                **self.storage.services(),
+                **self.network.services(),
+            },
+            auth=self.auth,
+            ready=lambda: self.ready,
+            numbers=self._numbers,
+            fingerprint=fingerprint,
+        )
+        ending = asyncio.Event()
+        self._signals(host, ending)
+        after: list[asyncio.Task[None]] = []
+
+        def ready(port: int) -> None:
+            self.ready = True
+            host.ready_s = clock.since_boot() - self.started
+            self._announce(port, host, shown, fingerprint)
+            after.append(asyncio.get_running_loop().create_task(self._after_ready()))
+
+        serving = asyncio.ensure_future(
+            server.serve(api, host=self.options.host, port=self.options.port, tls=secure, ready=ready)
+        )
+        waiting = asyncio.ensure_future(ending.wait())
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (waiting, serving, *after):
+            task.cancel()
+        results = await asyncio.gather(serving, *after, return_exceptions=True)
+        await self.vms.close()
+        await self.network.close()
+        if isinstance(results[0], Exception):  # it ended by itself; cancelled it is no Exception
+            raise results[0]
+        return 0
+
+    async def _after_ready(self) -> None:
+        """What may take its time. Each part that fails says so and the others go on."""
+        for what, work in (
+            ("networks", self.network.sync),
+            ("autostart", self.vms.autostart),
+        ):
+            try:
+                await work()
+            except Problem as error:
+                log.say(f"{what}: {error.detail}")
+
+    def _host_service(self, fingerprint: str) -> HostService:
+        return HostService(
+            records=self.hosts,
+            tasks=self.tasks,
+            init=self.init,
+            facts=HostFacts(
+                hosted=self.options.hosted,
+                accel=self.accel,
+                state=self.options.state,
+                run=self.options.run,
+                started=self.started,
+                certificate_sha256=fingerprint,
+            ),
+            vms=self.vms.counts,
+            qemu=self.vms.qemu_version,
+            stop_guests=self.vms.stop_all,
+            warnings=self._warnings,
+            rev=lambda: self.events.rev,
+        )
+
+    def _warnings(self) -> tuple[str, ...]:
+        broken = {
+            **self.hosts.broken,
+            **self.auth.users.broken,
+            **self.auth.tokens.broken,
+        }
+        lines = [f"{path}: not used, {why}" for path, why in broken.items()]
+        if not self.durable:
+            lines.append("state is kept in RAM: everything, the VMs included, is gone at the next reboot")
+        return (*lines, *self.storage.warnings(), *self.network.warnings(), *self.vms.warnings())
+
+    def _name(self) -> str:
+        record = self.hosts.find("host")
+        return record.value.name if record and record.value.name else os.uname().nodename
+
+    def _given_password(self) -> str:
+        path = self.options.password_file
+        return path.read_text().strip() if path is not None and path.exists() else ""
+
+    def _signals(self, host: HostService, ending: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ending.set)
+        if not self.options.hosted:
+            loop.add_signal_handler(signal.SIGPWR, lambda: host.begin("poweroff", BUTTON_GUEST_S))
+            loop.add_signal_handler(signal.SIGUSR2, lambda: host.begin("reboot", BUTTON_GUEST_S))
+
+    def _announce(self, port: int, host: HostService, shown: str | None, fingerprint: str) -> None:
+        """Hosted, the terminal is ours; in the image PID 1 adds the addresses and writes to every console."""
+        lines = [f"certificate SHA-256 {fingerprint}"]
+        if shown:
+            lines.append(f"login admin, password {shown}")
+        lines += [f"warning: {line}" for line in host.warnings()]
+        if self.init.present:
+            self.init.tell("ready", lines=lines)
+            return
+        suffix = "" if port == 443 else f":{port}"
+        where = self.options.host or next(iter(hardware.addresses()), "127.0.0.1")
+        print(f"thimble: ready in {host.ready_s:.1f} s", file=sys.stderr)
+        for line in (f"https://{f'[{where}]' if ':' in where else where}{suffix}/", *lines):
+            print(f"thimble: {line}", file=sys.stderr, flush=True)
+
+    def _numbers(self) -> Iterable[Sample]:
+        total, available = hardware.memory()
+        yield Sample(name="memory_bytes", value=total, help="RAM of the host")
+        yield Sample(name="memory_available_bytes", value=available, help="RAM guests can still have")
+        yield Sample(name="load1", value=os.getloadavg()[0], help="load average over a minute")
+        yield Sample(name="uptime_seconds", value=clock.since_boot() - self.started)
+        for state, count in self.vms.states().items():
+            yield Sample(name="vms", value=count, labels={"state": state}, help="virtual machines by state")
+
+
+def warm() -> None:
+    """Called by PID 1 before the state is mounted: all of our imports are done by being here."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the agent until it is told to end; for PID 1, `thimble host run` and `python -m thimble.app`."""
+    try:
+        chosen = command_line.parse(sys.argv[1:] if argv is None else argv)
+        return asyncio.run(Agent(chosen).run())
+    except Problem as error:
+        print(f"thimble: {error.detail}", file=sys.stderr)
+        if error.hint:
+            print(f"thimble: {error.hint}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""The consoles: every line of PID 1 goes to all of them, and none is ever waited for.
+
+A console that takes no bytes keeps the last `KEEP` bytes queued and gets them when it wakes up.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .loop import Loop
+
+KEEP = 16384
+ACTIVE = "/sys/class/tty/console/active"
+
+
+class Consoles:
+    """All consoles the kernel names as active."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._open: dict[str, int] = {}
+        self._pending: dict[int, bytes] = {}
+        self._kmsg = _open("/dev/kmsg")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Opens consoles that appeared (hvc0 comes with its driver)."""
+        try:
+            with open(ACTIVE) as file:
+                names = file.read().split()
+        except OSError:
+            names = ["console"]
+        for name in names:
+            if name not in self._open:
+                fd = _open(f"/dev/{name}")
+                if fd >= 0:
+                    self._open[name] = fd
+
+    def say(self, line: str) -> None:
+        """`thimble: LINE` on every console and in the kernel log."""
+        text = f"thimble: {line}\n".encode("utf-8", "replace")
+        if self._kmsg >= 0:
+            try:
+                os.write(self._kmsg, b"<6>" + text[:900])
+            except OSError:
+                pass
+        for name, fd in list(self._open.items()):
+            self._pending[fd] = (self._pending.get(fd, b"") + text)[-KEEP:]
+            self._flush(name, fd)
+
+    def note(self, line: str) -> None:
+        """To the kernel log only."""
+        if self._kmsg >= 0:
+            try:
+                os.write(self._kmsg, f"<6>thimble: {line}\n".encode("utf-8", "replace")[:900])
+            except OSError:
+                pass
+
+    def _flush(self, name: str, fd: int) -> None:
+        data = self._pending.get(fd, b"")
+        try:
+            written = os.write(fd, data) if data else 0
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            self._loop.forget(fd)
+            os.close(fd)
+            self._pending.pop(fd, None)
+            del self._open[name]
+            return
+        self._pending[fd] = data[written:]
+        if self._pending[fd]:
+            self._loop.watch(fd, lambda _: self._flush(name, fd), select.EPOLLOUT)
+        else:
+            self._loop.forget(fd)
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return -1

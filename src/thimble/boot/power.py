@@ -1,0 +1,151 @@
+"""Going down in order, and the buttons that ask for it.
+
+    up ──asked by button or keys──► draining ──agent done, 180 s, asked again──► stopping ──► down
+     └──────────── agent done, or no agent runs ────────────────────────────────────▲
+
+draining: the agent got SIGPWR (power off) or SIGUSR2 (reboot) and shuts its guests down. stopping: everybody
+gets SIGTERM, then SIGKILL. down: seed and clock saved, file systems synced and unmounted, reboot(2).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from . import clock, entropy, linux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .jobs import Children
+    from .loop import Loop, Timer
+    from .supervise import Supervised
+
+POWEROFF, REBOOT = "poweroff", "reboot"
+ASK = {POWEROFF: signal.SIGPWR, REBOOT: signal.SIGUSR2}
+_COMMAND = {POWEROFF: linux.RB_POWER_OFF, REBOOT: linux.RB_AUTOBOOT}
+_WORDS = {POWEROFF: "powering off", REBOOT: "rebooting"}
+
+
+class Power:
+    """The way down. `supervised` are all children that must not be started again."""
+
+    drain_timeout = 180.0
+    term_timeout = 8.0
+    kill_timeout = 2.0
+    disk_timeout = 30.0
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        say: Callable[[str], None],
+        agent: Supervised,
+        supervised: Sequence[Supervised],
+        state: Callable[[], str],
+    ) -> None:
+        self._loop, self._children, self._say = loop, children, say
+        self._agent, self._supervised, self._state_path = agent, supervised, state
+        self.stage = "up"
+        self._timer: Timer | None = None
+
+    def ask(self, kind: str, source: str) -> None:
+        """Somebody at the machine wants it down; asking twice does not wait for the guests."""
+        if self.stage == "draining":
+            self._say(f"{source} again: not waiting any longer")
+            self.stop(kind)
+        elif self.stage == "up" and self._agent.signal(ASK[kind]):
+            self.stage = "draining"
+            self._say(f"{source}: shutting down virtual machines, then {_WORDS[kind]} (once more: at once)")
+            self._timer = self._loop.after(self.drain_timeout, lambda: self._too_long(kind))
+        elif self.stage == "up":
+            self._say(f"{source}: {_WORDS[kind]}")
+            self.stop(kind)
+
+    def stop(self, kind: str) -> None:
+        """Guests are stopped, or shall not be waited for: ends all processes, then the machine."""
+        if self.stage in ("stopping", "down"):
+            return
+        self.stage = "stopping"
+        self._say(_WORDS[kind])
+        for child in self._supervised:
+            child.stop()
+        _signal_all(signal.SIGTERM)
+        self._wait_for_children(kind, time.monotonic() + self.term_timeout, killed=False)
+
+    def _too_long(self, kind: str) -> None:
+        if self.stage == "draining":
+            self._say(f"virtual machines still run after {self.drain_timeout:.0f} s: not waiting any longer")
+            self.stop(kind)
+
+    def _wait_for_children(self, kind: str, deadline: float, *, killed: bool) -> None:
+        if not processes_left():
+            self._down(kind)
+        elif time.monotonic() < deadline:
+            self._loop.after(0.05, lambda: self._wait_for_children(kind, deadline, killed=killed))
+        elif killed:
+            self._down(kind)
+        else:
+            _signal_all(signal.SIGKILL)
+            self._wait_for_children(kind, time.monotonic() + self.kill_timeout, killed=True)
+
+    def _down(self, kind: str) -> None:
+        """Disks may hang; they get `disk_timeout` in a child, the machine goes down in any case."""
+        self.stage = "down"
+        state = self._state_path()
+
+        def end() -> None:
+            linux.reboot(_COMMAND[kind])
+
+        self._children.job("shutdown", lambda: settle_disks(state), lambda _result, _problem: end())
+        self._loop.after(self.disk_timeout, end)
+
+
+def processes_left() -> bool:
+    """Whether any process but PID 1 and the kernel's own threads is left (zombies count until reaped)."""
+    for name in os.listdir("/proc"):
+        if name.isdigit() and name != "1":
+            try:
+                with open(f"/proc/{name}/stat") as file:
+                    fields = file.read().rsplit(")", 1)[-1].split()
+            except OSError:
+                continue
+            if fields[1] not in ("0", "2"):  # children of the kernel and of kthreadd are kernel threads
+                return True
+    return False
+
+
+def settle_disks(state: str) -> list[str]:
+    """Saves seed and clock, syncs, unmounts every disk, or makes it read-only; returns what resisted."""
+    resisted: list[str] = []
+    if state:
+        for save in (entropy.save, clock.stamp):
+            try:
+                save(state)
+            except OSError as error:
+                resisted.append(f"{state}: {error.strerror}")
+    os.sync()
+    with open("/proc/self/mounts") as file:
+        mounts = [line.split() for line in file]
+    for source, target, *_ in reversed(mounts):
+        if not source.startswith("/dev/") or target == "/usr":
+            continue
+        target = target.replace("\\040", " ")
+        try:
+            linux.unmount(target)
+        except OSError:
+            try:
+                linux.mount("", target, "", linux.MS_REMOUNT | linux.MS_RDONLY)
+            except OSError as error:
+                resisted.append(f"{target}: {error.strerror}")
+    os.sync()
+    return resisted
+
+
+def _signal_all(number: int) -> None:
+    try:
+        os.kill(-1, number)
+    except OSError:
+        pass

@@ -1,0 +1,187 @@
+"""The shape of every command: common options wherever they are typed, and how a mutation is carried out."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+import click
+import msgspec
+
+from thimble.cli import show
+from thimble.cli.session import Session
+from thimble.contract.common import DryRun, Task
+from thimble.contract.verbs import Started
+from thimble.core.problem import TABLE, Problem
+
+
+def _sets(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """Puts an option's value into the session, if it was given."""
+
+    def callback(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value:
+            source = ctx.get_parameter_source(parameter.name or "")
+            typed = source is click.core.ParameterSource.COMMANDLINE
+            ctx.ensure_object(Session).set(name, value, typed=typed)
+
+    return callback
+
+
+def flag(names: str, field: str, help: str) -> click.Option:
+    """A flag that sets `field` of the session."""
+    return click.Option(names.split(), is_flag=True, expose_value=False, callback=_sets(field), help=help)
+
+
+def word(names: str, field: str, metavar: str, help: str, **more: Any) -> click.Option:
+    """An option with a value that sets `field` of the session."""
+    return click.Option(
+        names.split(), expose_value=False, callback=_sets(field), metavar=metavar, help=help, **more
+    )
+
+
+def output_options() -> list[click.Parameter]:
+    return [
+        flag("--json", "json", "Answer in JSON."),
+        flag("--quiet -q", "quiet", "No progress, no confirmations."),
+    ]
+
+
+def host_options() -> list[click.Parameter]:
+    return [
+        word("--host", "host", "URL", "The host to talk to."),
+        word("--profile", "profile", "NAME", "The host, as named at sign-in."),
+    ]
+
+
+def trust_options() -> list[click.Parameter]:
+    return [
+        word("--fingerprint", "fingerprint", "SHA256", "Believe the certificate with this fingerprint.",
+             envvar="THIMBLE_FINGERPRINT"),
+        word("--ca", "ca", "FILE", "Believe certificates signed by these authorities."),
+        flag("--insecure", "insecure", "Believe any certificate. Dangerous."),
+    ]  # fmt: skip
+
+
+def choice(kind: type[StrEnum]) -> click.Choice[str]:
+    """One of `kind`, as it is written on the wire."""
+    return click.Choice([one.value for one in kind])
+
+
+class Local(click.Command):
+    """A command that talks to no host."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options["params"] = [*(options.get("params") or []), *output_options()]
+        super().__init__(*args, **options)
+
+
+class Asking(click.Command):
+    """A command that asks a host."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options["params"] = [*(options.get("params") or []), *host_options(), *output_options()]
+        super().__init__(*args, **options)
+
+
+class Changing(Asking):
+    """A command that changes something on a host at once."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        preview = flag("--dry-run", "dry_run", "Only show what would happen, and what stands in the way.")
+        options["params"] = [*(options.get("params") or []), preview]
+        super().__init__(*args, **options)
+
+
+class Working(Changing):
+    """A command that starts long work on a host, and waits for it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        apart = flag("--no-wait", "no_wait", "Answer with the task instead of waiting for it.")
+        options["params"] = [*(options.get("params") or []), apart]
+        super().__init__(*args, **options)
+
+
+def act(
+    session: Session,
+    name: str,
+    input: msgspec.Struct | None = None,
+    *,
+    path: Mapping[str, str] | None = None,
+    if_match: int | None = None,
+    key: str = "",
+) -> Any:
+    """Carry out a mutation: the verb's value, or its task when that is done.
+
+    With --dry-run it prints the preview and leaves; with --no-wait it prints the task and leaves.
+    """
+    options: dict[str, Any] = {"path": path or {}, "if_match": if_match, "key": key}
+    if session.dry_run:
+        preview(session, session.client.call(name, input, dry_run=True, **options))
+    answer = session.client.call(name, input, **options)
+    if not isinstance(answer, Started):
+        return answer
+    if session.no_wait:
+        session.emit(answer, lambda: answer.task.id)
+        raise click.exceptions.Exit(0)
+    return follow(session, answer.task)
+
+
+def follow(session: Session, task: Task, *, timeout: float | None = None) -> Task:
+    """Wait for `task` and show its progress. Ctrl-C leaves it running and says how to come back."""
+    from thimble.cli.meter import meter, task_on
+
+    try:
+        with meter(quiet=session.quiet or session.json) as shown:
+            return session.client.wait(task, timeout=timeout, progress=lambda task: task_on(shown, task))
+    except KeyboardInterrupt:
+        stop = f", `thimble task cancel {task.id}` ends it" if task.cancellable else ""
+        session.note(f"It goes on; `thimble task wait {task.id}` waits for it{stop}.")
+        raise
+
+
+def preview(session: Session, dry: DryRun) -> None:
+    """Print a dry run and leave, with the exit code of the first blocker if there is one."""
+
+    def text() -> str:
+        lines = ["this would happen:", *[f"  {effect.what}" for effect in dry.effects]] if dry.effects else []
+        lines += [f"warning: {warning}" for warning in dry.warnings]
+        if dry.blockers:
+            lines += ["not possible:", *[show.reason_line(reason) for reason in dry.blockers]]
+        return "\n".join(lines or ["nothing to do"])
+
+    session.emit(dry, text)
+    raise click.exceptions.Exit(0 if dry.possible or not dry.blockers else TABLE[dry.blockers[0].code][1])
+
+
+def width() -> int | None:
+    """Of the terminal that standard output is; None when it is none, then nothing is cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def confirm(session: Session, question: str, *, yes: bool) -> None:
+    """Ask before something is lost; scripts say --yes."""
+    if not yes and not session.dry_run and sys.stdin.isatty():
+        click.confirm(question, abort=True, err=True)
+
+
+def secret(file: str | None, variable: str, prompt: str, *, twice: bool = False) -> str:
+    """A password from a file, else the environment, else the person. Raises `Problem` when none is given."""
+    import os
+    from pathlib import Path
+
+    from thimble.core.problem import Code
+
+    if file is not None:
+        try:
+            return sys.stdin.readline().rstrip("\n") if file == "-" else Path(file).read_text().rstrip("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Problem(Code.INVALID, f"cannot read the password from {file}: {error}") from error
+    if found := os.environ.get(variable):
+        return found
+    if not sys.stdin.isatty():
+        raise Problem(Code.INVALID, "no password is given", hint=f"Use --password-file, or set {variable}.")
+    answer: str = click.prompt(prompt, hide_input=True, err=True, confirmation_prompt=twice)
+    return answer

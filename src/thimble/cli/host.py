@@ -1,0 +1,165 @@
+"""`thimble host …`: the host itself, and `host run`, which is one."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import click
+import msgspec
+
+from thimble.cli import show
+from thimble.cli.builder import part, reporting
+from thimble.cli.command import Asking, Changing, Local, Working, act, confirm
+from thimble.cli.session import Session
+from thimble.cli.vm_words import seconds
+from thimble.contract.common import Event
+from thimble.contract.host import Host, HostChange, HostLog, PowerRequest
+from thimble.core.problem import Code, Problem
+from thimble.core.units import show_seconds, show_size
+
+
+@click.group(help="The host itself.")
+def host() -> None:
+    """The group."""
+
+
+def details(one: Host) -> str:
+    """Everything about the host. Pure."""
+    load = " ".join(f"{value:.2f}" for value in one.load)
+    accel = one.accel if one.accel == "kvm" else f"{one.accel}: {one.accel_why}"
+    return show.facts(
+        [
+            ("name", one.name),
+            ("version", f"{one.version}, {'hosted' if one.hosted else 'on its own'}"),
+            ("addresses", "\n".join(one.addresses)),
+            ("up", f"{show_seconds(one.uptime_s)}, was ready after {show_seconds(one.ready_s)}"),
+            ("VMs", f"{one.vms}, {one.vms_running} running"),
+            ("CPUs", f"{one.cpus} × {one.cpu_model}, load {load}"),
+            ("memory", f"{show_size(one.memory_bytes)}, {show_size(one.memory_available_bytes)} available"),
+            ("acceleration", accel),
+            ("kernel", one.kernel),
+            ("QEMU", one.qemu),
+            ("state", f"{one.state} {one.state_where}".strip()),
+            ("certificate", f"SHA-256 {one.certificate_sha256}"),
+            ("warnings", "\n".join(one.warnings)),
+        ]
+    )
+
+
+@host.command("show", cls=Asking)
+@click.pass_obj
+def show_(session: Session) -> None:
+    """The host's state."""
+    found: Host = session.client.call("host.get")
+    session.emit(found, lambda: details(found))
+
+
+@host.command("rename", cls=Changing)
+@click.argument("name")
+@click.pass_obj
+def rename(session: Session, name: str) -> None:
+    """Give the host another name."""
+    found: Host = act(session, "host.change", HostChange(name=name))
+    session.emit(found, lambda: f"this host is {found.name} now")
+
+
+@host.command("log", cls=Asking)
+@click.option("--lines", "-n", type=click.IntRange(1, 5000), default=100, help="How many.  [100]")
+@click.pass_obj
+def log(session: Session, lines: int) -> None:
+    """The last lines of the host's log."""
+    found: HostLog = session.client.call("host.log", query={"lines": lines})
+    session.emit(found, lambda: show.safe("\n".join(found.lines)))
+
+
+def _power(name: str, verb: str, help: str, done: str) -> None:
+    @host.command(name, cls=Working, help=help)
+    @click.option("--guest-timeout", default="120s", metavar="TIME", help="How long guests may take.  [120s]")
+    @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+    @click.pass_obj
+    def command(session: Session, *, guest_timeout: str, yes: bool) -> None:
+        confirm(session, f"{name.capitalize()} the host? Its guests are shut down.", yes=yes)
+        try:
+            task = act(session, verb, PowerRequest(guest_timeout_s=seconds(guest_timeout)))
+            if session.json:
+                session.emit(task, str)
+        except Problem as problem:
+            if problem.code is not Code.UNAVAILABLE or "lost the connection" not in problem.detail:
+                raise  # a host that goes down while we wait has obeyed
+        session.say(done)
+
+
+_power("reboot", "host.reboot", "Shut the guests down and reboot.", "the host reboots")
+_power("shutdown", "host.shutdown", "Shut the guests down and power off.", "the host powers off")
+
+
+@host.command("events", cls=Asking)
+@click.option("--after", type=int, metavar="REV", help="Begin after this revision.  [now]")
+@click.option("--timeout", metavar="TIME", help="Leave after this long.")
+@click.pass_obj
+def events(session: Session, after: int | None, timeout: str | None) -> None:
+    """What changes, a line each (with --json: a JSON object each), until Ctrl-C."""
+    for event in session.client.events(after, timeout=None if timeout is None else seconds(timeout)):
+        click.echo(msgspec.json.encode(event) if session.json else event_line(event))
+
+
+def event_line(event: Event) -> str:
+    """`12:00:01 vm.changed vm-1234 state=running`. Pure but for the time zone."""
+    clock = datetime.datetime.fromtimestamp(event.time).strftime("%H:%M:%S")
+    detail = " ".join(f"{key}={value}" for key, value in event.detail.items() if value)
+    return show.safe(f"{clock} {event.kind} {event.subject} {detail}".rstrip())
+
+
+@host.command("run", cls=Local)
+@click.option("--state", type=click.Path(file_okay=False), metavar="DIR", help="For records and disks.")
+@click.option(
+    "--run", "run_dir", type=click.Path(file_okay=False), metavar="DIR", help="For sockets; in RAM."
+)
+@click.option("--listen", metavar="[ADDRESS:]PORT", help="Where its API answers.  [8443]")
+@click.option(
+    "--qemu-dir", type=click.Path(file_okay=False), metavar="DIR", help="QEMU's programs.  [of PATH]"
+)
+@click.option("--share", type=click.Path(file_okay=False), metavar="DIR", help="OVMF, SeaBIOS.  [/usr/share]")
+@click.option("--toolbox", is_flag=True, help="Take QEMU and firmware from the image builder's toolbox.")
+@click.option(
+    "--password-file", type=click.Path(dir_okay=False), metavar="FILE", help="admin's first password."
+)
+@click.pass_obj
+def run(session: Session, /, **given: Any) -> None:
+    """Be a host, on this Linux. Ctrl-C ends the agent; its VMs run on, and the next one takes them over."""
+    agent, accel = part("app"), part("host.hardware").accel()
+    if accel.name != "kvm":
+        session.note(
+            f"WARNING: guests are emulated, many times slower than they could be: no hardware "
+            f"virtualization ({accel.why})."
+        )
+    if given["toolbox"]:
+        with reporting(session) as report:
+            box = part("image.toolbox").ensure(report)
+        given["qemu_dir"] = given["qemu_dir"] or str(box.wrappers)
+        given["share"] = given["share"] or str(box.path("usr/share"))
+    raise click.exceptions.Exit(agent.main(arguments(given, os.environ, root=os.geteuid() == 0)) or 0)
+
+
+def arguments(given: Mapping[str, Any], environment: Mapping[str, str], *, root: bool) -> list[str]:
+    """The agent's argument vector: root's state is the system's, anybody else's lies at home. Pure."""
+    home = environment.get("HOME", "/")
+    at_home = {
+        "state": (environment.get("XDG_STATE_HOME") or f"{home}/.local/state") + "/thimble/host",
+        "run_dir": (environment.get("XDG_RUNTIME_DIR") or f"{home}/.cache") + "/thimble",
+    }
+    argv = ["--hosted", "yes"]
+    for option, name in (
+        ("--state", "state"),
+        ("--run", "run_dir"),
+        ("--listen", "listen"),
+        ("--qemu-dir", "qemu_dir"),
+        ("--share", "share"),
+        ("--password-file", "password_file"),
+    ):
+        if value := given[name] or (None if root else at_home.get(name)):
+            argv += [option, str(value)]
+    return argv

@@ -1,0 +1,56 @@
+"""`thimble image …`: build and inspect the file that boots. Here, not on a host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from thimble.cli.builder import part, reporting
+from thimble.cli.command import Local
+from thimble.cli.session import Session
+from thimble.cli.show import as_json
+
+PROFILES = ("server", "virtual")
+
+
+@click.group(help="Build and inspect the bootable image, on this machine.")
+def image() -> None:
+    """The group."""
+
+
+@image.command("build", cls=Local)
+@click.option("--profile", type=click.Choice(PROFILES), default="virtual", help="[virtual]")
+@click.option("--out", type=click.Path(file_okay=False), default="out", metavar="DIR", help="[out]")
+@click.pass_obj
+def build(session: Session, profile: str, out: str) -> None:
+    """Build the image from Debian's packages: one bootable file, and the same for network boot."""
+    builder = part("image.build")
+    with reporting(session) as report:
+        result = builder.build(builder.Options(profile=profile, out=Path(out)), report)
+    for pin in result.replaced:
+        session.note(f"WARNING: Debian no longer has a pinned version; taken instead: {pin}")
+    if session.json:
+        click.echo(as_json({name: _plain(getattr(result, name)) for name in _fields(result)}))
+    session.say(f"{result.efi}: kernel and RAM root take {result.total_bytes / 1e6:.1f} MB")
+
+
+def _fields(value: Any) -> list[str]:
+    return [name for name in dir(value) if not name.startswith("_") and not callable(getattr(value, name))]
+
+
+def _plain(value: Any) -> object:
+    return str(value) if isinstance(value, Path) else msgspec.to_builtins(value)
+
+
+@image.command("lock", cls=Local)
+@click.pass_obj
+def lock(session: Session) -> None:
+    """Pin the newest verified versions of every package."""
+    with reporting(session) as report:
+        lines = part("image.lock").refresh(report)
+    if session.json:
+        click.echo(as_json({"changes": list(lines)}))
+    session.say("\n".join(lines) or "everything is the newest already")

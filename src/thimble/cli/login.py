@@ -1,0 +1,56 @@
+"""`thimble login` and `thimble logout`. The password goes to the host and nowhere else."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from thimble.cli.command import Asking, Local, secret, trust_options
+from thimble.cli.session import Session
+from thimble.contract import host
+from thimble.core.problem import Code, Problem
+
+
+@click.command(cls=Local, params=trust_options())
+@click.argument("url", required=False)
+@click.option("--user", default="", metavar="NAME", help="Sign in as.  [admin]")
+@click.option("--password-file", metavar="FILE", help="Read the password from here; - is standard input.")
+@click.option("--name", default="", metavar="PROFILE", help="Keep it under this name.  [the host's address]")
+@click.pass_obj
+def login(session: Session, url: str | None, user: str, password_file: str | None, name: str) -> None:
+    """Sign in to the host at URL, and make it the one meant from now on.
+
+    The password comes from --password-file, THIMBLE_PASSWORD, or a prompt. The host's certificate is
+    shown to you at the first visit; --fingerprint says beforehand which one is right.
+    """
+    if url:
+        session.set("host", url, typed=True)
+    _, profile = session.chosen()
+    user = user or profile.user or "admin"
+    profile = msgspec.structs.replace(profile, user=user, token="", expires=0.0)
+    with session.connect(profile) as client:
+        password = secret(password_file, "THIMBLE_PASSWORD", f"Password of {user} at {profile.url}")
+        granted: host.Session = client.call("session.create", host.Login(user=user, password=password))
+    if not profile.trust.decided:  # the question at the first visit was answered just now
+        _, profile = session.chosen()
+    kept = msgspec.structs.replace(profile, user=granted.user, token=granted.token, expires=granted.expires)
+    name = session.remember(kept, name=name)
+    if session.json:
+        session.emit(msgspec.structs.replace(granted, token=""), str)
+    session.say(f"signed in to {kept.url} as {granted.user} ({granted.role}), kept as profile {name}")
+
+
+@click.command(cls=Asking)
+@click.pass_obj
+def logout(session: Session) -> None:
+    """Sign out: the token is revoked and forgotten, the host stays known."""
+    name, profile = session.chosen()
+    if not profile.token:
+        raise Problem(Code.CONFLICT, f"you are not signed in to {profile.url}")
+    try:
+        session.client.call("session.delete")
+    except Problem as problem:
+        if problem.code is not Code.UNAUTHENTICATED:  # an expired token is gone already
+            raise
+    session.remember(msgspec.structs.replace(profile, token="", expires=0.0), name=name)
+    session.say(f"signed out of {profile.url}")

@@ -1,0 +1,139 @@
+"""The `thimble` command. Groups are imported when they are used, so that help and completion are quick.
+
+Whatever goes wrong ends here, once: a `Problem` becomes text (or its document, with --json) on standard error
+and the exit code of `core.problem.TABLE`; there is no stack trace unless THIMBLE_DEBUG=1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from thimble import __version__
+from thimble.cli import show
+from thimble.cli.command import output_options, trust_options, word
+from thimble.cli.session import Session
+from thimble.core.problem import Code, Problem
+
+#: command → (module, what it is for)
+COMMANDS = {
+    "login": ("thimble.cli.login", "Sign in to a host, and keep it as a profile."),
+    "logout": ("thimble.cli.login", "Sign out."),
+    "vm": ("thimble.cli.vm", "Virtual machines."),
+    "disk": ("thimble.cli.disk", "Volumes, images and datastores."),
+    "net": ("thimble.cli.net", "Virtual switches."),
+    "task": ("thimble.cli.task", "Long work."),
+    "host": ("thimble.cli.host", "The host itself; also runs one here, hosted."),
+    "user": ("thimble.cli.user", "Who may sign in."),
+    "token": ("thimble.cli.user", "Tokens for programs."),
+    "image": ("thimble.cli.image", "Build and inspect the bootable image."),
+    "lab": ("thimble.cli.lab", "Virtual servers to boot the image in."),
+}
+
+COMPLETION = """\
+Sign in once with `thimble login https://ADDRESS/`. Environment: THIMBLE_HOST, THIMBLE_PROFILE, THIMBLE_TOKEN,
+THIMBLE_FINGERPRINT, THIMBLE_PASSWORD.
+
+\b
+Completion for bash (zsh, fish likewise):
+  eval "$(_THIMBLE_COMPLETE=bash_source thimble)"
+"""
+
+
+class Lazy(click.Group):
+    """Knows its commands' names and lines of help without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=line)
+            for name, (_, line) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+cli = Lazy(
+    "thimble",
+    help="Thimble: a hypervisor you carry.",
+    epilog=COMPLETION,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    params=[
+        word("--host", "host", "URL", "The host to talk to.", envvar="THIMBLE_HOST"),
+        word("--profile", "profile", "NAME", "The host, as named at sign-in.", envvar="THIMBLE_PROFILE"),
+        word("--token", "token", "TOKEN", "Sign in with this token.", envvar="THIMBLE_TOKEN"),
+        *trust_options(),
+        *output_options(),
+    ],
+)
+click.version_option(__version__, prog_name="thimble", message="%(prog)s %(version)s")(cli)
+
+
+def run(arguments: Sequence[str], session: Session | None = None) -> int:
+    """One command line; its exit code."""
+    session = session or Session()
+    session.json = "--json" in arguments  # so that errors in reading the command line are JSON, too
+    try:
+        code = cli.main(list(arguments), prog_name="thimble", standalone_mode=False, obj=session)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except Problem as problem:
+        return report(session, problem)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except click.ClickException as error:
+        if session.json:
+            return report(session, Problem(Code.MALFORMED, error.format_message()))
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if os.environ.get("THIMBLE_DEBUG"):
+            raise
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return report(session, Problem(Code.INTERNAL, what, hint="THIMBLE_DEBUG=1 shows where."))
+
+
+def report(session: Session, problem: Problem) -> int:
+    """Tell what went wrong; the exit code."""
+    if os.environ.get("THIMBLE_DEBUG"):
+        import traceback
+
+        traceback.print_exception(problem)
+    if session.json:
+        click.echo(show.as_json(problem.document()), err=True)
+    else:
+        click.echo(show.safe(show.problem_text(problem)), err=True)
+    return problem.exit_code
+
+
+def main() -> None:
+    """The program."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

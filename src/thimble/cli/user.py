@@ -1,0 +1,137 @@
+"""`thimble user …` and `thimble token …`: who and what may sign in."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+import click
+from msgspec import UNSET
+
+from thimble.cli.command import Asking, Changing, act, choice, confirm, secret, width
+from thimble.cli.session import Session
+from thimble.cli.show import Column, table
+from thimble.cli.vm_words import seconds
+from thimble.contract import host
+from thimble.contract.host import Role, TokenCreate, TokenList, User, UserChange, UserCreate, UserList
+from thimble.core.problem import Code, Problem
+from thimble.core.units import show_seconds
+
+TOKENS = (
+    Column("id", least=12),
+    Column("name", least=10),
+    Column("user", least=8),
+    Column("role"),
+    Column("expires", right=True),
+)
+VARIABLE = "THIMBLE_NEW_PASSWORD"
+
+
+@click.group(help="Who may sign in.")
+def user() -> None:
+    """The group."""
+
+
+@click.group(help="Tokens for programs.")
+def token() -> None:
+    """The group."""
+
+
+def users_table(users: UserList, *, width: int | None) -> str:
+    """Pure."""
+    columns = (Column("name", least=12), Column("role"))
+    return table(columns, [(one.name, str(one.role)) for one in users.users], width=width)
+
+
+def tokens_table(tokens: TokenList, *, now: float, width: int | None) -> str:
+    """Pure."""
+    rows = [(one.id, one.name, one.user, str(one.role), _left(one.expires - now)) for one in tokens.tokens]
+    return table(TOKENS, rows, width=width) if rows else "no tokens"
+
+
+def _left(seconds: float) -> str:
+    return f"in {show_seconds(seconds)}" if seconds > 0 else "expired"
+
+
+@user.command("list", cls=Asking)
+@click.pass_obj
+def user_list(session: Session) -> None:
+    """List users."""
+    users: UserList = session.client.call("user.list")
+    session.emit(users, lambda: users_table(users, width=width()))
+
+
+@user.command("create", cls=Changing)
+@click.argument("name")
+@click.option("--role", type=choice(Role), default=Role.VIEWER.value, help="[viewer]")
+@click.option("--password-file", metavar="FILE", help=f"Else {VARIABLE}, or a prompt.")
+@click.pass_obj
+def user_create(session: Session, name: str, role: str, password_file: str | None) -> None:
+    """Create a user."""
+    password = secret(password_file, VARIABLE, f"Password for {name}", twice=True)
+    wanted = UserCreate(name=name, password=password, role=Role(role))
+    made: User = act(session, "user.create", wanted, key=secrets.token_hex(16))
+    session.emit(made, lambda: f"created {made.name} ({made.role})")
+
+
+@user.command("change", cls=Changing)
+@click.argument("name")
+@click.option("--role", type=choice(Role))
+@click.option("--password", is_flag=True, help="Ask for a new password.")
+@click.option("--password-file", metavar="FILE", help=f"Take the new one from here (or {VARIABLE}).")
+@click.pass_obj
+def user_change(
+    session: Session, *, name: str, role: str | None, password: bool, password_file: str | None
+) -> None:
+    """Change a user's role or password."""
+    renewed = password or password_file is not None
+    if not renewed and role is None:
+        raise Problem(Code.INVALID, "nothing to change", hint="Use --role, --password or --password-file.")
+    wanted = UserChange(
+        role=Role(role) if role else UNSET,
+        password=secret(password_file, VARIABLE, f"New password for {name}", twice=True)
+        if renewed
+        else UNSET,
+    )
+    made: User = act(session, "user.change", wanted, path={"user": name})
+    session.emit(made, lambda: f"changed {made.name} ({made.role})")
+
+
+@user.command("delete", cls=Changing)
+@click.argument("name")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def user_delete(session: Session, *, name: str, yes: bool) -> None:
+    """Delete a user."""
+    confirm(session, f"Delete the user {name}?", yes=yes)
+    act(session, "user.delete", path={"user": name})
+    session.say(f"deleted {name}")
+
+
+@token.command("list", cls=Asking)
+@click.pass_obj
+def token_list(session: Session) -> None:
+    """List tokens."""
+    tokens: TokenList = session.client.call("token.list")
+    session.emit(tokens, lambda: tokens_table(tokens, now=time.time(), width=width()))
+
+
+@token.command("create", cls=Changing)
+@click.argument("name")
+@click.option("--role", type=choice(Role), default=Role.VIEWER.value, help="[viewer]")
+@click.option("--expires", default="1y", metavar="TIME", help="From now, such as 12h, 30d or 1y.  [1y]")
+@click.pass_obj
+def token_create(session: Session, name: str, role: str, expires: str) -> None:
+    """Create a token for a program. It is shown once, alone on standard output."""
+    wanted = TokenCreate(name=name, role=Role(role), expires_s=seconds(expires))
+    made: host.Session = act(session, "token.create", wanted)
+    session.emit(made, lambda: made.token)
+
+
+@token.command("delete", cls=Changing)
+@click.argument("id")
+@click.pass_obj
+def token_delete(session: Session, id: str) -> None:
+    """Revoke a token."""
+    act(session, "token.delete", path={"token": id})
+    session.say(f"revoked {id}")

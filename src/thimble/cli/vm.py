@@ -1,0 +1,170 @@
+"""`thimble vm …`: what is done with VMs. Making and changing them is in `vm_edit`."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from thimble.cli import show, vm_view
+from thimble.cli.command import Asking, Working, act, confirm, width
+from thimble.cli.session import Session
+from thimble.cli.vm_edit import change, create
+from thimble.cli.vm_words import seconds
+from thimble.contract.vm import ConsoleLog, DeleteRequest, PowerState, StopRequest, Vm, VmList
+from thimble.core.problem import Code, Problem
+
+
+@click.group(help="Virtual machines.")
+def vm() -> None:
+    """The group."""
+
+
+vm.add_command(create)
+vm.add_command(change)
+
+
+def get(session: Session, name: str) -> Vm:
+    """The VM called `name`, or with that id."""
+    found: Vm = session.client.call("vm.get", path={"vm": name})
+    return found
+
+
+@vm.command("list", cls=Asking)
+@click.pass_obj
+def list_(session: Session) -> None:
+    """List VMs."""
+    vms: VmList = session.client.call("vm.list")
+    session.emit(vms, lambda: vm_view.listing(vms, width=width()))
+
+
+@vm.command("show", cls=Asking)
+@click.argument("name")
+@click.pass_obj
+def show_(session: Session, name: str) -> None:
+    """Everything about one VM."""
+    found = get(session, name)
+    session.emit(found, lambda: vm_view.details(found, now=time.time()))
+
+
+@vm.command("delete", cls=Working)
+@click.argument("name")
+@click.option("--keep-volumes", is_flag=True, help="Keep the volumes made for it.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(session: Session, *, name: str, keep_volumes: bool, yes: bool) -> None:
+    """Delete a VM, and the volumes made for it."""
+    confirm(session, f"Delete {name}" + ("?" if keep_volumes else " and its volumes?"), yes=yes)
+    task = act(session, "vm.delete", DeleteRequest(keep_volumes=keep_volumes), path={"vm": name})
+    if session.json:
+        session.emit(task, str)
+    session.say(f"{name}: deleted")
+
+
+def _power(name: str, help: str) -> None:
+    """A verb that needs nothing but the VM's name."""
+
+    @vm.command(name, cls=Working, help=help)
+    @click.argument("vm_name", metavar="NAME")
+    @click.pass_obj
+    def command(session: Session, vm_name: str) -> None:
+        act(session, f"vm.{name}", path={"vm": vm_name})
+        tell(session, vm_name)
+
+
+def tell(session: Session, name: str) -> None:
+    """The VM as it is now, in one line."""
+    if session.quiet and not session.json:
+        return
+    found = get(session, name)
+    session.emit(found, lambda: vm_view.line(found))
+
+
+_power("start", "Start a VM.")
+
+
+@vm.command("stop", cls=Working)
+@click.argument("name")
+@click.option("--timeout", default="120s", metavar="TIME", help="How long the guest may take.  [120s]")
+@click.option("--force", is_flag=True, help="Power it off when it has not obeyed in time.")
+@click.pass_obj
+def stop(session: Session, *, name: str, timeout: str, force: bool) -> None:
+    """Ask the guest to shut down."""
+    act(session, "vm.stop", StopRequest(timeout_s=seconds(timeout), force=force), path={"vm": name})
+    tell(session, name)
+
+
+_power("kill", "Power off at once, like pulling the plug.")
+_power("reset", "Press the reset button.")
+_power("pause", "Freeze a VM's vCPUs.")
+_power("resume", "Let a paused VM run on.")
+
+
+@vm.command("console", cls=Asking)
+@click.argument("name")
+@click.option("--timeout", metavar="TIME", help="Leave after this long.")
+@click.pass_obj
+def console(session: Session, name: str, timeout: str | None) -> None:
+    """The serial console of a VM. Ctrl-] then . leaves; Ctrl-] then ? shows what else there is.
+
+    Its last output comes first. Standard input may be a pipe: its bytes go to the guest as they are.
+    """
+    from thimble.cli.console import attach
+
+    limit = None if timeout is None else seconds(timeout)
+    attach(session.client.console(name), name, quiet=session.quiet, timeout=limit)
+
+
+@vm.command("log", cls=Asking)
+@click.argument("name")
+@click.pass_obj
+def log(session: Session, name: str) -> None:
+    """The last output of a VM's serial console."""
+    said: ConsoleLog = session.client.call("vm.log", path={"vm": name})
+    session.emit(said, lambda: show.safe(said.text).rstrip("\n"))
+
+
+@vm.command("wait", cls=Asking)
+@click.argument("name")
+@click.option(
+    "--for",
+    "wanted",
+    type=click.Choice(["address", *(state.value for state in PowerState)]),
+    default=PowerState.RUNNING.value,
+    help="A state, or an address.  [running]",
+)
+@click.option("--timeout", default="120s", metavar="TIME", help="At most this long.  [120s]")
+@click.pass_obj
+def wait(session: Session, name: str, wanted: str, timeout: str) -> None:
+    """Wait until a VM is in a state, or has an address."""
+    limit = seconds(timeout)
+    found = wait_for(session, name, wanted, limit)
+    if found is None:
+        raise Problem(
+            Code.TIMEOUT,
+            f"{name} is not {'in reach' if wanted == 'address' else wanted} after {limit:.0f} s",
+            hint=f"It is {get(session, name).status.state}; `thimble vm log {name}` shows what it said.",
+        )
+    session.emit(found, lambda: vm_view.line(found))
+
+
+def wait_for(session: Session, name: str, wanted: str, timeout: float) -> Vm | None:
+    """The VM when it is as `wanted`, looking again whenever it changes; None after `timeout` seconds."""
+    start: VmList = session.client.call("vm.list")
+    found = get(session, name)
+    if reached(found, wanted):
+        return found
+    for event in session.client.events(start.rev, timeout=timeout):
+        if found.id in (event.subject, event.detail.get("vm")):
+            found = get(session, found.id)
+            if reached(found, wanted):
+                return found
+    found = get(session, found.id)
+    return found if reached(found, wanted) else None
+
+
+def reached(vm: Vm, wanted: str) -> bool:
+    """Whether the wait is over."""
+    if wanted == "address":
+        return any(nic.ip for nic in vm.nics) and vm.status.state is PowerState.RUNNING
+    return vm.status.state == wanted

@@ -1,0 +1,12 @@
+"""The typed HTTP client, derived from the contract: `Client.call("vm.create", VmCreate(…))`.
+
+    address   where an agent is (pure)
+    trust     whose certificate is believed, as SSH does it
+    wire      verb → request, answer → value (pure)
+    events    the event stream, line by line (pure)
+    http      the client itself: calls, tasks, uploads, streams, consoles
+    profile   the file that keeps addresses, fingerprints and tokens
+
+It knows no verb by itself: paths, methods and types come from `thimble.contract.verbs`. It never prints,
+never asks and never keeps a password.
+"""

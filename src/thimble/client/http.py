@@ -1,0 +1,259 @@
+"""The client: one connection pool to one agent. Blocking; every wait has its own deadline.
+
+    with Client(url, trust=trust, token=token) as client:
+        started: Started = client.call("vm.create", VmCreate(name="web1"))
+        client.wait(started.task, progress=print)
+
+`call` answers the verb's output type (`Started` for long work, `DryRun` when asked so); it raises `Problem`,
+nothing else. A connection is never made through a proxy of the environment: hosts are on one's own networks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import httpx
+import msgspec
+
+from thimble.client import wire
+from thimble.client.address import base_url, endpoint
+from thimble.client.events import EventParser
+from thimble.client.trust import Trust, context, unreachable
+from thimble.contract.common import Event, Task, TaskState
+from thimble.contract.verbs import Started
+from thimble.core.problem import Code, Problem
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
+
+#: Uploads go in pieces of this many bytes.
+PIECE = 256 * 1024
+#: An event stream that is silent longer is opened anew, after the last event seen; a bounded one sooner, so
+#: that it ends in time whatever the server's keep-alives are.
+SILENCE_S = 45.0
+STRETCH_S = 5.0
+
+
+class Client:
+    """`timeout` seconds for each answer to begin; `transport` replaces the network in tests."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        trust: Trust | None = None,
+        token: str = "",
+        timeout: float = 60.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url = base_url(url)
+        self.token = token
+        self._timeout = timeout
+        self._tls = context(trust or Trust()) if self.url.startswith("https:") and transport is None else None
+        self.http = httpx.Client(
+            base_url=self.url,
+            verify=self._tls or False,
+            timeout=httpx.Timeout(timeout, connect=10.0),
+            transport=transport,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def call(
+        self,
+        name: str,
+        input: msgspec.Struct | None = None,
+        *,
+        path: Mapping[str, str] | None = None,
+        query: Mapping[str, object] | None = None,
+        dry_run: bool = False,
+        if_match: int | None = None,
+        key: str = "",
+    ) -> Any:
+        """Ask for the verb `name`. The type of the answer is the contract's, and it was decoded as such."""
+        verb = wire.verb(name)
+        sent = wire.headers(token=self.token, if_match=if_match, key=key)
+        if input is not None:
+            sent["Content-Type"] = "application/json"
+        with self._troubles():
+            answer = self.http.request(
+                verb.method,
+                wire.target(verb, path or {}, query or {}, dry_run=dry_run),
+                content=msgspec.json.encode(input) if input is not None else None,
+                headers=sent,
+            )
+        return self._value(answer, wire.output_type(verb, dry_run=dry_run))
+
+    def wait(
+        self,
+        task: Task,
+        *,
+        timeout: float | None = None,
+        progress: Callable[[Task], None] | None = None,
+        pace: float = 1.0,
+    ) -> Task:
+        """The task when it is done. `progress` hears of it at least every `pace` seconds.
+
+        Raises the task's own `Problem` when it failed or was cancelled, TIMEOUT after `timeout` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while task.state is TaskState.RUNNING:
+            if progress:
+                progress(task)
+            left = 60.0 if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise Problem(
+                    Code.TIMEOUT,
+                    f"{task.verb} still runs after {timeout:.0f} s",
+                    hint=f"It goes on; `thimble task wait {task.id}` waits for it.",
+                )
+            patience = min(left, pace if progress else self._timeout / 2)
+            task = self.call("task.get", path={"task": task.id}, query={"wait_s": f"{patience:.3f}"})
+        if progress:
+            progress(task)
+        if task.problem is not None:
+            raise task.problem.problem()
+        return task
+
+    def finish(self, started: Started, **options: Any) -> Task:
+        """`wait` for what `call` has started."""
+        return self.wait(started.task, **options)
+
+    def upload(
+        self,
+        name: str,
+        file: BinaryIO,
+        length: int,
+        *,
+        path: Mapping[str, str],
+        query: Mapping[str, object] | None = None,
+        progress: Callable[[int], None] | None = None,
+        dry_run: bool = False,
+    ) -> tuple[Any, str]:
+        """Stream `length` bytes of `file`; the answer, and the SHA-256 of what was sent."""
+        verb = wire.verb(name)
+        digest = hashlib.sha256()
+
+        def pieces() -> Iterator[bytes]:
+            sent = 0
+            while sent < length and (piece := file.read(min(PIECE, length - sent))):
+                digest.update(piece)
+                sent += len(piece)
+                yield piece
+                if progress:
+                    progress(sent)
+
+        headers = wire.headers(token=self.token) | {
+            "Content-Type": "application/octet-stream", "Content-Length": str(length),
+        }  # fmt: skip
+        with self._troubles():
+            answer = self.http.request(
+                verb.method,
+                wire.target(verb, path, query or {}, dry_run=dry_run),
+                content=pieces(),
+                headers=headers,
+                timeout=httpx.Timeout(self._timeout, read=600.0),
+            )
+        return self._value(answer, wire.output_type(verb, dry_run=dry_run)), digest.hexdigest()
+
+    def events(self, after: int | None = None, *, timeout: float | None = None) -> Iterator[Event]:
+        """What changes, later than `after` (from now on when None), for ever or for `timeout` seconds.
+
+        Silent connections are resumed without a gap (give `after` for that). Raises `Problem` GONE when
+        that is not possible.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return
+            opened = time.monotonic()
+            for event in self._stream(after, left):
+                opened = 0.0
+                after = event.rev
+                yield event
+            # A server that hangs up at once without a word is not asked again at once.
+            if time.monotonic() - opened < 1.0:
+                time.sleep(1.0 if left is None else min(left, 1.0))
+
+    def _stream(self, after: int | None, left: float | None) -> Iterator[Event]:
+        """One connection's events, until it falls silent or time is up."""
+        verb = wire.verb("event.stream")
+        silence = SILENCE_S if left is None else min(left, STRETCH_S)
+        until = None if left is None else time.monotonic() + left
+        parser = EventParser()
+        try:
+            with (
+                self._troubles(),
+                self.http.stream(
+                    verb.method,
+                    wire.target(verb, {}, {"after": after}),
+                    headers=wire.headers(token=self.token) | {"Accept": "text/event-stream"},
+                    timeout=httpx.Timeout(self._timeout, read=silence),
+                ) as answer,
+            ):
+                if answer.is_error:
+                    raise wire.problem(answer.status_code, answer.read())
+                for line in answer.iter_lines():
+                    if event := parser.line(line):
+                        yield event
+                    # Only between events, so that each connection gets on by one at least.
+                    if until is not None and not line and until - time.monotonic() < silence - 0.5:
+                        return
+        except Problem as problem:
+            if problem.code is not Code.TIMEOUT or isinstance(problem.__cause__, httpx.ConnectTimeout):
+                raise
+
+    def console(self, vm: str) -> ClientConnection:
+        """The VM's serial line: a WebSocket that carries its bytes both ways, the kept output first."""
+        from websockets.exceptions import InvalidHandshake, InvalidStatus
+        from websockets.sync.client import connect
+
+        verb = wire.verb("vm.console")
+        url = "ws" + self.url.removeprefix("http") + wire.target(verb, {"vm": vm}, {})
+        extra = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        try:
+            return connect(
+                url, ssl=self._tls, additional_headers=extra, compression=None, proxy=None, open_timeout=15
+            )
+        except InvalidStatus as error:
+            raise wire.problem(error.response.status_code, error.response.body or b"") from error
+        except (InvalidHandshake, OSError, TimeoutError) as error:
+            raise unreachable(self._where(), error) from error
+
+    def _value(self, answer: httpx.Response, wanted: Any) -> Any:
+        if answer.is_error or answer.is_redirect:
+            raise wire.problem(answer.status_code, answer.content)
+        return wire.decode(answer.content, wanted)
+
+    def _where(self) -> str:
+        host, port = endpoint(self.url)
+        return f"{host}:{port}"
+
+    @contextmanager
+    def _troubles(self) -> Iterator[None]:
+        """Network errors become problems."""
+        try:
+            yield
+        except httpx.ConnectError as error:
+            raise unreachable(self._where(), error) from error
+        except httpx.TimeoutException as error:
+            raise Problem(
+                Code.TIMEOUT, f"{self._where()} does not answer", hint="Is the host up, or very busy?"
+            ) from error
+        except (httpx.HTTPError, httpx.StreamError, ssl.SSLError) as error:
+            raise Problem(
+                Code.UNAVAILABLE,
+                f"lost the connection to {self._where()}: {error or type(error).__name__}",
+                hint="Look at the state of things before you repeat it.",
+            ) from error

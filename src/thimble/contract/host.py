@@ -1,0 +1,133 @@
+"""The host itself, sessions, users and tokens on the wire."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import UNSET, Meta, UnsetType
+
+from thimble.contract.common import Event, In, Listed, Out, Task
+
+
+class Role(StrEnum):
+    """Each may do all that the next may do."""
+
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    VIEWER = "viewer"
+
+
+class Host(Out, frozen=True, kw_only=True):
+    """The host as it is. Bytes and seconds; `ready_s` is from kernel start (hosted: from process start)."""
+
+    name: str
+    version: str
+    hosted: bool
+    accel: str  # `kvm` or `tcg`
+    accel_why: str  # why not KVM
+    kernel: str
+    qemu: str
+    cpus: int
+    cpu_model: str
+    memory_bytes: int
+    memory_available_bytes: int
+    uptime_s: float
+    ready_s: float
+    load: tuple[float, float, float]
+    addresses: tuple[str, ...]
+    state: str  # `partition`, `directory` or `ram`
+    state_where: str
+    warnings: tuple[str, ...]
+    vms: int
+    vms_running: int
+    certificate_sha256: str
+
+
+class HostChange(In, frozen=True, kw_only=True):
+    name: str | UnsetType = UNSET
+
+
+class PowerRequest(In, frozen=True, kw_only=True):
+    """Guests get their shutdown request first, and `guest_timeout_s` to obey before they are killed."""
+
+    guest_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 120.0
+
+
+class HostLog(Out, frozen=True, kw_only=True):
+    lines: tuple[str, ...]
+
+
+class Login(In, frozen=True, kw_only=True):
+    user: str
+    password: str
+
+
+class Session(Out, frozen=True, kw_only=True):
+    """`token` goes into `Authorization: Bearer …`; `expires` is seconds since the epoch."""
+
+    token: str
+    user: str
+    role: Role
+    expires: float
+
+
+class Ticket(Out, frozen=True, kw_only=True):
+    """Opens one WebSocket within seconds: `?ticket=…`, for browsers, which cannot send headers there."""
+
+    ticket: str
+    expires: float
+
+
+class PasswordChange(In, frozen=True, kw_only=True):
+    old: str
+    new: Annotated[str, Meta(min_length=8, max_length=1024)]
+
+
+class UserCreate(In, frozen=True, kw_only=True):
+    name: str
+    password: Annotated[str, Meta(min_length=8, max_length=1024)]
+    role: Role = Role.VIEWER
+
+
+class UserChange(In, frozen=True, kw_only=True):
+    password: Annotated[str, Meta(min_length=8, max_length=1024)] | UnsetType = UNSET
+    role: Role | UnsetType = UNSET
+
+
+class User(Out, frozen=True, kw_only=True):
+    name: str
+    rev: int
+    role: Role
+
+
+class UserList(Listed, frozen=True, kw_only=True):
+    users: tuple[User, ...]
+
+
+class TokenCreate(In, frozen=True, kw_only=True):
+    """A token for a program; `expires_s` from now, at most ten years. Shown once."""
+
+    name: str
+    role: Role = Role.VIEWER
+    expires_s: Annotated[float, Meta(gt=0, le=315_360_000)] = 31_536_000.0
+
+
+class Token(Out, frozen=True, kw_only=True):
+    id: str
+    name: str
+    user: str
+    role: Role
+    expires: float
+
+
+class TokenList(Listed, frozen=True, kw_only=True):
+    tokens: tuple[Token, ...]
+
+
+class TaskList(Listed, frozen=True, kw_only=True):
+    tasks: tuple[Task, ...]
+
+
+class EventList(Listed, frozen=True, kw_only=True):
+    events: tuple[Event, ...]

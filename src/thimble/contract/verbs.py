@@ -1,0 +1,116 @@
+"""The table of everything that can be asked: method, path, types, privilege. Nothing else knows a path.
+
+Paths are below `/api/v1`; `{x}` is one segment, `{x*}` one or more (volume and image names hold a slash).
+A VM may be named by id or by name. Query parameters common to all mutations: `dry_run=1` answers a `DryRun`
+and changes nothing. `If-Match: "REV"` is honoured wherever the output has a `rev`; creates take an
+`Idempotency-Key` header: the same key and body within a day answer the same again.
+"""
+# ruff: noqa: E501 — a table reads best with one row per line
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from thimble.contract import common, host, network, storage, vm
+from thimble.contract.host import Role
+
+PREFIX = "/api/v1"
+
+
+class Shape(StrEnum):
+    """How the answer comes."""
+
+    VALUE = "value"  # 200 (201 for creates) and the output
+    TASK = "task"  # 202 and a `Started`; the result is the task's
+    UPLOAD = "upload"  # raw bytes in the body, then as VALUE
+    EVENTS = "events"  # text/event-stream
+    SOCKET = "socket"  # WebSocket
+
+
+class Started(common.Out, frozen=True, kw_only=True):
+    """The answer to a mutation that takes long: the task, and the id of its subject."""
+
+    task: common.Task
+    subject: str
+
+
+class Verb(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that can be asked. `name` is `noun.verb` and names the service method."""
+
+    name: str
+    method: str
+    path: str
+    output: type
+    summary: str
+    input: type | None = None
+    role: Role | None = Role.VIEWER  # None: without login
+    shape: Shape = Shape.VALUE
+    query: tuple[tuple[str, str], ...] = ()  # (name, what it does)
+
+    @property
+    def mutates(self) -> bool:
+        return self.method not in ("GET", "HEAD")
+
+
+def _v(name: str, method: str, path: str, output: type, summary: str, **more: object) -> Verb:
+    return Verb(name=name, method=method, path=path, output=output, summary=summary, **more)  # type: ignore[arg-type]
+
+
+_OP = Role.OPERATOR
+_AD = Role.ADMIN
+_TASK = Shape.TASK
+
+VERBS: tuple[Verb, ...] = (
+    _v("session.create", "POST", "/session", host.Session, "Sign in", input=host.Login, role=None),
+    _v("session.get", "GET", "/session", host.Session, "Who am I"),
+    _v("session.delete", "DELETE", "/session", common.Nothing, "Sign out"),
+    _v("session.ticket", "POST", "/session/ticket", host.Ticket, "A ticket that opens one WebSocket"),
+    _v("session.password", "POST", "/session/password", common.Nothing, "Change my password", input=host.PasswordChange),
+    _v("user.list", "GET", "/users", host.UserList, "List users", role=_AD),
+    _v("user.create", "POST", "/users", host.User, "Create a user", input=host.UserCreate, role=_AD),
+    _v("user.change", "PATCH", "/users/{user}", host.User, "Change role or password", input=host.UserChange, role=_AD),
+    _v("user.delete", "DELETE", "/users/{user}", common.Nothing, "Delete a user", role=_AD),
+    _v("token.list", "GET", "/tokens", host.TokenList, "List tokens", role=_AD),
+    _v("token.create", "POST", "/tokens", host.Session, "Create a token for a program", input=host.TokenCreate, role=_AD),
+    _v("token.delete", "DELETE", "/tokens/{token}", common.Nothing, "Revoke a token", role=_AD),
+    _v("host.get", "GET", "/host", host.Host, "The host's state"),
+    _v("host.change", "PATCH", "/host", host.Host, "Rename the host", input=host.HostChange, role=_AD),
+    _v("host.log", "GET", "/host/log", host.HostLog, "The last lines of the host's log", query=(("lines", "how many, 1 to 5000"),)),
+    _v("host.reboot", "POST", "/host/reboot", Started, "Stop the guests, reboot", input=host.PowerRequest, role=_AD, shape=_TASK),
+    _v("host.shutdown", "POST", "/host/shutdown", Started, "Stop the guests, power off", input=host.PowerRequest, role=_AD, shape=_TASK),
+    _v("vm.list", "GET", "/vms", vm.VmList, "List VMs"),
+    _v("vm.create", "POST", "/vms", Started, "Create a VM", input=vm.VmCreate, role=_OP, shape=_TASK),
+    _v("vm.get", "GET", "/vms/{vm}", vm.Vm, "One VM"),
+    _v("vm.change", "PATCH", "/vms/{vm}", Started, "Change a VM", input=vm.VmChange, role=_OP, shape=_TASK),
+    _v("vm.delete", "DELETE", "/vms/{vm}", Started, "Delete a VM and its volumes", input=vm.DeleteRequest, role=_OP, shape=_TASK),
+    _v("vm.start", "POST", "/vms/{vm}/start", Started, "Start", role=_OP, shape=_TASK),
+    _v("vm.stop", "POST", "/vms/{vm}/stop", Started, "Ask the guest to shut down", input=vm.StopRequest, role=_OP, shape=_TASK),
+    _v("vm.kill", "POST", "/vms/{vm}/kill", Started, "Power off at once", role=_OP, shape=_TASK),
+    _v("vm.reset", "POST", "/vms/{vm}/reset", Started, "Press the reset button", role=_OP, shape=_TASK),
+    _v("vm.pause", "POST", "/vms/{vm}/pause", Started, "Freeze the vCPUs", role=_OP, shape=_TASK),
+    _v("vm.resume", "POST", "/vms/{vm}/resume", Started, "Let the vCPUs run on", role=_OP, shape=_TASK),
+    _v("vm.log", "GET", "/vms/{vm}/console/log", vm.ConsoleLog, "The last serial output"),
+    _v("vm.console", "GET", "/vms/{vm}/console", common.Nothing, "The serial console, bytes both ways", role=_OP, shape=Shape.SOCKET),
+    _v("datastore.list", "GET", "/datastores", storage.DatastoreList, "List datastores"),
+    _v("datastore.create", "POST", "/datastores", storage.Datastore, "Create or adopt a datastore", input=storage.DatastoreCreate, role=_AD),
+    _v("datastore.delete", "DELETE", "/datastores/{datastore}", common.Nothing, "Forget a datastore; its files stay", role=_AD),
+    _v("volume.list", "GET", "/volumes", storage.VolumeList, "List volumes"),
+    _v("volume.create", "POST", "/volumes", Started, "Create a volume", input=storage.VolumeCreate, role=_OP, shape=_TASK),
+    _v("volume.delete", "DELETE", "/volumes/{volume*}", common.Nothing, "Delete a volume no VM uses", role=_OP),
+    _v("image.list", "GET", "/images", storage.ImageList, "List images"),
+    _v("image.upload", "PUT", "/images/{image*}", storage.Image, "Upload an image", role=_OP, shape=Shape.UPLOAD, query=(("sha256", "refuse the upload unless its digest is this"),)),
+    _v("image.delete", "DELETE", "/images/{image*}", common.Nothing, "Delete an image", role=_OP),
+    _v("switch.list", "GET", "/switches", network.SwitchList, "List switches"),
+    _v("switch.create", "POST", "/switches", network.Switch, "Create a switch", input=network.SwitchCreate, role=_AD),
+    _v("switch.get", "GET", "/switches/{switch}", network.Switch, "One switch"),
+    _v("switch.change", "PATCH", "/switches/{switch}", network.Switch, "Change its port forwards", input=network.SwitchChange, role=_AD),
+    _v("switch.delete", "DELETE", "/switches/{switch}", common.Nothing, "Delete a switch no VM uses", role=_AD),
+    _v("task.list", "GET", "/tasks", host.TaskList, "List tasks, newest first"),
+    _v("task.get", "GET", "/tasks/{task}", common.Task, "One task", query=(("wait_s", "answer when it ends, or after this long, 0 to 60"),)),
+    _v("task.cancel", "POST", "/tasks/{task}/cancel", common.Task, "Cancel a task", role=_OP),
+    _v("event.stream", "GET", "/events", common.Event, "What changes, as server-sent events", shape=Shape.EVENTS, query=(("after", "resume after this revision"),)),
+)  # fmt: skip
+
+BY_NAME: dict[str, Verb] = {verb.name: verb for verb in VERBS}

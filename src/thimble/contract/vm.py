@@ -1,0 +1,291 @@
+"""Virtual machines on the wire."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import UNSET, Meta, UnsetType
+
+from thimble.contract.common import In, Listed, Out
+
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Machine(StrEnum):
+    Q35 = "q35"
+    MICROVM = "microvm"  # small guests, direct kernel boot, virtio-mmio, no PCI
+
+
+class Firmware(StrEnum):
+    UEFI = "uefi"
+    BIOS = "bios"
+    DIRECT = "direct"  # QEMU loads kernel and initrd itself
+
+
+class DiskFormat(StrEnum):
+    QCOW2 = "qcow2"
+    RAW = "raw"
+
+
+class DiskBus(StrEnum):
+    VIRTIO = "virtio"
+    SATA = "sata"
+    NVME = "nvme"
+
+
+class NicModel(StrEnum):
+    VIRTIO = "virtio"
+    E1000E = "e1000e"
+
+
+class CrashPolicy(StrEnum):
+    """What follows when QEMU dies or the guest panics though the intent is `running`."""
+
+    RESTART = "restart"  # with back-off
+    STOP = "stop"
+
+
+class Intent(StrEnum):
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+class PowerState(StrEnum):
+    """What is. `crashed`: QEMU is gone though nobody asked; `failed`: a step of create or start failed."""
+
+    CREATING = "creating"
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    CRASHED = "crashed"
+    FAILED = "failed"
+    DELETING = "deleting"
+
+
+class DiskSpec(In, frozen=True, kw_only=True):
+    """A disk: an existing `volume`, or a new one of `size_bytes`, empty or a copy of `image`.
+
+    `volume` and `image` are written `datastore/name`; a bare name means the VM's datastore.
+    """
+
+    name: str = ""  # given by us (`disk0`, …) when empty
+    volume: str | None = None
+    image: str | None = None
+    size_bytes: Annotated[int, Meta(ge=1)] | None = None
+    format: DiskFormat = DiskFormat.QCOW2
+    bus: DiskBus = DiskBus.VIRTIO
+    read_only: bool = False
+
+
+class NicSpec(In, frozen=True, kw_only=True):
+    """A network card on a port of `switch`."""
+
+    name: str = ""  # `nic0`, …
+    switch: str
+    mac: str | None = None
+    model: NicModel = NicModel.VIRTIO
+
+
+class CdromSpec(In, frozen=True, kw_only=True):
+    """A CD-ROM drive; `image` None is an empty tray."""
+
+    name: str = ""  # `cd0`, …
+    image: str | None = None
+
+
+class DirectBoot(In, frozen=True, kw_only=True):
+    """For firmware `direct`: images holding a bzImage and an initrd, and the kernel command line."""
+
+    kernel: str
+    initrd: str | None = None
+    cmdline: str = ""
+
+
+class Autostart(In, frozen=True, kw_only=True):
+    """Start with the host: lower `order` first, then wait `delay_s` before the next."""
+
+    enabled: bool = False
+    order: Annotated[int, Meta(ge=0, le=9999)] = 100
+    delay_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
+
+
+class SeedMethod(StrEnum):
+    CREDENTIALS = "credentials"  # systemd ≥ 256, over SMBIOS type 11
+    NOCLOUD = "nocloud"  # cloud-init's NoCloud volume, labelled CIDATA
+    BOTH = "both"
+
+
+class SeedSpec(In, frozen=True, kw_only=True):
+    """First-boot data for the guest. Passwords only as crypt(3) hashes."""
+
+    method: SeedMethod = SeedMethod.BOTH
+    hostname: str = ""  # the VM's name when empty
+    user: str = "root"
+    ssh_keys: tuple[str, ...] = ()
+    password_hash: str | None = None
+    address: str = ""  # `10.0.0.5/24`; DHCP when empty
+    gateway: str = ""
+    dns: tuple[str, ...] = ()
+    user_data: str = ""  # whole `#cloud-config` of one's own; wins over the fields above
+
+
+class VmCreate(In, frozen=True, kw_only=True):
+    """A new VM. Only `name` is needed: 1 vCPU, 512 MiB, UEFI on q35, no disk, no NIC."""
+
+    name: str
+    description: Annotated[str, Meta(max_length=4096)] = ""
+    datastore: str = ""  # home of its directory and new disks; the host's default when empty
+    vcpus: Annotated[int, Meta(ge=1, le=255)] = 1
+    memory_mib: Annotated[int, Meta(ge=16, le=16_777_216)] = 512
+    machine: Machine = Machine.Q35
+    firmware: Firmware = Firmware.UEFI
+    direct: DirectBoot | None = None
+    cpu: str = "host"  # or a baseline: x86-64-v2, x86-64-v3, or a QEMU model name
+    disks: tuple[DiskSpec, ...] = ()
+    nics: tuple[NicSpec, ...] = ()
+    cdroms: tuple[CdromSpec, ...] = ()
+    rng: bool = True
+    balloon: bool = True
+    serial: bool = True
+    vga: bool = True
+    tablet: bool = True
+    guest_agent: bool = True
+    seed: SeedSpec | None = None
+    autostart: Autostart = Autostart()
+    on_crash: CrashPolicy = CrashPolicy.RESTART
+    start: bool = False  # start it as part of the same task
+
+
+class VmChange(In, frozen=True, kw_only=True):
+    """What to change; absent fields stay. Hot where QEMU can, else at the next cold start (`pending`)."""
+
+    name: str | UnsetType = UNSET
+    description: Annotated[str, Meta(max_length=4096)] | UnsetType = UNSET
+    vcpus: Annotated[int, Meta(ge=1, le=255)] | UnsetType = UNSET
+    memory_mib: Annotated[int, Meta(ge=16, le=16_777_216)] | UnsetType = UNSET
+    cpu: str | UnsetType = UNSET
+    firmware: Firmware | UnsetType = UNSET
+    direct: DirectBoot | None | UnsetType = UNSET
+    disks: tuple[DiskSpec, ...] | UnsetType = UNSET
+    nics: tuple[NicSpec, ...] | UnsetType = UNSET
+    cdroms: tuple[CdromSpec, ...] | UnsetType = UNSET
+    seed: SeedSpec | None | UnsetType = UNSET
+    rng: bool | UnsetType = UNSET
+    balloon: bool | UnsetType = UNSET
+    vga: bool | UnsetType = UNSET
+    tablet: bool | UnsetType = UNSET
+    guest_agent: bool | UnsetType = UNSET
+    autostart: Autostart | UnsetType = UNSET
+    on_crash: CrashPolicy | UnsetType = UNSET
+
+
+class DiskView(Out, frozen=True, kw_only=True):
+    name: str
+    volume: str  # `datastore/name`
+    size_bytes: int
+    format: DiskFormat
+    bus: DiskBus
+    read_only: bool
+    address: str  # the device's stored PCI (or MMIO slot) address
+
+
+class NicView(Out, frozen=True, kw_only=True):
+    name: str
+    switch: str
+    mac: str
+    model: NicModel
+    address: str  # the device's stored address
+    ip: tuple[str, ...] = ()  # known from a static lease, the DHCP server or the guest agent
+
+
+class CdromView(Out, frozen=True, kw_only=True):
+    name: str
+    image: str | None
+    address: str
+
+
+class VmStatus(Out, frozen=True, kw_only=True):
+    """What is; volatile. Times are seconds since the epoch."""
+
+    state: PowerState
+    since: float
+    why: str = ""  # the reason in words, when the state is not what was asked
+    accel: str = ""  # `kvm` or `tcg` while it runs
+    pid: int | None = None
+    started: float | None = None
+    last_output: str = ""  # tail of serial and QEMU's own words, after a crash
+    restarts: int = 0
+    pending: tuple[str, ...] = ()  # changes waiting for a cold start, in words
+
+
+class Vm(Out, frozen=True, kw_only=True):
+    """A VM as clients see it: what was asked, what is intended, what is."""
+
+    id: str
+    rev: int  # for If-Match
+    name: str
+    description: str
+    datastore: str
+    vcpus: int
+    memory_mib: int
+    machine: Machine
+    firmware: Firmware
+    direct: DirectBoot | None
+    cpu: str
+    disks: tuple[DiskView, ...]
+    nics: tuple[NicView, ...]
+    cdroms: tuple[CdromView, ...]
+    rng: bool
+    balloon: bool
+    serial: bool
+    vga: bool
+    tablet: bool
+    guest_agent: bool
+    seed: SeedSpec | None
+    autostart: Autostart
+    on_crash: CrashPolicy
+    intent: Intent
+    status: VmStatus
+    allowed: tuple[str, ...]  # verbs possible now: start, stop, kill, …
+
+
+class VmSummary(Out, frozen=True, kw_only=True):
+    """One row of the list."""
+
+    id: str
+    rev: int
+    name: str
+    vcpus: int
+    memory_mib: int
+    intent: Intent
+    state: PowerState
+    why: str
+    ip: tuple[str, ...]
+    allowed: tuple[str, ...]
+
+
+class VmList(Listed, frozen=True, kw_only=True):
+    vms: tuple[VmSummary, ...]
+
+
+class StopRequest(In, frozen=True, kw_only=True):
+    """Graceful stop: ask the guest, wait `timeout_s`; then `force` or leave it running and say so."""
+
+    timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 120.0
+    force: bool = False
+
+
+class DeleteRequest(In, frozen=True, kw_only=True):
+    """Deletes the VM and the volumes made for it, unless `keep_volumes`."""
+
+    keep_volumes: bool = False
+
+
+class ConsoleLog(Out, frozen=True, kw_only=True):
+    """The last serial output, decoded with replacement characters."""
+
+    text: str
+    truncated: bool

@@ -1,0 +1,42 @@
+"""Names and identities. Ids are made from random bytes handed in, so that this stays pure."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+from thimble.core.problem import Code, Reason
+
+VmId = NewType("VmId", str)
+TaskId = NewType("TaskId", str)
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no look-alikes
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._")
+
+#: Longest name of anything a person names; fits a host name label and a file name.
+NAME_MAX = 63
+
+
+def identity(kind: str, entropy: bytes) -> str:
+    """`vm-7k3m9q2d`: a kind and 40 bits of `entropy` (5 bytes or more)."""
+    number = int.from_bytes(entropy[:5], "big")
+    return kind + "-" + "".join(_ALPHABET[number >> shift & 31] for shift in range(35, -5, -5))
+
+
+def name_reasons(name: str, path: str) -> list[Reason]:
+    """Why `name` cannot be one: 1 to 63 of a-z, 0-9, `-`, `.`, `_`, starting with a letter or digit."""
+    if not 1 <= len(name) <= NAME_MAX:
+        return [Reason(message=f"a name has 1 to {NAME_MAX} characters, this one {len(name)}", path=path)]
+    if not set(name) <= _NAME or not name[0].isalnum():
+        return [
+            Reason(
+                message=f"{name!r}: use a-z, 0-9, '-', '.' and '_', starting with a letter or digit",
+                code=Code.INVALID,
+                path=path,
+            )
+        ]
+    return []
+
+
+def mac_address(entropy: bytes) -> str:
+    """A locally administered unicast MAC in QEMU's well-known range 52:54:00, from 3 bytes."""
+    return ":".join(f"{byte:02x}" for byte in b"\x52\x54\x00" + entropy[:3])

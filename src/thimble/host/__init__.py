@@ -1,0 +1,1 @@
+"""The physical machine: what it is, how it is, and its power."""

@@ -1,0 +1,145 @@
+"""From a spec to QEMU's command line.
+
+Pure; golden-tested. Paths of the server's own files are relative to its home.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from thimble.lab.spec import Bus, Disk, Firmware, Nic, ServerSpec
+
+
+class Accel(msgspec.Struct, frozen=True):
+    """How the server's processors run, and why so."""
+
+    name: str
+    why: str
+
+
+class Tools(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server is made with: QEMU (with the words before its first option), OVMF."""
+
+    qemu: tuple[str, ...]
+    ovmf_code: str
+    ovmf_vars: str
+
+
+def accel(*, kvm_opens: bool, cpuinfo: str) -> Accel:
+    """KVM only on a real one: /dev/kvm alone may be a paravirtual variant on which ordinary kernels hang."""
+    flags = set(next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "").split())
+    if not flags & {"vmx", "svm"}:
+        return Accel("tcg", "the processor shows neither vmx nor svm")
+    if not kvm_opens:
+        return Accel("tcg", "/dev/kvm cannot be opened")
+    return Accel("kvm", "the processor has " + ("vmx" if "vmx" in flags else "svm"))
+
+
+def argv(spec: ServerSpec, tools: Tools, chosen: Accel) -> list[str]:
+    """The whole command line."""
+    words = [
+        *tools.qemu,
+        *("-name", f"thimble-lab-{spec.name}"),
+        "-nodefaults",
+        "-no-user-config",
+        *("-display", "none"),
+        *("-machine", "q35"),
+        *_processor(spec, chosen),
+        *("-smp", str(spec.cpus)),
+        *("-m", str(spec.memory_mib)),
+        *("-rtc", "base=utc"),
+        *("-uuid", uuid_of(spec.name)),
+        *("-chardev", "socket,id=serial,path=serial.sock,server=on,wait=off,logfile=serial.log,logappend=on"),
+        *("-serial", "chardev:serial"),
+        *("-qmp", "unix:qmp.sock,server=on,wait=off"),
+        *("-device", "virtio-rng-pci"),
+    ]
+    if spec.display:
+        words += ["-device", "VGA"]
+    words += _firmware(spec, tools)
+    for number, disk in enumerate(spec.disks):
+        words += _disk(disk, disk_name(number, disk), number)
+    for number, nic in enumerate(spec.nics):
+        words += _nic(spec.name, nic, number)
+    for text in spec.oem_strings:
+        words += ["-smbios", "type=11,value=" + text.replace(",", ",,")]
+    return words
+
+
+def disk_name(number: int, disk: Disk) -> str:
+    """The file of a disk, relative to the server's home unless it was given."""
+    return disk.file or f"disk{number}.raw"
+
+
+def mac_of(server: str, number: int) -> str:
+    digest = hashlib.sha256(f"{server}/{number}".encode()).digest()
+    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
+
+
+def uuid_of(server: str) -> str:
+    digest = hashlib.sha256(f"lab/{server}".encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-4{digest[13:16]}-8{digest[17:20]}-{digest[20:32]}"
+
+
+def wire_port(name: str) -> int:
+    """The UDP port of a wire's multicast group."""
+    return 20000 + int.from_bytes(hashlib.sha256(name.encode()).digest()[:2], "big") % 20000
+
+
+def _processor(spec: ServerSpec, chosen: Accel) -> list[str]:
+    if chosen.name == "kvm":
+        return ["-accel", "kvm", "-cpu", "host"]
+    model = "EPYC,+svm,+npt" if spec.nested else "EPYC,-svm"
+    return ["-accel", "tcg,thread=multi", "-cpu", model]
+
+
+def _firmware(spec: ServerSpec, tools: Tools) -> list[str]:
+    if spec.firmware is Firmware.DIRECT:
+        words = ["-kernel", spec.kernel]
+        if spec.initrd:
+            words += ["-initrd", spec.initrd]
+        return [*words, "-append", spec.append]
+    if spec.firmware is Firmware.BIOS:
+        return []
+    words = [
+        *("-drive", f"if=pflash,format=raw,readonly=on,file={_quoted(tools.ovmf_code)}"),
+        *("-drive", "if=pflash,format=raw,file=vars.fd"),
+    ]
+    if spec.efi:
+        words += _disk(Disk(file="esp.raw"), "esp.raw", "esp", boot=True)
+    return words
+
+
+def _disk(disk: Disk, file: str, number: int | str, *, boot: bool = False) -> list[str]:
+    node = f"disk{number}"
+    read_only = ",read-only=on" if disk.read_only else ""
+    device = {
+        Bus.VIRTIO: f"virtio-blk-pci,drive={node}",
+        Bus.NVME: f"nvme,drive={node},serial={node}",
+        Bus.AHCI: f"ide-hd,drive={node},bus=ide.{number}",
+    }[disk.bus]
+    # A lab disk may vanish with the power cut it is there to rehearse: writes need not reach the metal.
+    return [
+        *(
+            "-blockdev",
+            f"driver=file,node-name={node}-file,filename={_quoted(file)},cache.no-flush=on{read_only}",
+        ),
+        *("-blockdev", f"driver={disk.format},node-name={node},file={node}-file,discard=unmap{read_only}"),
+        *("-device", device + (",bootindex=0" if boot else "")),
+    ]
+
+
+def _nic(server: str, nic: Nic, number: int) -> list[str]:
+    if nic.wire:
+        net = f"socket,id=net{number},mcast=230.84.77.66:{wire_port(nic.wire)},localaddr=127.0.0.1"
+    else:
+        net = f"user,id=net{number}" + "".join(f",hostfwd=tcp:127.0.0.1:0-:{port}" for port in nic.forwards)
+    device = f"{nic.model},netdev=net{number},mac={nic.address or mac_of(server, number)},romfile="
+    return ["-netdev", net, "-device", device]
+
+
+def _quoted(path: str) -> str:
+    """QEMU's option syntax doubles commas."""
+    return path.replace(",", ",,")

@@ -1,0 +1,121 @@
+"""What a virtual server is. Pure values; `parse_*` read the forms the command line uses."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+import msgspec
+
+from thimble.core.problem import Code, Problem, Reason, refuse
+
+STATE_LABEL = "thimble-state"
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class Firmware(StrEnum):
+    DIRECT = "direct"  # the kernel is handed over by QEMU
+    UEFI = "uefi"  # OVMF starts thimble.efi from a system partition
+    BIOS = "bios"  # SeaBIOS starts the first disk
+
+
+class Bus(StrEnum):
+    VIRTIO = "virtio"
+    NVME = "nvme"
+    AHCI = "ahci"
+
+
+class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Made empty with `size_bytes`, or the file named. `label` puts an ext4 file system so labelled on it."""
+
+    size_bytes: int = 0
+    file: str = ""
+    format: str = "raw"
+    bus: Bus = Bus.VIRTIO
+    label: str = ""
+    read_only: bool = False
+
+
+class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A port on the user network (with forwards from 127.0.0.1), or on a wire all servers naming it share."""
+
+    wire: str = ""
+    model: str = "virtio-net-pci"
+    forwards: tuple[int, ...] = ()
+    address: str = ""  # MAC; empty: derived from server and position
+
+
+class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str = "lab"
+    cpus: int = 2
+    memory_mib: int = 2048
+    firmware: Firmware = Firmware.DIRECT
+    kernel: str = ""
+    initrd: str = ""
+    append: str = ""
+    efi: str = ""
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = (Nic(forwards=(443,)),)
+    nested: bool = True
+    display: bool = False
+    oem_strings: tuple[str, ...] = ()
+
+
+def check(spec: ServerSpec) -> None:
+    """Refuse, with all reasons at once, what no server can be."""
+    reasons = []
+
+    def wrong(path: str, message: str) -> None:
+        reasons.append(Reason(path=path, message=message))
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", spec.name):
+        wrong("$.name", "a name has 1 to 40 of a–z, 0–9 and -, and does not begin with -")
+    if not 1 <= spec.cpus <= 64:
+        wrong("$.cpus", "1 to 64")
+    if not 128 <= spec.memory_mib <= 1 << 20:
+        wrong("$.memory_mib", "128 to 1048576")
+    if spec.firmware is Firmware.DIRECT and not spec.kernel:
+        wrong("$.kernel", "direct boot needs a kernel")
+    if spec.firmware is Firmware.UEFI and not spec.efi and not any(disk.file for disk in spec.disks):
+        wrong("$.efi", "UEFI needs a thimble.efi or a disk to start from")
+    if spec.firmware is Firmware.BIOS and not any(disk.file for disk in spec.disks):
+        wrong("$.disks", "BIOS needs a disk to start from")
+    for number, disk in enumerate(spec.disks):
+        if bool(disk.size_bytes) == bool(disk.file):
+            wrong(f"$.disks[{number}]", "a disk has either a size or a file")
+    refuse(reasons, f"there can be no server like {spec.name!r}")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "20G", "512M", "4096"."""
+    match = re.fullmatch(r"(\d+)([KMGT]?)(i?B)?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise Problem(Code.INVALID, f"{text!r} is not a size", hint="write it like 20G or 512M")
+    return int(match[1]) * UNITS[match[2].upper()]
+
+
+def parse_disk(text: str) -> Disk:
+    """ "10G", "state:8G" (labelled as state partition), "nvme:10G", "/path/disk.qcow2", "ahci:/path"."""
+    bus, label, rest = Bus.VIRTIO, "", text
+    while ":" in rest and (word := rest.split(":", 1)[0]) in {*Bus, "state"}:
+        rest = rest.split(":", 1)[1]
+        if word == "state":
+            label = STATE_LABEL
+        else:
+            bus = Bus(word)
+    if "/" in rest:
+        return Disk(file=rest, bus=bus, format="qcow2" if rest.endswith(".qcow2") else "raw")
+    return Disk(size_bytes=parse_size(rest), bus=bus, label=label)
+
+
+def parse_nic(text: str) -> Nic:
+    """ "user", "user:443,22" (ports forwarded), "wire:NAME"; with ",model=e1000e" at its end if wanted."""
+    model = "virtio-net-pci"
+    if ",model=" in text:
+        text, model = text.split(",model=", 1)
+    kind, _, rest = text.partition(":")
+    if kind == "wire" and rest:
+        return Nic(wire=rest, model=model)
+    if kind == "user" and all(port.isdecimal() for port in rest.split(",") if port):
+        return Nic(forwards=tuple(int(port) for port in rest.split(",") if port), model=model)
+    raise Problem(Code.INVALID, f"{text!r} is not a port", hint="write user, user:443,22 or wire:NAME")

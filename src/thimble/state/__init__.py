@@ -1,0 +1,1 @@
+"""What must last (store), what changed (events), what is being done (tasks)."""

@@ -1,0 +1,180 @@
+"""Durable records: one file each, versioned, compare-and-set.
+
+    <shelf>/<id>.json                 a plain collection
+    <shelf>/<id>/<inside>             when a record lives in a directory with its things, as a VM does
+
+    {"format": 1, "rev": 7, "record": {…}}
+
+A shelf is a directory; a collection may have several (VM records live in their datastores). A file that
+cannot be read, is of a newer format or has unknown fields is refused: it stays untouched, its id is taken,
+and `broken` says why. The store never decides what a record means.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from thimble.core.problem import Code, Problem
+from thimble.sys import files
+
+T = TypeVar("T")
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class Record(msgspec.Struct, Generic[T], frozen=True):
+    """A value, the revision it has, and the shelf it stands on."""
+
+    id: str
+    rev: int
+    shelf: str
+    value: T
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: int
+    rev: int
+    record: msgspec.Raw
+
+
+class Collection(Generic[T]):
+    """All records of one kind, in memory and on disk. Not for use from several threads."""
+
+    def __init__(
+        self,
+        kind: type[T],
+        *,
+        noun: str,
+        inside: str = "",
+        upgrades: tuple[Upgrade, ...] = (),
+        durable: bool = True,
+    ) -> None:
+        """`upgrades[n]` turns a record of format n+1 into n+2; the present format is their count + 1."""
+        self.noun = noun
+        self.broken: dict[Path, str] = {}
+        self._kind = kind
+        self._inside = inside
+        self._upgrades = upgrades
+        self._durable = durable
+        self._shelves: dict[str, Path] = {}
+        self._records: dict[str, Record[T]] = {}
+
+    @property
+    def format(self) -> int:
+        return len(self._upgrades) + 1
+
+    @property
+    def shelves(self) -> frozenset[str]:
+        """The names of those in use."""
+        return frozenset(self._shelves)
+
+    def add_shelf(self, name: str, directory: Path) -> list[Record[T]]:
+        """Take a shelf into use and read all that stands on it; what is refused is in `broken`."""
+        self._shelves[name] = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        found = []
+        for path in sorted(directory.glob(f"*/{self._inside}" if self._inside else "*.json")):
+            id = path.parent.name if self._inside else path.stem
+            if path.name.startswith(".") and not self._inside:
+                continue
+            try:
+                if id in self._records:
+                    raise ValueError(f"{id} is also on {self._records[id].shelf}")
+                record = self._decode(id, name, path.read_bytes())
+            except Exception as error:  # unreadable, not ours, or an upgrade stumbles over it: refused
+                self.broken[path] = str(error) or type(error).__name__
+                continue
+            self._records[id] = record
+            found.append(record)
+        return found
+
+    def drop_shelf(self, name: str) -> None:
+        """Forget a shelf and its records; the files stay."""
+        directory = self._shelves.pop(name, None)
+        self._records = {id: record for id, record in self._records.items() if record.shelf != name}
+        self.broken = {
+            p: why for p, why in self.broken.items() if directory is None or directory not in p.parents
+        }
+
+    def all(self) -> list[Record[T]]:
+        return list(self._records.values())
+
+    def get(self, id: str) -> Record[T]:
+        """Raises `Problem` NOT_FOUND."""
+        try:
+            return self._records[id]
+        except KeyError:
+            raise Problem(Code.NOT_FOUND, f"there is no {self.noun} {id!r}") from None
+
+    def find(self, id: str) -> Record[T] | None:
+        return self._records.get(id)
+
+    def put(self, id: str, value: T, *, shelf: str = "", expect: int | None = None) -> Record[T]:
+        """Make `value` durable under `id`: the commit point. `expect`: the revision it has now (0: none).
+
+        Raises `Problem` STALE, NO_SPACE, FAILED; then nothing has changed.
+        """
+        old = self._records.get(id)
+        rev = old.rev if old else 0
+        check(expect, rev, self.noun)
+        record = Record(id, rev + 1, old.shelf if old else shelf, value)
+        path = self.path(id, record.shelf)
+        if old is None and path in self.broken:
+            raise Problem(Code.EXISTS, f"{path} is there but cannot be read: {self.broken[path]}")
+        raw = msgspec.Raw(msgspec.json.encode(value))
+        data = msgspec.json.format(msgspec.json.encode(_File(self.format, record.rev, raw)), indent=1) + b"\n"
+        files.write_atomic(path, data, durable=self._durable)
+        self._records[id] = record
+        return record
+
+    def delete(self, id: str, *, expect: int | None = None) -> None:
+        """Remove the record's file, not its directory. Raises `Problem` NOT_FOUND, STALE, FAILED."""
+        record = self.get(id)
+        check(expect, record.rev, self.noun)
+        files.remove(self.path(id, record.shelf))
+        del self._records[id]
+
+    def path(self, id: str, shelf: str) -> Path:
+        return (
+            self._shelves[shelf] / id / self._inside if self._inside else self._shelves[shelf] / f"{id}.json"
+        )
+
+    def _decode(self, id: str, shelf: str, data: bytes) -> Record[T]:
+        head = msgspec.json.decode(data, type=_File)
+        if head.format > self.format:
+            raise ValueError(
+                f"written by a newer Thimble (format {head.format}, this one knows {self.format})"
+            )
+        if head.format < 1:
+            raise ValueError(f"no Thimble ever wrote format {head.format}")
+        if head.format == self.format:
+            return Record(id, head.rev, shelf, msgspec.json.decode(head.record, type=self._kind))
+        tree = msgspec.json.decode(head.record)
+        for upgrade in self._upgrades[head.format - 1 :]:
+            tree = upgrade(tree)
+        return Record(id, head.rev, shelf, msgspec.convert(tree, self._kind))
+
+
+def check(expect: int | None, rev: int, noun: str) -> None:
+    """Compare-and-set: raises `Problem` STALE unless `expect` is None or `rev`."""
+    if expect is not None and expect != rev:
+        raise Problem(
+            Code.STALE,
+            f"this {noun} has revision {rev} now, not {expect}",
+            hint="Read it again and repeat the change.",
+        )
+
+
+def is_durable(directory: Path) -> bool:
+    """Does what is written there survive a reboot? False on tmpfs and ramfs."""
+    best, kind = "", ""
+    target = os.path.realpath(directory)
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, where, found, *_ = line.split()
+        if (target + "/").startswith(where.rstrip("/") + "/") and len(where) >= len(best):
+            best, kind = where, found
+    return kind not in ("tmpfs", "ramfs", "rootfs")

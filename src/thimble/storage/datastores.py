@@ -1,0 +1,274 @@
+"""The datastores of this host: which are wanted, where they are mounted, why one is not.
+
+A wanted datastore that cannot be mounted stays a record with a `why`; nothing that refers to it is lost, and
+`refresh` takes it back into use when its disk returns. Leftovers of interrupted work are removed when a
+datastore is taken into use, before anybody works in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import msgspec
+
+from thimble.contract.storage import Datastore, DatastoreCreate, DatastoreKind
+from thimble.core.problem import Code, Problem
+from thimble.state.events import Events
+from thimble.state.store import Collection, Record, is_durable
+from thimble.storage import plan
+from thimble.storage.contents import HEAD, TAIL, Contents, identify
+from thimble.storage.records import DatastoreRecord, Marker
+from thimble.sys import block, command, files, mount
+
+LOCAL = "local"
+MARKER = "thimble-datastore.json"
+_FLAGS = mount.NOSUID | mount.NODEV | mount.NOEXEC | mount.NOATIME
+
+
+class Datastores:
+    """Records and mounts. `mounts` is the directory to mount below."""
+
+    def __init__(self, state: Path, mounts: Path, events: Events, *, mkfs: str = "mkfs.ext4") -> None:
+        self._state = state
+        self._mounts = mounts
+        self._events = events
+        self._mkfs = mkfs
+        self._records: Collection[DatastoreRecord] = Collection(
+            DatastoreRecord, noun="datastore", durable=is_durable(state)
+        )
+        self._roots: dict[str, Path] = {}
+        self._why: dict[str, str] = {}
+        #: Held while deciding and doing: between the two nobody else may take the name or the disk.
+        self.lock = asyncio.Lock()
+
+    def open(self) -> None:
+        """Read the records, make `local` if it is new, and mount what can be mounted."""
+        self._state.mkdir(parents=True, exist_ok=True)
+        self._records.add_shelf("", self._state / "storage")
+        if self._records.find(LOCAL) is None:
+            self._records.put(LOCAL, DatastoreRecord(kind=DatastoreKind.DIRECTORY), expect=0)
+        for record in self._records.all():
+            self._try(record)
+
+    def warnings(self) -> tuple[str, ...]:
+        lines = [f"{path}: not used, {why}" for path, why in self._records.broken.items()]
+        return (*lines, *(f"datastore {name} is not there: {why}" for name, why in self._why.items()))
+
+    def refresh(self) -> None:
+        """Notice disks that went and came."""
+        for record in self._records.all():
+            root = self._roots.get(record.id)
+            if root is None:
+                self._try(record)
+            elif record.value.kind is DatastoreKind.DISK and not self._present(root):
+                self._lose(record.id, "its disk is gone")
+
+    def names(self) -> list[str]:
+        return [record.id for record in self._records.all()]
+
+    def mounted(self) -> dict[str, Path]:
+        return dict(self._roots)
+
+    def root(self, name: str) -> Path:
+        """Where it is. Raises `Problem` NOT_FOUND, or UNAVAILABLE when it is not mounted."""
+        root = self._roots.get(name)
+        if root is not None:
+            return root
+        self._records.get(name)
+        raise Problem(Code.UNAVAILABLE, f"the datastore {name} is not there: {self._why.get(name, '')}")
+
+    def record(self, name: str) -> Record[DatastoreRecord]:
+        return self._records.get(name)
+
+    def free(self, name: str) -> int:
+        return files.space(self.root(name))[1]
+
+    def view(self, name: str) -> Datastore:
+        """As clients see it."""
+        record = self._records.get(name)
+        value, root = record.value, self._roots.get(name)
+        size, free = (0, 0)
+        if root is not None:
+            try:
+                size, free = files.space(root)
+            except Problem as error:
+                self._lose(name, error.detail)
+                root = None
+        return Datastore(
+            name=name,
+            rev=record.rev,
+            kind=value.kind,
+            where=value.device or str(root or value.path),
+            mounted=root is not None,
+            why=self._why.get(name, ""),
+            durable=value.kind is not DatastoreKind.RAM and is_durable(root or self._state),
+            default=name == LOCAL,
+            size_bytes=size,
+            free_bytes=free,
+        )
+
+    def decide(self, request: DatastoreCreate) -> plan.Decision:
+        """Look at the device or directory, and at nothing else, and plan."""
+        facts: plan.DeviceFacts | plan.DirectoryFacts | None = None
+        if request.kind is DatastoreKind.DISK:
+            facts = device_facts(request.device)
+        elif request.kind is DatastoreKind.DIRECTORY:
+            facts = self._directory_facts(Path(request.path))
+        return plan.datastore(request, facts)
+
+    async def create(self, request: DatastoreCreate, effects: tuple[plan.DatastoreEffect, ...]) -> None:
+        """Carry out `effects`; the record comes last, so that a failure leaves nothing wanted."""
+        record = DatastoreRecord(
+            kind=request.kind, path=request.path, device=request.device, size_bytes=request.size_bytes or 0
+        )
+        for effect in effects:
+            match effect:
+                case plan.MakeFileSystem():
+                    await self._make_file_system(effect.device)
+                case plan.MountDisk():
+                    found = device_facts(effect.device)
+                    record = msgspec.structs.replace(record, uuid=found.contents.uuid)
+                case plan.MountRam() | plan.UseDirectory():
+                    pass
+        root = self._mount(request.name, record)
+        try:
+            self._take(request.name, root)
+            self._records.put(request.name, record, expect=0)
+        except Problem:
+            self._roots.pop(request.name, None)
+            self._unmount(request.name, record)
+            raise
+        self._events.publish("datastore.changed", request.name, mounted="true")
+
+    def delete(self, name: str, expect: int | None) -> None:
+        """Unmount and forget; the files stay."""
+        record = self._records.get(name)
+        self._unmount(name, record.value)
+        self._records.delete(name, expect=expect)
+        self._roots.pop(name, None)
+        self._why.pop(name, None)
+        self._events.publish("datastore.changed", name, mounted="false", deleted="true")
+
+    def _try(self, record: Record[DatastoreRecord]) -> None:
+        try:
+            self._take(record.id, self._mount(record.id, record.value))
+        except (Problem, OSError) as error:
+            why = error.detail if isinstance(error, Problem) else str(error)
+            self._why[record.id] = why
+            return
+        self._events.publish("datastore.changed", record.id, mounted="true")
+
+    def _lose(self, name: str, why: str) -> None:
+        record = self._records.get(name)
+        self._roots.pop(name, None)
+        self._why[name] = why
+        try:
+            self._unmount(name, record.value, detach=True)
+        except Problem:
+            pass
+        self._events.publish("datastore.changed", name, mounted="false", why=why)
+
+    def _mount(self, name: str, record: DatastoreRecord) -> Path:
+        """Bring it to where it is used, if it is not there yet; raises `Problem` or OSError."""
+        if record.kind is DatastoreKind.DIRECTORY:
+            if not record.path:
+                root = self._state / "datastores" / name
+                root.mkdir(parents=True, exist_ok=True)
+                return root
+            if not Path(record.path).is_dir():
+                raise Problem(Code.UNAVAILABLE, f"the directory {record.path} is missing")
+            return Path(record.path)
+        target = self._mounts / name
+        if mount.mounted(target) is not None:
+            return target  # by us, before the agent was started anew
+        if record.kind is DatastoreKind.RAM:
+            mount.mount("thimble", target, "tmpfs", flags=_FLAGS, data=f"size={record.size_bytes},mode=711")
+        else:
+            mount.mount(find_disk(record), target, "ext4", flags=_FLAGS, data="errors=remount-ro")
+        return target
+
+    def _unmount(self, name: str, record: DatastoreRecord, *, detach: bool = False) -> None:
+        target = self._mounts / name
+        if record.kind is not DatastoreKind.DIRECTORY and mount.mounted(target) is not None:
+            mount.unmount(target, detach=detach)
+
+    def _take(self, name: str, root: Path) -> None:
+        for part in ("vms", "volumes", "images"):
+            (root / part).mkdir(mode=0o711, exist_ok=True)
+        if not (root / MARKER).exists():
+            files.write_atomic(
+                root / MARKER, msgspec.json.encode(Marker(name=name)), durable=is_durable(root)
+            )
+        clean(root)
+        self._roots[name] = root
+        self._why.pop(name, None)
+
+    async def _make_file_system(self, device: str) -> None:
+        block.wipe_ends(device, HEAD)
+        await command.run(
+            [
+                self._mkfs,
+                "-q",
+                "-F",
+                "-m", "0",
+                "-L", plan.LABEL,
+                "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+                device,
+            ],
+            timeout=600,
+        )  # fmt: skip
+
+    def _directory_facts(self, path: Path) -> plan.DirectoryFacts:
+        mine = os.path.realpath(path).rstrip("/") + "/"
+        overlaps = ""
+        for name, root in [*self._roots.items(), ("", self._state)]:
+            other = os.path.realpath(root).rstrip("/") + "/"
+            if mine.startswith(other) or other.startswith(mine):
+                overlaps = name or "that Thimble's state is"
+        return plan.DirectoryFacts(
+            path=str(path),
+            exists=path.is_dir(),
+            writable=os.access(path, os.W_OK | os.X_OK),
+            overlaps=overlaps,
+        )
+
+    def _present(self, root: Path) -> bool:
+        try:
+            device = root.stat().st_dev
+        except OSError:
+            return False
+        return Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").exists()
+
+
+def device_facts(device: str) -> plan.DeviceFacts:
+    """Look at a disk without changing it."""
+    if not block.is_block(device):
+        return plan.DeviceFacts(device=device, problem=f"{device} is not a disk of this host")
+    try:
+        size, head, tail = block.read_ends(device, HEAD, TAIL)
+        return plan.DeviceFacts(
+            device=device, size_bytes=size, contents=identify(head, tail), in_use=block.in_use(device)
+        )
+    except Problem as error:
+        return plan.DeviceFacts(device=device, problem=error.detail)
+
+
+def find_disk(record: DatastoreRecord) -> str:
+    """The device that holds the file system now; names move between boots, UUIDs do not."""
+    for device in [record.device, *block.names()]:
+        try:
+            contents = identify(block.read_ends(device, 4096, 0)[1], b"")
+        except Problem:
+            continue
+        if contents != Contents() and contents.uuid == record.uuid:
+            return device
+    raise Problem(Code.UNAVAILABLE, f"the disk {record.device} (file system {record.uuid}) is missing")
+
+
+def clean(root: Path) -> None:
+    """Remove what interrupted work left: `.*.new` files."""
+    for pattern in ("volumes/.*.new", "images/.*.new", "vms/*/.*.new"):
+        for path in root.glob(pattern):
+            path.unlink(missing_ok=True)

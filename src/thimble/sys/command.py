@@ -1,0 +1,110 @@
+"""Run other programs to their end. No shell, ever; a timeout, always."""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.subprocess
+from collections.abc import Callable
+from contextlib import suppress
+
+import msgspec
+
+from thimble.core.problem import Code, Problem
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What a finished program left."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def last_words(self) -> str:
+        """The last line of its complaint, at most 300 characters."""
+        lines = (self.stderr or self.stdout).decode(errors="replace").strip().splitlines()
+        return lines[-1][:300] if lines else f"exit code {self.code}"
+
+
+async def run(
+    argv: list[str],
+    *,
+    timeout: float = 30.0,
+    stdin: bytes | None = None,
+    check: bool = True,
+    env: dict[str, str] | None = None,
+) -> Result:
+    """Run `argv` and wait at most `timeout` seconds; a cancelled caller kills the program.
+
+    Raises `Problem`: UNSUPPORTED when there is no such program, TIMEOUT, and FAILED on a non-zero exit
+    if `check`.
+    """
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=env,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise Problem(
+            Code.UNSUPPORTED,
+            f"the program {argv[0]} is missing",
+            hint="On a host of your own, install it; in Thimble's image this is a bug.",
+        ) from error
+    except OSError as error:
+        raise Problem(Code.FAILED, f"cannot run {argv[0]}: {error.strerror}") from error
+    try:
+        out, err = await asyncio.wait_for(child.communicate(stdin), timeout)
+    except TimeoutError as error:
+        raise Problem(Code.TIMEOUT, f"{argv[0]} did not end within {timeout:.0f} s") from error
+    finally:
+        if child.returncode is None:
+            with suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+    assert child.returncode is not None
+    result = Result(child.returncode, out, err)
+    if check and result.code:
+        raise Problem(Code.FAILED, f"{argv[0]}: {result.last_words}")
+    return result
+
+
+async def watch(argv: list[str], heard: Callable[[bytes], None], *, timeout: float = 86400.0) -> None:
+    """Run `argv` to its end and call `heard` with its standard output as it comes.
+
+    A cancelled caller kills the program. Raises `Problem` as `run` does; its code is NO_SPACE when that is
+    what the program complains about.
+    """
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise Problem(Code.UNSUPPORTED, f"the program {argv[0]} is missing") from error
+    assert child.stdout is not None and child.stderr is not None
+    complaint = asyncio.ensure_future(child.stderr.read())
+    try:
+        async with asyncio.timeout(timeout):
+            while piece := await child.stdout.read(4096):
+                heard(piece)
+            err = await complaint
+            await child.wait()
+    except TimeoutError as error:
+        raise Problem(Code.TIMEOUT, f"{argv[0]} did not end within {timeout:.0f} s") from error
+    finally:
+        complaint.cancel()
+        if child.returncode is None:
+            with suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+    if child.returncode:
+        words = Result(child.returncode, b"", err).last_words
+        full = b"No space left" in err or b"Disk quota exceeded" in err
+        raise Problem(Code.NO_SPACE if full else Code.FAILED, f"{argv[0]}: {words}")

@@ -105,7 +105,7 @@ def plain(share: Share, described: Mapping[str, Part]) -> dict[str, object]:
         "ram_bytes": share.ram_bytes,
         "counted": share.name not in APART,
         "packages": [
-            {"name": name, "version": described[name].version, "licence": described[name].licence}
-            for name in share.packages
+            {"name": part.name, "version": part.version, "licence": part.licence}
+            for part in (described[name] for name in share.packages)
         ],
     }

@@ -10,8 +10,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET
 
-from thimble.contract.vm import DiskBus, Machine, VmChange, VmCreate
-from thimble.contract.vm import CdromSpec, DiskSpec, NicSpec
+from thimble.contract.vm import CdromSpec, DiskBus, DiskSpec, Machine, NicSpec, VmChange, VmCreate
 from thimble.core.problem import Reason
 from thimble.vm import layout
 from thimble.vm.spec import Cdrom, Disk, Nic, Running, VmRecord
@@ -92,7 +91,7 @@ def _without(record: VmRecord, device: str) -> dict[str, str]:
 
 
 #: Fields that QEMU only takes at its start; the others in a record concern the agent alone.
-_COLD = (
+_COLD: tuple[str, ...] = (
     "vcpus",
     "memory_mib",
     "cpu",
@@ -105,6 +104,11 @@ _COLD = (
     "guest_agent",
     "seed",
 )
+
+
+#: Fields that a change sets as they come.
+PLAIN = ("name", "description", "vcpus", "memory_mib", "cpu", "firmware", "direct", "seed", "rng", "balloon", "vga",
+         "tablet", "guest_agent", "autostart", "on_crash")  # fmt: skip
 
 
 def plan(now: Running, wanted: VmRecord) -> Plan:

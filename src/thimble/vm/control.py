@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from thimble.core.problem import Code, Problem
 
@@ -79,7 +79,7 @@ class Control:
 
     async def _forward(self) -> None:
         async for event in self._client.events:
-            name, data = str(event["event"]), event.get("data", {})
+            name, data = str(event["event"]), cast(Json, event.get("data", {}))
             for wanted, device, future in self._waiting:
                 if wanted == name and data.get("device") == device and not future.done():
                     future.set_result(data)

@@ -129,7 +129,7 @@ def port_place(number: int) -> tuple[int, int]:
     return _FIRST_PORT_SLOT + number // 8, number % 8
 
 
-def bus(address: str) -> dict[str, str]:
+def bus(address: str) -> dict[str, object]:
     """QEMU's `bus` and `addr` properties for a device at `address`."""
     match _kind(address):
         case "fixed":

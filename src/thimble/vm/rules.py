@@ -22,7 +22,6 @@ from thimble.core.ids import name_reasons
 from thimble.core.problem import Code, Reason
 from thimble.core.units import MIB, show_size
 from thimble.vm import cpus
-from thimble.vm.needs import HostFacts
 
 DISKS_MAX = 16
 NICS_MAX = 8
@@ -31,6 +30,16 @@ CDROMS_MAX = 4
 UEFI_MIB_MIN = 64
 _HEX = frozenset("0123456789abcdef")
 replace = msgspec.structs.replace
+
+
+class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rules want to know of the machine."""
+
+    cpus: int
+    memory_bytes: int
+    memory_available_bytes: int
+    accel: str
+    accel_why: str = ""
 
 
 def normalise(spec: VmCreate, datastore: str) -> VmCreate:

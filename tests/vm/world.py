@@ -52,7 +52,12 @@ class World:
     """An agent's worth of parts on `root`; `again` makes new ones on the same directories, as a restart does."""
 
     def __init__(
-        self, root: Path, *, fault: Callable[[str], None] = lambda _: None, network: Any = None, qemu: QemuPaths | None = None
+        self,
+        root: Path,
+        *,
+        fault: Callable[[str], None] = lambda _: None,
+        network: Any = None,
+        qemu: QemuPaths | None = None,
     ) -> None:
         self.root = root
         self.events = Events(base=int(time.time() * 1000), clock=clock.now)

@@ -14,7 +14,6 @@ import ssl
 from contextlib import suppress
 from pathlib import Path
 
-from thimble.api.x509 import Missing, self_signed
 from thimble.sys import clock, command, files
 
 _REQUEST = """[req]
@@ -54,6 +53,8 @@ async def ensure(
     for path in (key, certificate):
         if path.exists():
             path.rename(_free(path))
+    from thimble.api.x509 import Missing, self_signed  # with ctypes, only when it is needed
+
     common, alternatives = names(name, addresses)
     try:
         pair = self_signed(

@@ -64,6 +64,7 @@ class Dhcp:
     async def start(self, plan: DhcpPlan) -> None:
         """Start it anew with `plan`; returns when it answers. Raises `Problem`."""
         await self.stop(plan.bridge)
+        self.why[plan.bridge] = "DHCP and DNS are being started"
         directory = self._run / plan.bridge
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         await self._stray(directory)
@@ -77,6 +78,7 @@ class Dhcp:
         )
         self._remember(_Running(who, plan))
         await self._ready(who, directory)
+        del self.why[plan.bridge]
         self._watch(plan.bridge)
 
     def tell(self, plan: DhcpPlan) -> None:
@@ -157,9 +159,9 @@ class Dhcp:
         loop = asyncio.get_running_loop()
         pause = 0.5
         while True:
-            running = self._running[bridge]
             began = loop.time()
-            await process.exited(running.who)
+            await process.exited(self._running[bridge].who)
+            running = self._running[bridge]  # it may have been told of more since
             self.why[bridge] = f"DHCP and DNS ended: {_last_words(self._run / bridge)}"
             if loop.time() - began > 60:
                 pause = 0.5

@@ -26,6 +26,9 @@ from thimble.state.events import Events
 from thimble.state.store import Collection, is_durable
 from thimble.sys import command, hostnet, link
 
+#: Seconds after which what failed is tried again when there is an occasion.
+_RETRY = 30.0
+
 
 def _no_hosts() -> list[PortUse]:
     return []
@@ -61,6 +64,9 @@ class Network:
         self._synced = False
         self._done: plan.Wanted | None = None  # what the last complete sync made true
         self._why: dict[str, str] = {}
+        self._conflicts: frozenset[str] = frozenset()
+        self._tried = 0.0
+        self._account: tuple[str, str] | None = None
         self._ports: dict[tuple[str, str], PortUse] = {}
         self._later: asyncio.Task[None] | None = None
         #: Every NIC of every VM; set by `app` from the VM service.
@@ -147,7 +153,8 @@ class Network:
     async def refresh(self) -> None:
         """As `sync`, but only if something else is wanted than last time, or something failed then."""
         async with self._lock:
-            if not self._synced or self._why or self._wanted() != self._done:
+            again = bool(self._why) and asyncio.get_running_loop().time() - self._tried > _RETRY
+            if not self._synced or again or self._wanted() != self._done:
                 await self._reconcile()
 
     def why(self, switch: str) -> str:
@@ -194,7 +201,7 @@ class Network:
             net = str(self.free_subnet())
         except Problem:
             return
-        record = SwitchRecord(kind=SwitchKind.NAT, bridge=self.bridge_name("nat"), subnet=net)
+        record = SwitchRecord(kind=SwitchKind.NAT, bridge=self.bridge_name("nat"), subnet=net, chosen=True)
         self._records.put("nat", record, expect=0)
 
     def _adopt_uplink(self) -> None:
@@ -221,6 +228,8 @@ class Network:
 
     def _wanted(self) -> plan.Wanted:
         switches = {record.id: record.value for record in self._records.all()}
+        if self._account is None:
+            self._account = _account(self._run)
         return plan.wanted(
             switches,
             self.all_hosts(),
@@ -229,12 +238,16 @@ class Network:
                 table=self._table,
                 run=str(self._run / "network"),
                 domain=self._domain,
-                account=_account(self._run),
+                account=self._account,
             ),
+            self._conflicts,
         )
 
     async def _reconcile(self) -> None:
+        self._tried = asyncio.get_running_loop().time()
         self._dhcp.adopt()
+        conflicts = self._find_conflicts()
+        self._conflicts = frozenset(conflicts)
         wanted = self._wanted()
         before = {record.id: self._why.get(record.id) for record in self._records.all()}
         self._why = {}
@@ -244,11 +257,36 @@ class Network:
             self._why = {bridge.switch: error.detail for bridge in wanted.bridges}
         else:
             await self._carry_out(plan.plan(wanted, actual))
+        self._why.update(conflicts)
         self._done = wanted
         first, self._synced = not self._synced, True
         for record in self._records.all():
             if first or before.get(record.id) != self._why.get(record.id):
                 self.events.publish("switch.changed", record.id, why=self._why.get(record.id, ""))
+
+    def _find_conflicts(self) -> dict[str, str]:
+        """NAT switches whose subnet the host reaches elsewhere meanwhile, and where that is.
+
+        One that we chose and nobody uses gets another subnet instead.
+        """
+        routes = [(name, subnet.Subnet(base, prefix)) for name, base, prefix in hostnet.routes()]
+        found = {}
+        for record in self._records.all():
+            other = rules.conflict(record.value.subnet, record.value.bridge, routes)
+            if not other:
+                continue
+            used = any(host.switch == record.id for host in self.all_hosts())
+            if record.value.chosen and not used:
+                try:
+                    net = str(self.free_subnet())
+                    self._records.put(record.id, msgspec.structs.replace(record.value, subnet=net))
+                    continue
+                except Problem:
+                    pass
+            found[record.id] = (
+                f"the host reaches {record.value.subnet} by {other}: give one of the two another subnet"
+            )
+        return found
 
     async def _actual(self, wanted: plan.Wanted) -> plan.Actual:
         return plan.Actual(

@@ -59,6 +59,7 @@ class SwitchService:
             kind=request.kind,
             bridge=request.uplink if adopted else self._network.bridge_name(name),
             subnet=net,
+            chosen=net != request.subnet,
             uplink=request.uplink,
             adopted=adopted,
             forwards=request.forwards,

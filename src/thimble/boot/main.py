@@ -243,6 +243,9 @@ class Boot:
     def phase_ntp(self, done: Callable[[], None]) -> None:
         self.identity.keep_time(self.uplink.lease)
         done()
+        self.write_facts()
+        if "thimble.timeline" in self.settings.values:
+            self.say("timeline " + ", ".join(f"{what} {at:.2f}" for what, at in first.marks))
 
     # -- events ----------------------------------------------------------------------------------
 

@@ -149,7 +149,7 @@ class Agent:
         results = await asyncio.gather(serving, *after, return_exceptions=True)
         await self.vms.close()
         await self.network.close()
-        if isinstance(results[0], Problem):
+        if isinstance(results[0], Exception):  # it ended by itself; cancelled it is no Exception
             raise results[0]
         return 0
 

@@ -9,6 +9,7 @@ Nothing secret is logged: no query, no header, no body.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -30,6 +31,7 @@ from thimble.core.problem import Code, Problem
 from thimble.sys import clock, log
 
 BODY_MAX = 1 << 20
+BODY_S = 30.0
 COOKIE = "__Host-thimble"
 _PREFIX = PREFIX.strip("/").split("/")
 _FIXED = ("/", "/healthz", "/metrics", f"{PREFIX}/openapi.json")
@@ -253,7 +255,11 @@ class Api:
 async def _input(verb: Verb, request: Request) -> Any:
     if not verb.mutates:
         return None
-    body = await request.body(BODY_MAX)
+    try:
+        async with asyncio.timeout(BODY_S):
+            body = await request.body(BODY_MAX)
+    except TimeoutError:
+        raise Problem(Code.TIMEOUT, f"the body did not arrive within {BODY_S:.0f} s") from None
     if verb.input is None:
         codec.check_nothing(body)
         return None
@@ -278,8 +284,6 @@ async def _resolved(output: Any) -> Any:
 
 async def _stream(frames: AsyncIterator[bytes], request: Request, send: Send) -> None:
     """Send until the stream ends or the client leaves."""
-    import asyncio
-
     head = Answer(status=200, type=b"text/event-stream", headers=((b"x-accel-buffering", b"no"),))
     await send(answers.opening(head, request.id))
 

@@ -7,6 +7,7 @@ datastore is taken into use, before anybody works in it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class Datastores:
         )
         self._roots: dict[str, Path] = {}
         self._why: dict[str, str] = {}
+        #: Held while deciding and doing: between the two nobody else may take the name or the disk.
+        self.lock = asyncio.Lock()
 
     def open(self) -> None:
         """Read the records, make `local` if it is new, and mount what can be mounted."""
@@ -214,10 +217,10 @@ class Datastores:
         )  # fmt: skip
 
     def _directory_facts(self, path: Path) -> plan.DirectoryFacts:
-        mine = os.path.realpath(path) + "/"
+        mine = os.path.realpath(path).rstrip("/") + "/"
         overlaps = ""
         for name, root in [*self._roots.items(), ("", self._state)]:
-            other = os.path.realpath(root) + "/"
+            other = os.path.realpath(root).rstrip("/") + "/"
             if mine.startswith(other) or other.startswith(mine):
                 overlaps = name or "that Thimble's state is"
         return plan.DirectoryFacts(

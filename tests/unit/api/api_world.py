@@ -1,4 +1,4 @@
-"""A small agent for API tests: real accounts, tasks and events, a stand-in for the VMs."""
+"""A small agent for API tests: real accounts, tasks and events, stand-ins for VMs, switches, images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from thimble.api import passwords
 from thimble.api.accounts import SessionService, TokenService, UserService
 from thimble.api.app import Api
 from thimble.api.auth import Auth
@@ -27,6 +28,7 @@ from thimble.state.store import check
 from thimble.state.tasks import Progress, Tasks
 
 PASSWORD = "correct horse"
+HASH = passwords.hashed(PASSWORD, b"salt" * 4, cost=passwords.CHEAP + 1)
 
 
 class Clock:
@@ -159,8 +161,13 @@ class Images:
             self.problem = problem
             raise
         return storage.Image(
-            name=call.path["image"], datastore="local", format="raw", file_bytes=size, size_bytes=size, sha256="",
-        )  # fmt: skip
+            name=call.path["image"],
+            datastore="local",
+            format="raw",
+            file_bytes=size,
+            size_bytes=size,
+            sha256="",
+        )
 
     async def delete(self, call: Call[None]) -> None:
         raise Problem(Code.NOT_FOUND, f"there is no image {call.path['image']!r}")
@@ -170,11 +177,12 @@ class World:
     """All of it, with `admin` whose password is `PASSWORD`."""
 
     def __init__(self, state: Path) -> None:
+        self.state = state
         self.clock = Clock()
         self.events = Events(base=1000, clock=self.clock, keep=16)
         self.tasks = Tasks(self.events, clock=self.clock, entropy=counted)
         self.auth = Auth(state, durable=False, clock=self.clock, entropy=counted, rev=lambda: self.events.rev)
-        self.auth.first_password(PASSWORD)
+        self.auth.first_password(HASH)
         self.vms = Vms(self.tasks, self.events)
         self.switches = Switches()
         self.images = Images()

@@ -1,0 +1,1 @@
+"""What runs inside the measured servers; standard tools only, nothing of Thimble's."""

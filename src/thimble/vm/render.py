@@ -1,9 +1,9 @@
 """From a record to QEMU's command line. Pure; its output is kept in golden files.
 
 QEMU opens nothing of ours by path: disks, images, logs, /dev/kvm, taps and sockets come as descriptors, named
-here by keys and numbered by whoever opened them (`Machinery.fds`). `disk-NAME`, `cd-NAME`, `nic-NAME` are keys,
-QEMU's ids of the devices and names of the block nodes alike. The same dicts serve `-blockdev`/`-device` and QMP's
-`blockdev-add`/`device_add`.
+here by keys and numbered by whoever opened them (`Machinery.fds`). `disk-NAME`, `cd-NAME`, `nic-NAME` are
+keys, QEMU's ids of the devices and names of the block nodes alike. The same dicts serve `-blockdev`,
+`-device` and QMP's `blockdev-add`, `device_add`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from agent_place import PASSWORD, PORT, Agent, Cli, Place, until
+from agent_place import PORT, Agent, Cli, Place, until
 
 from thimble.client.http import Client
 from thimble.contract.host import Role, Session, TokenCreate
@@ -237,9 +237,3 @@ def test_without_kvm_the_host_says_how_guests_run_and_why(cli: Cli) -> None:
     if host["accel"] == "tcg":
         assert host["accel_why"]
         assert any("KVM" in warning for warning in host["warnings"])
-
-
-def test_the_password_is_nowhere_in_the_profile(cli: Cli, agent: Agent) -> None:
-    text = (agent.base / "config" / "thimble" / "profiles.toml").read_text()
-    assert PASSWORD not in text
-    assert agent.fingerprint in text

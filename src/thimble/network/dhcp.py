@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -97,6 +96,8 @@ class Dhcp:
         if running is not None:
             await _end(running.who)
         self.why.pop(bridge, None)
+        import shutil
+
         shutil.rmtree(self._run / bridge, ignore_errors=True)
 
     def leases(self, bridge: str) -> list[tuple[str, str, str]]:

@@ -86,14 +86,6 @@ async def batch(lines: list[str]) -> None:
     await command.run(["ip", "-batch", "-"], stdin="\n".join(lines).encode() + b"\n")
 
 
-def exists(name: str) -> bool:
-    return Path(f"/sys/class/net/{name}").exists()
-
-
-def is_bridge(name: str) -> bool:
-    return Path(f"/sys/class/net/{name}/bridge").exists()
-
-
 def open_tap(name: str, bridge: str, mac: str) -> int:
     """A new tap `name` on `bridge`, up; it lives as long as somebody holds the descriptor. Raises `Problem`.
 

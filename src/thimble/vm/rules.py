@@ -148,9 +148,7 @@ def _check_microvm(spec: VmCreate) -> list[Reason]:
 
 def _check_devices(spec: VmCreate) -> list[Reason]:
     reasons: list[Reason] = []
-    groups: tuple[
-        tuple[str, tuple[DiskSpec, ...] | tuple[NicSpec, ...] | tuple[CdromSpec, ...], int], ...
-    ] = (
+    groups: tuple[tuple[str, tuple[DiskSpec | NicSpec | CdromSpec, ...], int], ...] = (
         ("disks", spec.disks, DISKS_MAX),
         ("nics", spec.nics, NICS_MAX),
         ("cdroms", spec.cdroms, CDROMS_MAX),

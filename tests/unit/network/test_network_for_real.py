@@ -20,7 +20,7 @@ from thimble.network.records import PortUse
 from thimble.network.service import Network
 from thimble.network.verbs import SwitchService
 from thimble.state.events import Events
-from thimble.sys import link, process
+from thimble.sys import hostnet, link, process
 
 MAC = "52:54:00:12:34:56"
 
@@ -29,8 +29,7 @@ async def agent(directory: Path, **more: str) -> tuple[Network, SwitchService]:
     network = Network(directory / "state", directory / "run", events=Events(base=1, clock=time.time), **more)
     await network.open()
     services = network.services()
-    switch = services["switch"]
-    assert isinstance(switch, SwitchService)
+    switch: SwitchService = services["switch"]  # type: ignore[assignment]
     return network, switch
 
 
@@ -159,7 +158,7 @@ async def test_a_port_is_a_tap_that_lives_as_long_as_its_holder(tmp_path: Path) 
     network, switch = await agent(tmp_path)
     port = await network.open_port("vm-1", "nic0", switch="nat", mac=MAC, ip="", uid=0, hostname="web1")
     bridge = (await get(switch)).bridge
-    assert link.is_bridge(bridge), "opening a port brought the switch up"
+    assert hostnet.is_bridge(bridge), "opening a port brought the switch up"
     found = (await link.links())[port.name]
     assert (found.master, found.up, found.kind) == (bridge, True, "tun")
     assert "web1/nic0" in (await get(switch)).ports
@@ -174,11 +173,11 @@ async def test_a_port_is_a_tap_that_lives_as_long_as_its_holder(tmp_path: Path) 
     assert error.value.code is Code.IN_USE
     before = Path(f"/sys/class/net/{bridge}/address").read_text()
     os.close(port.fd)
-    assert not link.exists(port.name)
+    assert not hostnet.exists(port.name)
     assert Path(f"/sys/class/net/{bridge}/address").read_text() == before
     await network.close_port("vm-1", "nic0")
     await switch.delete(Call(input=None, path={"switch": "nat"}))
-    assert not link.exists(bridge)
+    assert not hostnet.exists(bridge)
     assert not (tmp_path / "run" / "network" / bridge).exists()
     assert inside("", "nft", "list", "ruleset") == ""
     await network.close()
@@ -222,7 +221,7 @@ async def test_flushed_rules_and_deleted_bridges_are_made_again(tmp_path: Path) 
     before = inside("", "nft", "list", "ruleset")
     bridge = (await get(switch)).bridge
     inside("", "nft", "add", "table", "inet", "somebody")
-    inside("", "nft", "delete", "table", "inet", network._table)
+    inside("", "nft", "delete", "table", "inet", "thimble-" + network._owner.removeprefix("thimble:"))
     ip("link", "delete", bridge)
     assert not (await get(switch)).up
     await network.sync()
@@ -271,7 +270,7 @@ async def test_existing_bridges_are_joined_and_left_alone(tmp_path: Path) -> Non
     with pytest.raises(Problem):
         await switch.delete(Call(input=None, path={"switch": "uplink"}))
     await network.remove()
-    assert link.is_bridge("br7") and link.is_bridge("uplink")
+    assert hostnet.is_bridge("br7") and hostnet.is_bridge("uplink")
 
 
 @own_network.own_network

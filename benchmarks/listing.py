@@ -43,7 +43,7 @@ def measure(context: Context) -> list[Row]:
         defined = time.monotonic() - began
         context.say(f"defined {COUNT} VMs in {defined:.1f} s")
         size = len(agent.ask("GET", "/vms"))
-        least = Api("", port=stack.enter_context(_minimal(scratch, size)), sign_in=False)
+        least = Api("", port=stack.enter_context(minimal_peer(scratch, size)), sign_in=False)
         ours, theirs = _ask_in_turns(agent, least)
     return rows(ours, theirs, defined, size)
 
@@ -97,7 +97,7 @@ def _agent(scratch: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _minimal(scratch: Path, size: int) -> Iterator[int]:
+def minimal_peer(scratch: Path, size: int) -> Iterator[int]:
     """The peer; its port. It gets a certificate of the same kind."""
     key, certificate = scratch / "key.pem", scratch / "certificate.pem"
     words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]

@@ -35,6 +35,15 @@ def private_kib(pid: int) -> int | None:
     return sum(amounts) if amounts else None
 
 
+def name_of(pid: int) -> str:
+    """Its program's own name; PID 1 is told apart from the agent it forked."""
+    try:
+        with open(f"/proc/{pid}/comm") as handle:
+            return "PID 1" if pid == 1 else handle.read().strip()
+    except OSError:
+        return "?"
+
+
 def cpu_ticks(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/stat") as handle:
@@ -90,4 +99,5 @@ def watch(settle_s: float, over_s: float) -> dict[str, object]:
         "over_s": over_s,
         "written_bytes": written_bytes() - written,
         "own_kib": own,
+        "by_process": sorted(((private_kib(pid) or 0, name_of(pid)) for pid in after), reverse=True),
     }

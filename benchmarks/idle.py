@@ -94,7 +94,7 @@ def _a_minute(one: dict[str, Any], name: str) -> float:
 
 def _thimble(context: Context) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="thimble-bench.") as scratch:
-        system = thimble_server.with_child(context.image, Path(scratch))
+        system = thimble_server.with_child(context.image, Path(scratch), state_disk=True)
         with (
             powered_on(system, timeout=TIMEOUT_S) as (server, _),
             thimble_server.orders(server, timeout=60) as orders,

@@ -102,8 +102,11 @@ def test_idle_memory_is_what_is_not_available() -> None:
         "private_kib": 10240,
         "processes": 5,
         "cpu_s": 0.3,
+        "agent_cpu_s": 0.1,
+        "over_s": 30.0,
+        "written_bytes": 2048,
+        "by_process": [[8192, "thimble"]],
     }
-    ours |= {"agent_cpu_s": 0.1, "over_s": 30.0, "written_bytes": 2048, "by_process": [[8192, "thimble"]]}
     theirs = {**ours, "available_kib": 3891200, "private_kib": 20480}
     rows = by_what(idle.rows([ours], [theirs]))
     memory = rows["memory in use, image included"]

@@ -11,6 +11,17 @@ import time
 
 TICKS = 100
 SECTOR = 512
+TOLD = (
+    "MemFree",
+    "Cached",
+    "Unevictable",
+    "AnonPages",
+    "Slab",
+    "SUnreclaim",
+    "KernelStack",
+    "PageTables",
+    "Percpu",
+)
 
 
 def processes() -> list[int]:
@@ -99,5 +110,6 @@ def watch(settle_s: float, over_s: float) -> dict[str, object]:
         "over_s": over_s,
         "written_bytes": written_bytes() - written,
         "own_kib": own,
+        "meminfo": {field: memory[field] for field in TOLD},
         "by_process": sorted(((private_kib(pid) or 0, name_of(pid)) for pid in after), reverse=True),
     }

@@ -43,13 +43,6 @@ def power_on() -> Server:
     return Server.up(spec)
 
 
-def ask(server: Server, line: str, answer: bytes) -> None:
-    """Type a line at the server's console and wait for what it says."""
-    with home.connect(server.home / "serial.sock", timeout=5) as wire:
-        wire.sendall(line.encode() + b"\n")
-        server.wait_for(answer, 30)
-
-
 def test_a_server_boots_answers_and_survives_its_buttons() -> None:
     def run(attempt: int) -> None:
         server = power_on()
@@ -61,13 +54,13 @@ def test_a_server_boots_answers_and_survives_its_buttons() -> None:
             assert server.cpu_seconds() > 0.5
             with socket.create_connection(("127.0.0.1", server.forward(7)), timeout=30) as wire:
                 assert wire.recv(100) == b"tiny guest: hello\n"
-            ask(server, "findfs LABEL=thimble-state; ls /dev/nvme0n1", b"/dev/vda\r\n/dev/nvme0n1")
+            server.ask(b"findfs LABEL=thimble-state; ls /dev/nvme0n1", b"/dev/vda\r\n/dev/nvme0n1", 30)
             assert [(entry.name, entry.running) for entry in home.entries()] == [("test", True)]
 
             server.reset()
             server.wait_for(b"tiny guest: up", BOOT_S)
             server.wait_for(b"tiny# ", BOOT_S)
-            ask(server, "mount /dev/vda /mnt && echo kept >/mnt/f && sync && echo syn''ced", b"synced")
+            server.ask(b"mount /dev/vda /mnt && echo kept >/mnt/f && sync && echo syn''ced", b"synced", 30)
 
             server.cut_power()
             assert not server.running
@@ -75,7 +68,7 @@ def test_a_server_boots_answers_and_survives_its_buttons() -> None:
 
             server.power_on()
             server.wait_for(b"tiny# ", BOOT_S)
-            ask(server, "mount /dev/vda /mnt && cat /mnt/f", b"kept\r\n")
+            server.ask(b"mount /dev/vda /mnt && cat /mnt/f", b"kept\r\n", 30)
 
             server.power_button()
             server.wait_for(b"tiny guest: power button", 30)
@@ -92,9 +85,7 @@ def test_a_panic_of_the_server_is_not_excused_as_a_crash_of_qemu() -> None:
         server = power_on()
         try:
             server.wait_for(b"tiny# ", BOOT_S)
-            with home.connect(server.home / "serial.sock", timeout=5) as wire:
-                wire.sendall(b"crash\n")
-                server.wait_for(b"tiny guest: up", BOOT_S)  # panic=-1: it reboots at once
+            server.ask(b"crash", b"tiny guest: up", BOOT_S)  # panic=-1: it reboots at once
             with pytest.raises(Problem) as caught:
                 server.wait_for(b"words nobody says", 0.2)
             assert caught.value.code is Code.TIMEOUT

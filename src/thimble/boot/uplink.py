@@ -4,7 +4,8 @@
        ▲                                       │
        └──────────── that NIC is gone ─────────┘
 
-Facts for the agent are in `/run/thimble/net/uplink.json`, replaced at each change. Nothing here is waited for.
+Facts for the agent are in `/run/thimble/net/uplink.json`, replaced at each change.
+Nothing here is waited for.
 """
 
 from __future__ import annotations

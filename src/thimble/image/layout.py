@@ -77,7 +77,11 @@ def complete(entries: Iterable[Entry]) -> list[Entry]:
     for entry in entries:
         known = found.get((entry.place, entry.path))
         if known and not (known.is_directory and entry.is_directory):
-            raise fault("internal", f"{entry.path} is laid out twice in {entry.place}", reasons=(known.package, entry.package))
+            raise fault(
+                "internal",
+                f"{entry.path} is laid out twice in {entry.place}",
+                reasons=(known.package, entry.package),
+            )
         found[entry.place, entry.path] = entry
     for place, path in list(found):
         for above in Path(path).parents:

@@ -54,6 +54,10 @@ class Datastores:
         for record in self._records.all():
             self._try(record)
 
+    def warnings(self) -> tuple[str, ...]:
+        lines = [f"{path}: not used, {why}" for path, why in self._records.broken.items()]
+        return (*lines, *(f"datastore {name} is not there: {why}" for name, why in self._why.items()))
+
     def refresh(self) -> None:
         """Notice disks that went and came."""
         for record in self._records.all():

@@ -101,6 +101,10 @@ class Storage:
         """Of every mounted datastore: where VMs' directories are."""
         return {name: root / "vms" for name, root in self.datastores.mounted().items()}
 
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should know: records that cannot be read, datastores that are not there."""
+        return self.datastores.warnings()
+
     def check_home(self, home: str, path: str) -> list[Reason]:
         """Why the datastore `home` cannot take a VM now."""
         try:

@@ -19,13 +19,58 @@ BASELINES = {
 
 #: Models of QEMU 10.0 that make sense for a server's guest; each also as `NAME-vN`.
 MODELS = frozenset(
-    "Broadwell Broadwell-IBRS Broadwell-noTSX Broadwell-noTSX-IBRS Cascadelake-Server Cascadelake-Server-noTSX"
-    " ClearwaterForest Conroe Cooperlake Denverton Dhyana EPYC EPYC-Genoa EPYC-IBPB EPYC-Milan EPYC-Rome"
-    " GraniteRapids Haswell Haswell-IBRS Haswell-noTSX Haswell-noTSX-IBRS Icelake-Server Icelake-Server-noTSX"
-    " IvyBridge IvyBridge-IBRS Nehalem Nehalem-IBRS Opteron_G1 Opteron_G2 Opteron_G3 Opteron_G4 Opteron_G5"
-    " Penryn SandyBridge SandyBridge-IBRS SapphireRapids SierraForest Skylake-Client Skylake-Client-IBRS"
-    " Skylake-Client-noTSX-IBRS Skylake-Server Skylake-Server-IBRS Skylake-Server-noTSX-IBRS Snowridge"
-    " Westmere Westmere-IBRS YongFeng kvm64 max qemu64".split()
+    [
+        "Broadwell",
+        "Broadwell-IBRS",
+        "Broadwell-noTSX",
+        "Broadwell-noTSX-IBRS",
+        "Cascadelake-Server",
+        "Cascadelake-Server-noTSX",
+        "ClearwaterForest",
+        "Conroe",
+        "Cooperlake",
+        "Denverton",
+        "Dhyana",
+        "EPYC",
+        "EPYC-Genoa",
+        "EPYC-IBPB",
+        "EPYC-Milan",
+        "EPYC-Rome",
+        "GraniteRapids",
+        "Haswell",
+        "Haswell-IBRS",
+        "Haswell-noTSX",
+        "Haswell-noTSX-IBRS",
+        "Icelake-Server",
+        "Icelake-Server-noTSX",
+        "IvyBridge",
+        "IvyBridge-IBRS",
+        "Nehalem",
+        "Nehalem-IBRS",
+        "Opteron_G1",
+        "Opteron_G2",
+        "Opteron_G3",
+        "Opteron_G4",
+        "Opteron_G5",
+        "Penryn",
+        "SandyBridge",
+        "SandyBridge-IBRS",
+        "SapphireRapids",
+        "SierraForest",
+        "Skylake-Client",
+        "Skylake-Client-IBRS",
+        "Skylake-Client-noTSX-IBRS",
+        "Skylake-Server",
+        "Skylake-Server-IBRS",
+        "Skylake-Server-noTSX-IBRS",
+        "Snowridge",
+        "Westmere",
+        "Westmere-IBRS",
+        "YongFeng",
+        "kvm64",
+        "max",
+        "qemu64",
+    ]
 )
 
 
@@ -33,7 +78,10 @@ def known(cpu: str) -> bool:
     """Is `cpu` a name we take?"""
     name, _, version = cpu.rpartition("-v")
     return (
-        cpu == "host" or cpu in BASELINES or cpu in MODELS or (name in MODELS and version in ("1", "2", "3", "4", "5", "6", "7"))
+        cpu == "host"
+        or cpu in BASELINES
+        or cpu in MODELS
+        or (name in MODELS and version in ("1", "2", "3", "4", "5", "6", "7"))
     )
 
 

@@ -23,7 +23,12 @@ SATA_MAX = 6
 MMIO_MAX = 8
 
 _FIXED = {
-    "vga": "00:01.0", "usb": "00:02.0", "channels": "00:03.0", "rng": "00:04.0", "balloon": "00:05.0", "panic": "00:0a.0",
+    "vga": "00:01.0",
+    "usb": "00:02.0",
+    "channels": "00:03.0",
+    "rng": "00:04.0",
+    "balloon": "00:05.0",
+    "panic": "00:0a.0",
 }
 _FIRST_PORT_SLOT = 6
 _SATA = "00:1f.2/"
@@ -124,7 +129,7 @@ def port_place(number: int) -> tuple[int, int]:
     return _FIRST_PORT_SLOT + number // 8, number % 8
 
 
-def bus(address: str) -> dict[str, str]:
+def bus(address: str) -> dict[str, object]:
     """QEMU's `bus` and `addr` properties for a device at `address`."""
     match _kind(address):
         case "fixed":

@@ -1,0 +1,62 @@
+"""The host's certificate: made once, kept, replaced only when broken."""
+
+from __future__ import annotations
+
+import ssl
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_client import run
+
+from thimble.api import tls
+from thimble.core.problem import Code, Problem
+
+
+def ensure(state: Path, **more: Any) -> str:
+    fingerprint: str = run(tls.ensure(state, name="box", addresses=("10.1.2.3/24", "fd00::1%eth0"), **more))[
+        1
+    ]
+    return fingerprint
+
+
+def test_a_certificate_is_made_once_with_names_and_a_secret_key(tmp_path: Path) -> None:
+    first = ensure(tmp_path)
+    assert first == ensure(tmp_path) and len(first) == 64
+    assert stat.S_IMODE((tmp_path / "tls" / "key.pem").stat().st_mode) == 0o600
+    assert sorted(path.name for path in (tmp_path / "tls").iterdir()) == ["certificate.pem", "key.pem"]
+    facts = ssl._ssl._test_decode_cert(str(tmp_path / "tls" / "certificate.pem"))  # type: ignore[attr-defined]
+    names = {value for _, value in facts["subjectAltName"]}
+    assert {"localhost", "box", "127.0.0.1", "10.1.2.3", "FD00:0:0:0:0:0:0:1"} <= names
+
+
+@pytest.mark.parametrize("broken", ["key.pem", "certificate.pem"])
+@pytest.mark.parametrize("content", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_a_broken_one_is_moved_aside_and_replaced(tmp_path: Path, broken: str, content: str) -> None:
+    first = ensure(tmp_path)
+    for _ in range(2):
+        (tmp_path / "tls" / broken).write_text(content)
+        assert ensure(tmp_path) != first
+    kept = [path.name for path in (tmp_path / "tls").iterdir()]
+    assert f"{broken}.broken" in kept and f"{broken}.broken2" in kept
+
+
+def test_a_missing_key_makes_a_new_pair(tmp_path: Path) -> None:
+    first = ensure(tmp_path)
+    (tmp_path / "tls" / "key.pem").unlink()
+    assert ensure(tmp_path) != first
+
+
+def test_without_openssl_one_is_told_so_and_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(Problem) as caught:
+        ensure(tmp_path, openssl="no-such-openssl")
+    assert caught.value.code is Code.UNSUPPORTED
+    assert not list((tmp_path / "tls").iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "host\nbasicConstraints = CA:TRUE", "a,DNS:evil", "é", "x" * 300])
+def test_a_strange_host_name_cannot_change_what_is_asked_for(name: str) -> None:
+    text = tls.request(name, ())
+    assert text.count("CA:") == 1 and "DNS:evil" not in text and text.isascii()
+    assert len(text.splitlines()) == len(tls.request("box", ()).splitlines())

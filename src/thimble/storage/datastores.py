@@ -55,6 +55,7 @@ class Datastores:
             self._try(record)
 
     def warnings(self) -> tuple[str, ...]:
+        """Records that are not used, datastores that are not there."""
         lines = [f"{path}: not used, {why}" for path, why in self._records.broken.items()]
         return (*lines, *(f"datastore {name} is not there: {why}" for name, why in self._why.items()))
 
@@ -66,10 +67,6 @@ class Datastores:
                 self._try(record)
             elif record.value.kind is DatastoreKind.DISK and not self._present(root):
                 self._lose(record.id, "its disk is gone")
-
-    def warnings(self) -> tuple[str, ...]:
-        broken = [f"{path}: not used, {why}" for path, why in self._records.broken.items()]
-        return (*broken, *(f"datastore {name}: {why}" for name, why in self._why.items()))
 
     def names(self) -> list[str]:
         return [record.id for record in self._records.all()]

@@ -86,10 +86,6 @@ class Storage:
         }
         return made[noun](self)
 
-    def warnings(self) -> tuple[str, ...]:
-        """What an administrator should know: records not used, datastores that are not there."""
-        return self.datastores.warnings()
-
     @property
     def default(self) -> str:
         return LOCAL

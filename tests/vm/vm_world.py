@@ -1,4 +1,4 @@
-"""A whole VM service on real QEMU (TCG) and real storage, in a directory of its own; the network only pretends."""
+"""A whole VM service on real QEMU (TCG) and real storage, in a directory of its own."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class NoNetwork:
 
 
 class World:
-    """An agent's worth of parts on `root`; `again` makes new ones on the same directories, as a restart does."""
+    """An agent's worth of parts on `root`; A second one on it is a restart."""
 
     def __init__(
         self,

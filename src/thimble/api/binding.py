@@ -44,7 +44,7 @@ class Binding:
         self._services = services
         self._auth = auth
         self._root = routes.tree(verbs)
-        self._replay = Replay(auth.clock)
+        self._replay = Replay(auth.ticks)
 
     def find(self, request: Request) -> routes.Match:
         """Raises `Problem` NOT_FOUND."""

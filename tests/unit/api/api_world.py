@@ -28,7 +28,7 @@ from thimble.state.store import check
 from thimble.state.tasks import Progress, Tasks
 
 PASSWORD = "correct horse"
-HASH = passwords.hashed(PASSWORD, b"salt" * 4, cost=passwords.CHEAP + 1)
+HASH = passwords.hashed(PASSWORD, b"salt" * 4, cost=11)
 
 
 class Clock:
@@ -36,9 +36,19 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
+        self.jumped = 0.0
 
     def __call__(self) -> float:
         return self.now
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the clock; no time passes."""
+        self.now += seconds
+        self.jumped += seconds
+
+    def ticks(self) -> float:
+        """Time that passed."""
+        return self.now - self.jumped
 
 
 def counted(count: int, _number: itertools.count[int] = itertools.count()) -> bytes:  # noqa: B008
@@ -184,7 +194,14 @@ class World:
         self.clock = Clock()
         self.events = Events(base=1000, clock=self.clock, keep=16)
         self.tasks = Tasks(self.events, clock=self.clock, entropy=counted)
-        self.auth = Auth(state, durable=False, clock=self.clock, entropy=counted, rev=lambda: self.events.rev)
+        self.auth = Auth(
+            state,
+            durable=False,
+            clock=self.clock,
+            entropy=counted,
+            rev=lambda: self.events.rev,
+            ticks=self.clock.ticks,
+        )
         self.auth.first_password(HASH)
         self.vms = Vms(self.tasks, self.events)
         self.switches = Switches()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .jobs import Children
-    from .loop import Loop, Timer
+    from .loop import Loop
     from .supervise import Supervised
 
 POWEROFF, REBOOT = "poweroff", "reboot"
@@ -49,7 +49,6 @@ class Power:
         self._loop, self._children, self._say = loop, children, say
         self._agent, self._supervised, self._state_path = agent, supervised, state
         self.stage = "up"
-        self._timer: Timer | None = None
         self._wanted = POWEROFF
         self._served_by = 0
 
@@ -63,7 +62,7 @@ class Power:
             if self._served_by == self._agent.pid:
                 self._agent.signal(ASK[kind])
             self._say(f"{source}: shutting down virtual machines, then {_WORDS[kind]} (once more: at once)")
-            self._timer = self._loop.after(self.drain_timeout, lambda: self._too_long(kind))
+            self._loop.after(self.drain_timeout, lambda: self._too_long(kind))
         elif self.stage == "up":
             self._say(f"{source}: {_WORDS[kind]}")
             self.stop(kind)

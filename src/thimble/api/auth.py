@@ -96,8 +96,13 @@ class Auth:
 
     def first_password(self, given: str = "") -> str | None:
         """Make `admin` if there is no user. `given`: a password or its hash, from a file. Returns the
-        password made here, to be shown once on the console; None when there is nothing to show."""
-        if self.users.all() or self.users.broken:
+        password made here, to be shown on the console; None when there is nothing to show.
+
+        One that was never used is made anew at the next start: nobody may have seen it.
+        """
+        users = self.users.all()
+        unused = len(users) == 1 and passwords.is_unused(users[0].value.password) and not given
+        if (users and not unused) or self.users.broken:
             return None
         shown = None
         if given.startswith("scrypt$"):

@@ -1,10 +1,10 @@
 """Going down in order, and the buttons that ask for it.
 
-    up ──asked (button, Ctrl-Alt-Del)──► draining ──agent says so, or 180 s, or asked again──► stopping ──► down
-     └───────────── agent says so, or no agent runs ────────────────────────────────────────────▲
+    up ──asked by button or keys──► draining ──agent done, 180 s, asked again──► stopping ──► down
+     └──────────── agent done, or no agent runs ────────────────────────────────────▲
 
-draining: the agent got SIGPWR (power off) or SIGUSR2 (reboot) and shuts its guests down. stopping: everybody gets
-SIGTERM, then SIGKILL. down: seed and clock saved, file systems synced and unmounted, reboot(2).
+draining: the agent got SIGPWR (power off) or SIGUSR2 (reboot) and shuts its guests down. stopping: everybody
+gets SIGTERM, then SIGKILL. down: seed and clock saved, file systems synced and unmounted, reboot(2).
 """
 
 from __future__ import annotations

@@ -102,7 +102,6 @@ def create(session: Session, /, **given: Any) -> None:
 @click.option("--rename", metavar="NAME", help="Its new name.")
 @click.option("--add-disk", multiple=True, metavar="SIZE[,image=IMAGE]…", help="As for create.")
 @click.option("--remove-disk", multiple=True, metavar="DISK", help="By its name, such as disk1.")
-@click.option("--grow-disk", multiple=True, metavar="DISK=SIZE", help="Make it larger.")
 @click.option("--add-nic", multiple=True, metavar="SWITCH[,mac=MAC]…")
 @click.option("--remove-nic", multiple=True, metavar="NIC")
 @click.option("--insert", multiple=True, metavar="[DRIVE=]IMAGE", help="Put this into a CD-ROM drive.")

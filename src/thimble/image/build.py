@@ -1,6 +1,10 @@
 """`thimble image build`: all stages in order, each cached by the hash of its inputs.
 
-    packages → toolbox → drivers, libraries → python → entries → early.zst, root.erofs → initrd → thimble.efi
+<<<<<<< HEAD
+    packages → toolbox → drivers, libraries → python → entries → early.zst, root.squashfs → initrd → thimble.efi
+=======
+packages → toolbox → drivers, libraries → python → entries → early.zst, root.erofs → initrd → thimble.efi
+>>>>>>> main
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from thimble.image.layout import Component, Entry, Place
 from thimble.image.progress import Report
 
 PROFILES = ("server", "virtual")
-CMDLINE = "quiet loglevel=3 rootfstype=ramfs console=tty0 console=ttyS0,115200 panic=30"
+CMDLINE = "quiet loglevel=3 console=tty0 console=ttyS0,115200 panic=30"
 _PROJECT = Path(__file__).resolve().parents[3]
 
 _INIT = """#!/py/bin/python3.13 -BIS
@@ -52,7 +56,11 @@ class Result:
 def build(options: Options, report: Report) -> Result:
     """Build one profile into `options.out`/<profile>."""
     if options.profile not in PROFILES:
-        raise fault("invalid", f"there is no profile called {options.profile}", hint=f"profiles: {', '.join(PROFILES)}")
+        raise fault(
+            "invalid",
+            f"there is no profile called {options.profile}",
+            hint=f"profiles: {', '.join(PROFILES)}",
+        )
     box = toolbox.ensure(report)
     found = packages.ensure(options.profile, report)
     lock = packages.read_lock()
@@ -65,7 +73,9 @@ def build(options: Options, report: Report) -> Result:
     early = _early(packer, [entry for entry in entries if entry.place is Place.EARLY], report)
     root = _root(packer, [entry for entry in entries if entry.place is Place.ROOT], report)
     first = [entry for entry in entries if entry.place is Place.FIRST]
-    return _write(options, packer, linux, found, entries, packer.archive(first) if first else b"", early, root, report)
+    return _write(
+        options, packer, linux, found, entries, packer.archive(first) if first else b"", early, root, report
+    )
 
 
 def _entries(
@@ -84,7 +94,9 @@ def _entries(
     made += [tree.certificates(found), tree.configuration(found)]
     made += kernel.entries(linux, chosen) + kernel.blobs(found, chosen) + kernel.microcode(found)
     made += etc.entries(__version__, options.profile)
-    made.append(Entry(place=Place.EARLY, path="init", component=Component.THIMBLE, data=_INIT.encode(), mode=0o755))
+    made.append(
+        Entry(place=Place.EARLY, path="init", component=Component.THIMBLE, data=_INIT.encode(), mode=0o755)
+    )
     return made + _web(options.web)
 
 
@@ -104,14 +116,21 @@ def _web(folder: Path) -> list[Entry]:
 
 def _fingerprint(entries: Iterable[Entry]) -> list[list[object]]:
     return [
-        [entry.path, entry.mode, entry.link, "" if entry.is_directory or entry.link else hashlib.sha256(entry.read()).hexdigest()]
+        [
+            entry.path,
+            entry.mode,
+            entry.link,
+            "" if entry.is_directory or entry.link else hashlib.sha256(entry.read()).hexdigest(),
+        ]
         for entry in entries
     ]
 
 
 def _early(packer: pack.Packer, entries: list[Entry], report: Report) -> Path:
     """The compressed archive that becomes the RAM root."""
-    key = cache.key("early", 1, packer.epoch, pack.EARLY_LEVEL, packer.box.versions["zstd"], _fingerprint(entries))
+    key = cache.key(
+        "early", 1, packer.epoch, pack.EARLY_LEVEL, packer.box.versions["zstd"], _fingerprint(entries)
+    )
 
     def make(into: Path) -> None:
         report("early", None, f"compressing {len(entries)} entries")
@@ -125,14 +144,14 @@ def _early(packer: pack.Packer, entries: list[Entry], report: Report) -> Path:
 
 def _root(packer: pack.Packer, entries: list[Entry], report: Report) -> Path:
     """The compressed file system that becomes /usr."""
-    versions = packer.box.versions["erofs-utils"]
-    key = cache.key("root", 1, packer.epoch, pack.EROFS_OPTIONS, versions, _fingerprint(entries))
+    versions = packer.box.versions["squashfs-tools"]
+    key = cache.key("root", 1, packer.epoch, pack.ROOT_OPTIONS, versions, _fingerprint(entries))
 
     def make(into: Path) -> None:
         report("root", None, f"packing {len(entries)} entries")
-        packer.erofs(entries, into / "tree", into / "root.erofs")
+        packer.squashfs(entries, into / "tree", into / "root.squashfs")
 
-    return cache.directory(cache.root() / "stages" / f"root-{key}", make) / "root.erofs"
+    return cache.directory(cache.root() / "stages" / f"root-{key}", make) / "root.squashfs"
 
 
 def _write(
@@ -153,7 +172,12 @@ def _write(
     cache.write(out / "vmlinuz", linux.image.read_bytes())
     scratch = out / ".thimble.efi"
     packer.uki(
-        out / "vmlinuz", out / "initrd", CMDLINE, etc.os_release(__version__, options.profile), linux.release, scratch
+        out / "vmlinuz",
+        out / "initrd",
+        CMDLINE,
+        etc.os_release(__version__, options.profile),
+        linux.release,
+        scratch,
     )
     scratch.rename(out / "thimble.efi")
     total = (out / "vmlinuz").stat().st_size + (out / "initrd").stat().st_size

@@ -5,7 +5,13 @@ from __future__ import annotations
 from thimble.image.layout import Component, Entry, Place, directory
 
 USERS = {"root": 0, "dnsmasq": 101, "_chrony": 102, "dhcpcd": 103, "_dhcpcd": 104, "nobody": 65534}
-GROUPS = {"root": 0, "tty": 5, "disk": 6, "kvm": 105, **{name: uid for name, uid in USERS.items() if uid > 100}}
+GROUPS = {
+    "root": 0,
+    "tty": 5,
+    "disk": 6,
+    "kvm": 105,
+    **{name: uid for name, uid in USERS.items() if uid > 100},
+}
 
 MOUNT_POINTS = ("dev", "proc", "sys", "run", "tmp", "usr", "root", "mnt", "var/lib", "var/log", "var/tmp")
 
@@ -43,7 +49,9 @@ def files(version: str, profile: str) -> dict[str, str]:
 
 def entries(version: str, profile: str) -> list[Entry]:
     """/etc and the directories others mount on."""
-    made = [directory(Place.EARLY, path, mode=0o1777 if path.endswith("tmp") else 0o755) for path in MOUNT_POINTS]
+    made = [
+        directory(Place.EARLY, path, mode=0o1777 if path.endswith("tmp") else 0o755) for path in MOUNT_POINTS
+    ]
     links = {
         "sbin": ("early", "bin"),
         "lib/firmware": ("early", "/usr/lib/firmware"),

@@ -1,7 +1,7 @@
 """What lies where in the image, as a list of entries; pure.
 
     early    unpacked into the RAM root: python, its libraries, the boot path, /etc     `bin/…  lib/…  etc/…`
-    root     packed into root.erofs, mounted at /usr                                    `bin/…  lib/…  share/…` below usr/
+    root     packed into root.squashfs, mounted at /usr                                    `bin/…  lib/…  share/…` below usr/
     first    uncompressed at the very front: CPU microcode, which the kernel reads before anything else
 
 Invariant: a path occurs once; a library or program is in `early` or in `root`, never in both, because the loader and
@@ -77,7 +77,11 @@ def complete(entries: Iterable[Entry]) -> list[Entry]:
     for entry in entries:
         known = found.get((entry.place, entry.path))
         if known and not (known.is_directory and entry.is_directory):
-            raise fault("internal", f"{entry.path} is laid out twice in {entry.place}", reasons=(known.package, entry.package))
+            raise fault(
+                "internal",
+                f"{entry.path} is laid out twice in {entry.place}",
+                reasons=(known.package, entry.package),
+            )
         found[entry.place, entry.path] = entry
     for place, path in list(found):
         for above in Path(path).parents:

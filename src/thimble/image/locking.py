@@ -45,7 +45,9 @@ def read(text: str) -> Lock:
         for name in members:
             sets.setdefault(name, []).append(Pin(**entry))
     return Lock(
-        suite=raw["suite"], epoch=raw["epoch"], sets={name: tuple(sorted(pins)) for name, pins in sets.items()}
+        suite=raw["suite"],
+        epoch=raw["epoch"],
+        sets={name: tuple(sorted(pins)) for name, pins in sets.items()},
     )
 
 

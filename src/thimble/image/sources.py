@@ -42,7 +42,10 @@ def parse_deb822(text: str) -> list[Source]:
                 name, value = line.split(":", 1)
                 name = name.strip().lower()
                 fields[name] = value.strip()
-        if fields.get("enabled", "yes").lower() in {"no", "false", "0"} or "deb" not in fields.get("types", "").split():
+        if (
+            fields.get("enabled", "yes").lower() in {"no", "false", "0"}
+            or "deb" not in fields.get("types", "").split()
+        ):
             continue
         found.append(
             Source(
@@ -78,7 +81,11 @@ def _is_debian(source: Source, suite: str) -> bool:
     """Is this one of Debian's own archives? Third parties borrow the suite names but not keyring and component."""
     base = re.sub(r"(-security|-updates|/updates)$", "", suite)
     signer = source.signed_by.rsplit("/", 1)[-1]
-    return base in RELEASES and "main" in source.components and (not signer or signer.startswith("debian-archive"))
+    return (
+        base in RELEASES
+        and "main" in source.components
+        and (not signer or signer.startswith("debian-archive"))
+    )
 
 
 def derive(sources: Iterable[Source], *, suite: str, keyring: str) -> str:

@@ -88,12 +88,18 @@ class Toolbox:
     def argv(self, *args: str) -> list[str]:
         """The argument vector that runs a tree's program natively: argv("qemu-img", "info", "x.qcow2")."""
         program = self.find(args[0])
-        words = [str(self.tree / LINKER), "--library-path", ":".join(str(self.tree / name) for name in LIBRARIES)]
+        words = [
+            str(self.tree / LINKER),
+            "--library-path",
+            ":".join(str(self.tree / name) for name in LIBRARIES),
+        ]
         with program.open("rb") as handle:
             head = handle.read(128)
         if not head.startswith(b"\x7fELF"):
             if b"python3" not in head.split(b"\n", 1)[0]:
-                raise fault("invalid", f"{args[0]} is neither a program nor a Python script; it needs a chroot")
+                raise fault(
+                    "invalid", f"{args[0]} is neither a program nor a Python script; it needs a chroot"
+                )
             words += [str(self.tree / "usr/bin/python3.13"), "-I"]
         words.append(str(program))
         if program.name.startswith("qemu-system-"):

@@ -175,12 +175,21 @@ LinkEffect: TypeAlias = MakeBridge | SetAddress | DropAddress | JoinUplink | Set
 Effect: TypeAlias = LinkEffect | SetSysctl | LoadRules | DropRules | StopDhcp | StartDhcp | TellDhcp
 
 
-def wanted(switches: dict[str, SwitchRecord], hosts: tuple[PortUse, ...], settings: Settings) -> Wanted:
-    """Everything that the switches and the VMs on them ask of the host."""
+def wanted(
+    switches: dict[str, SwitchRecord],
+    hosts: tuple[PortUse, ...],
+    settings: Settings,
+    conflicts: frozenset[str] = frozenset(),
+) -> Wanted:
+    """Everything that the switches and the VMs on them ask of the host.
+
+    A NAT switch in `conflicts` gets its bridge, but no address: the host would lose its own way there.
+    """
     bridges, nats, closed, dnats, dhcp = [], [], [], [], []
     sysctls: list[tuple[str, str]] = []
     for name, record in sorted(switches.items()):
-        net = subnet.parse(record.subnet) if record.kind is SwitchKind.NAT else None
+        own_subnet = record.kind is SwitchKind.NAT and name not in conflicts
+        net = subnet.parse(record.subnet) if own_subnet else None
         bridges.append(
             Bridge(
                 switch=name,

@@ -47,6 +47,10 @@ class DatastoreService:
         )
 
     async def create(self, call: Call[DatastoreCreate]) -> Datastore | DryRun:
+        async with self._datastores.lock:
+            return await self._create(call)
+
+    async def _create(self, call: Call[DatastoreCreate]) -> Datastore | DryRun:
         request = call.input
         effects, reasons = self._decide(request)
         if call.dry_run:

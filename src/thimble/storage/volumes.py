@@ -39,9 +39,10 @@ class Volumes:
         """Make `target`, empty or a copy; when it is there already, it is the one. Its virtual size."""
         if target.exists():
             return size_of(target, format)
-        if target in self._making:
-            raise Problem(Code.CONFLICT, f"{target.name} is being made already")
-        self._making.add(target)
+        name = target.with_suffix("")
+        if name in self._making:
+            raise Problem(Code.CONFLICT, f"{name.name} is being made already")
+        self._making.add(name)
         unfinished = target.with_name(f".{target.name}.new")
         try:
             target.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ class Volumes:
         except OSError as error:
             raise files.problem(error, f"cannot make {target}") from error
         finally:
-            self._making.discard(target)
+            self._making.discard(name)
             unfinished.unlink(missing_ok=True)
         progress(1.0)
         return size_of(target, format)

@@ -1,4 +1,4 @@
-"""What the kernel tells of this host's IPv4 routes, listening ports and settings, from /proc."""
+"""What the kernel tells of this host's links, IPv4 routes, listening ports and settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ from pathlib import Path
 
 _LISTEN = "0A"
 _UNCONNECTED = "07"
+
+
+def exists(link: str) -> bool:
+    return Path(f"/sys/class/net/{link}").exists()
+
+
+def is_bridge(link: str) -> bool:
+    return Path(f"/sys/class/net/{link}/bridge").exists()
 
 
 def routes() -> list[tuple[str, int, int]]:

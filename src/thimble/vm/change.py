@@ -1,7 +1,7 @@
 """Changes of a VM: what the record becomes, and how a running QEMU can follow. Pure.
 
-`apply` makes the new record; `plan` compares what runs with it: effects that QEMU takes while it runs, in order,
-and in words what waits for a cold start. Each effect says what it does and what the running record is after it.
+`plan` compares what runs with the new record: effects that QEMU takes while it runs, in order, and in words
+what waits for a cold start. Each effect says what it does and what the running record is after it.
 Invariant: planning again after all effects yields no effect.
 """
 
@@ -10,8 +10,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET
 
-from thimble.contract.vm import DiskBus, Machine, VmChange, VmCreate
-from thimble.contract.vm import CdromSpec, DiskSpec, NicSpec
+from thimble.contract.vm import CdromSpec, DiskBus, DiskSpec, Machine, NicSpec, VmChange, VmCreate
 from thimble.core.problem import Reason
 from thimble.vm import layout
 from thimble.vm.spec import Cdrom, Disk, Nic, Running, VmRecord
@@ -74,8 +73,7 @@ class ChangeMedium(msgspec.Struct, frozen=True):
 
     def after(self, running: VmRecord) -> VmRecord:
         cdroms = tuple(
-            replace(cdrom, image=self.image) if cdrom.name == self.name else cdrom
-            for cdrom in running.cdroms
+            replace(cdrom, image=self.image) if cdrom.name == self.name else cdrom for cdrom in running.cdroms
         )
         return replace(running, cdroms=cdroms)
 
@@ -93,14 +91,32 @@ def _without(record: VmRecord, device: str) -> dict[str, str]:
 
 
 #: Fields that QEMU only takes at its start; the others in a record concern the agent alone.
-_COLD = ("vcpus", "memory_mib", "cpu", "firmware", "direct", "rng", "balloon", "vga", "tablet", "guest_agent", "seed")
+_COLD: tuple[str, ...] = (
+    "vcpus",
+    "memory_mib",
+    "cpu",
+    "firmware",
+    "direct",
+    "rng",
+    "balloon",
+    "vga",
+    "tablet",
+    "guest_agent",
+    "seed",
+)
+
+
+#: Fields that a change sets as they come.
+PLAIN: tuple[str, ...] = (*_COLD, "name", "description", "autostart", "on_crash")
 
 
 def plan(now: Running, wanted: VmRecord) -> Plan:
     """How a QEMU that is `now` gets to `wanted`."""
     running = now.record
     hot: list[Effect] = []
-    pending = [_words(field, running, wanted) for field in _COLD if getattr(running, field) != getattr(wanted, field)]
+    pending = [
+        _words(field, running, wanted) for field in _COLD if getattr(running, field) != getattr(wanted, field)
+    ]
     pluggable = running.machine is Machine.Q35
     _plan_disks(now, wanted, hot, pending, pluggable=pluggable)
     _plan_nics(now, wanted, hot, pending, pluggable=pluggable)
@@ -182,13 +198,16 @@ def as_spec(record: VmRecord, change: VmChange, datastore: str) -> VmCreate:
     same["disks"] = tuple(disk_spec(disk) for disk in record.disks)
     same["nics"] = tuple(NicSpec(name=n.name, switch=n.switch, mac=n.mac, model=n.model) for n in record.nics)
     same["cdroms"] = tuple(CdromSpec(name=c.name, image=c.image) for c in record.cdroms)
-    asked = {field: value for field in change.__struct_fields__ if (value := getattr(change, field)) is not UNSET}
+    asked = {
+        field: value for field in change.__struct_fields__ if (value := getattr(change, field)) is not UNSET
+    }
     return VmCreate(**(same | asked), datastore=datastore)
 
 
 def disk_spec(disk: Disk) -> DiskSpec:
     return DiskSpec(
-        name=disk.name, volume=disk.volume or None, image=disk.image or None, size_bytes=disk.size_bytes or None,
+        name=disk.name, volume=disk.volume or None, image=disk.image or None,
+        size_bytes=disk.size_bytes or None,
         format=disk.format, bus=disk.bus, read_only=disk.read_only,
     )  # fmt: skip
 
@@ -204,12 +223,19 @@ def disk_reasons(old: tuple[Disk, ...], new: tuple[DiskSpec, ...], own: dict[str
         path = f"$.disks[{n}]"
         if spec.volume is not None and spec.volume not in (disk.volume, own.get(disk.name)):
             reasons.append(
-                Reason(message="another volume needs another disk name: remove this one, add one", path=f"{path}.volume")
+                Reason(
+                    message="another volume needs another disk name",
+                    path=f"{path}.volume",
+                )
             )
         if spec.size_bytes is not None and spec.size_bytes != disk.size_bytes:
-            reasons.append(Reason(message="the size of a disk cannot be changed yet", path=f"{path}.size_bytes"))
+            reasons.append(
+                Reason(message="the size of a disk cannot be changed yet", path=f"{path}.size_bytes")
+            )
         if spec.image is not None and spec.image != disk.image and not disk.volume:
-            reasons.append(Reason(message="the image is only read when the disk is made", path=f"{path}.image"))
+            reasons.append(
+                Reason(message="the image is only read when the disk is made", path=f"{path}.image")
+            )
     return reasons
 
 

@@ -1,7 +1,7 @@
 """The QMP connection to one QEMU, over `qemu.qmp`: commands, events, descriptors.
 
-The library is imported at the first connection, not at the agent's start. Every command has a timeout. Errors are
-`Problem`s in QEMU's own words: FAILED when it said no, UNAVAILABLE when it does not answer.
+The library is imported at the first connection, not at the agent's start. Every command has a timeout. Errors
+are `Problem`s in QEMU's own words: FAILED when it said no, UNAVAILABLE when it does not answer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from thimble.core.problem import Code, Problem
 
@@ -38,7 +38,9 @@ class Control:
         self._pump = asyncio.get_running_loop().create_task(self._forward())
         self._watch = asyncio.get_running_loop().create_task(self._watch_connection())
 
-    async def execute(self, command: str, arguments: Json | None = None, *, timeout: float = COMMAND_TIMEOUT) -> Any:
+    async def execute(
+        self, command: str, arguments: Json | None = None, *, timeout: float = COMMAND_TIMEOUT
+    ) -> Any:
         """Run a QMP command and return its result."""
         from qemu.qmp import ExecuteError, QMPError
 
@@ -47,7 +49,9 @@ class Control:
         except ExecuteError as error:
             raise Problem(Code.FAILED, f"QEMU: {error}") from error
         except TimeoutError as error:
-            raise Problem(Code.UNAVAILABLE, f"QEMU did not answer {command} within {timeout:.0f} s") from error
+            raise Problem(
+                Code.UNAVAILABLE, f"QEMU did not answer {command} within {timeout:.0f} s"
+            ) from error
         except (QMPError, OSError, EOFError) as error:
             raise Problem(Code.UNAVAILABLE, "QEMU has closed its control connection") from error
 
@@ -75,7 +79,7 @@ class Control:
 
     async def _forward(self) -> None:
         async for event in self._client.events:
-            name, data = str(event["event"]), event.get("data", {})
+            name, data = str(event["event"]), cast(Json, event.get("data", {}))
             for wanted, device, future in self._waiting:
                 if wanted == name and data.get("device") == device and not future.done():
                     future.set_result(data)

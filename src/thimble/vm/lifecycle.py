@@ -67,14 +67,34 @@ _STARTING = "it is just starting: try again in a moment"
 _STOPPING = "it is shutting down: wait, or kill it"
 _PAUSED = "it is paused: resume it first"
 
-_ANSWERS: tuple[str, ...] = ("start", "stop", "kill", "reset", "pause", "resume", "change", "delete", "console")
-_OFF = (_YES, "=it is stopped", "=it is stopped", _NOT_RUNNING, _NOT_RUNNING, _NOT_RUNNING, _YES, _YES, _NOT_RUNNING)
+_ANSWERS: tuple[str, ...] = (
+    "start",
+    "stop",
+    "kill",
+    "reset",
+    "pause",
+    "resume",
+    "change",
+    "delete",
+    "console",
+)
+_OFF = (
+    _YES,
+    "=it is stopped",
+    "=it is stopped",
+    _NOT_RUNNING,
+    _NOT_RUNNING,
+    _NOT_RUNNING,
+    _YES,
+    _YES,
+    _NOT_RUNNING,
+)
 
 #: For each state the answers, in the order of `_ANSWERS`.
 VERBS: dict[PowerState, tuple[str, ...]] = {
     _S.CREATING: (_BUSY_NEW,) * 9,
     _S.STOPPED: _OFF,
-    _S.STARTING: ("=it is starting", _YES, _YES, _STARTING, _STARTING, _STARTING, _STARTING, _STOP_FIRST, _YES),
+    _S.STARTING: ("=it is starting", _YES, _YES, *(_STARTING,) * 4, _STOP_FIRST, _YES),
     _S.RUNNING: ("=it is running", _YES, _YES, _YES, _YES, "=it is running", _YES, _STOP_FIRST, _YES),
     _S.PAUSED: (_PAUSED, _YES, _YES, _YES, "=it is paused", _YES, _YES, _STOP_FIRST, _YES),
     _S.STOPPING: (_STOPPING, _YES, _YES, _YES, _STOPPING, _STOPPING, _STOPPING, _STOP_FIRST, _YES),
@@ -102,7 +122,9 @@ def decide(state: PowerState, phase: Phase, verb: Verb) -> Accept[Verb] | Ignore
     if phase is not Phase.READY and state is _S.FAILED:
         if verb is Verb.DELETE:
             return Accept(verb)
-        return Deny((Reason(message="it was not created or deleted to the end: delete it", code=Code.CONFLICT),))
+        return Deny(
+            (Reason(message="it was not created or deleted to the end: delete it", code=Code.CONFLICT),)
+        )
     answer = VERBS[state][_ANSWERS.index(verb)]
     if answer == _YES:
         return Accept(verb)

@@ -1,11 +1,11 @@
 """QEMU as a process: what it is given, how it is started, found again, ended.
 
-    <run>/vms/<id>/qmp.sock serial.sock qga.sock   bound by us, handed over listening: one can connect at once
+    <run>/vms/<id>/qmp.sock serial.sock qga.sock   bound by us, handed over listening
                    serial.log qemu.log             its serial output and its own words; bounded by `trim`
                    process.json                    (pid, start): who it is
                    running.json                    what it was started as
 
-Invariant: `process.json` exists exactly while a QEMU of ours may run. QEMU opens no path of ours: see `render`.
+Invariant: `process.json` exists exactly while a QEMU of ours may run. QEMU opens no path of ours (`render`).
 """
 
 from __future__ import annotations
@@ -25,17 +25,32 @@ from thimble.vm.spec import Running, VmRecord
 
 #: No log grows beyond this: they lie in RAM.
 LOG_MAX = 1 << 20
+_QEMU = "qemu-system-x86_64"
 
 
 class QemuPaths(msgspec.Struct, frozen=True, kw_only=True):
-    """Where QEMU and its firmware are. `program`: the argv that runs it; `share`: its `-L` directories."""
+    """Where QEMU and its firmware are. `share`: its `-L` directories, none when it knows them itself."""
 
-    program: tuple[str, ...]
+    program: str = "qemu-system-x86_64"
+    img: str = "qemu-img"
     share: tuple[str, ...] = ()
     ovmf_code: Path = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
     ovmf_vars: Path = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
     qboot: str = ""
-    env: dict[str, str] | None = None
+
+    @classmethod
+    def under(cls, directory: Path | None, share: Path) -> QemuPaths:
+        """The programs in `directory` (None: on PATH), firmware and ROMs below `share`."""
+        found = [str(share / name) for name in ("qemu", "seabios") if (share / name).is_dir()]
+        qboot = share / "qemu" / "qboot.rom"
+        return cls(
+            program=str(directory / _QEMU) if directory else shutil.which(_QEMU) or _QEMU,
+            img=str(directory / "qemu-img") if directory else "qemu-img",
+            share=tuple(found),
+            ovmf_code=share / "OVMF" / "OVMF_CODE_4M.fd",
+            ovmf_vars=share / "OVMF" / "OVMF_VARS_4M.fd",
+            qboot=str(qboot) if qboot.exists() else "",
+        )
 
 
 class Place:
@@ -135,11 +150,16 @@ class Outfit:
 
 
 def spawn(
-    place: Place, argv: list[str], outfit: Outfit, *, uid: int | None, env: dict[str, str] | None, group: Path | None
+    place: Place, argv: list[str], outfit: Outfit, *, uid: int | None, group: Path | None
 ) -> linux.Identity:
     """Start QEMU, write down who it is, put it into its control group."""
     who = linux.spawn(
-        argv, output=place.qemu_log, uid=uid, gid=uid, fds=tuple(outfit.fds.values()), env=env
+        argv,
+        output=place.qemu_log,
+        uid=uid,
+        gid=uid,
+        fds=tuple(outfit.fds.values()),
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
     )
     files.write_atomic(place.process, msgspec.json.encode(who), durable=False)
     if group is not None:
@@ -152,7 +172,7 @@ def spawn(
 def find(record: VmRecord, group: Path | None) -> linux.Identity | None:
     """A QEMU of this VM that nobody wrote down: the agent died in the midst of starting it."""
     pids = cgroup.members(group) if group is not None else []
-    for pid in pids or [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]:
+    for pid in pids or [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
         with suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             if b"-uuid" in words and record.uuid.encode() in words:
@@ -160,22 +180,26 @@ def find(record: VmRecord, group: Path | None) -> linux.Identity | None:
     return None
 
 
-def usable_by_others(program: tuple[str, ...]) -> bool:
-    """Can another user run `program`? Not when it lies in a private directory, as caches of developers do."""
-    for word in program:
-        path = Path(word)
-        if path.is_absolute() and path.exists():
-            for part in (path, *path.parents):
-                if not part.stat().st_mode & 0o001:
-                    return False
-    return True
+def usable_by_others(qemu: QemuPaths) -> bool:
+    """Can another user run it? Not when it lies in a private directory, as developers' caches do."""
+    try:
+        return all(
+            part.stat().st_mode & 0o001
+            for path in (Path(qemu.program), *map(Path, qemu.share))
+            for part in (path.resolve(), *path.resolve().parents)
+        )
+    except OSError:
+        return False
 
 
 def qemu_words(log: bytes) -> str:
     """What QEMU said, without our traces and the program's name."""
     lines = [line.strip() for line in log.decode(errors="replace").splitlines()]
     words = [line for line in lines if line and "qemu_system_shutdown_request" not in line]
-    return "\n".join(line.split(": ", 1)[1] if line.startswith("qemu-system") and ": " in line else line for line in words[-8:])
+    return "\n".join(
+        line.split(": ", 1)[1] if line.startswith("qemu-system") and ": " in line else line
+        for line in words[-8:]
+    )
 
 
 def tail(path: Path, count: int) -> bytes:
@@ -200,5 +224,9 @@ def trim(place: Place) -> None:
 def start_problem(log: bytes) -> Problem:
     """Why QEMU would not start, in its own words."""
     words = qemu_words(log) or "it ended without a word"
-    code = Code.NO_MEMORY if "annot allocate memory" in words or "cannot set up guest memory" in words else Code.FAILED
+    code = (
+        Code.NO_MEMORY
+        if "annot allocate memory" in words or "cannot set up guest memory" in words
+        else Code.FAILED
+    )
     return Problem(code, f"QEMU did not start: {words}")

@@ -1,9 +1,9 @@
 """From a record to QEMU's command line. Pure; its output is kept in golden files.
 
-QEMU opens nothing of ours by path: disks, images, logs, /dev/kvm, taps and sockets come as descriptors, named here
-by keys (`wanted`) and numbered by whoever opened them (`Machinery.fds`). `disk-NAME`, `cd-NAME`, `nic-NAME` are
-keys, QEMU's ids of the devices and names of the block nodes alike. The same dicts serve `-blockdev`/`-device` and
-QMP's `blockdev-add`/`device_add`.
+QEMU opens nothing of ours by path: disks, images, logs, /dev/kvm, taps and sockets come as descriptors, named
+here by keys and numbered by whoever opened them (`Machinery.fds`). `disk-NAME`, `cd-NAME`, `nic-NAME` are
+keys, QEMU's ids of the devices and names of the block nodes alike. The same dicts serve `-blockdev`,
+`-device` and QMP's `blockdev-add`, `device_add`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Machinery(msgspec.Struct, frozen=True, kw_only=True):
     qboot: str = ""  # firmware of microvms; QEMU's own choice when empty
 
 
-def render(id: str, record: VmRecord, given: Machinery) -> list[list[str]]:
+def render(record: VmRecord, given: Machinery) -> list[list[str]]:
     """The arguments after the program's name, in groups of one option with its value."""
     return [
         ["-name", f"guest={record.name},debug-threads=on"],
@@ -75,7 +75,10 @@ def _set(given: Machinery, key: str) -> str:
 
 def _machine(record: VmRecord, given: Machinery) -> list[list[str]]:
     if record.machine is Machine.MICROVM:
-        options = "microvm,acpi=on,pcie=off,rtc=on,isa-serial=on,usb=off,x-option-roms=off"
+        # Its ACPI has no timer but KVM's clock: emulated, Linux would wait for ever to measure its own.
+        acpi = "on" if given.accel == "kvm" else "off"
+        options = f"microvm,acpi={acpi},pcie=off,rtc=on,isa-serial=on,usb=off"
+        options += ",x-option-roms=off" if given.qboot else ""
     else:
         options = "q35,hpet=off,vmport=off,smm=off,usb=off"
     if record.firmware is Firmware.UEFI:
@@ -198,7 +201,9 @@ def _nics(record: VmRecord, given: Machinery) -> list[list[str]]:
         device = nic_device(nic, record.addresses[key])
         if record.machine is Machine.Q35:
             device["bootindex"] = boot + number
-        groups.append(["-netdev", _json(netdev(nic, str(given.fds[key]), None if vhost is None else str(vhost)))])
+        groups.append(
+            ["-netdev", _json(netdev(nic, str(given.fds[key]), None if vhost is None else str(vhost)))]
+        )
         groups.append(["-device", _json(device)])
     return groups
 
@@ -237,7 +242,7 @@ def disk_device(disk: Disk, address: str) -> Json:
 
 
 def nic_device(nic: Nic, address: str) -> Json:
-    """The device of a NIC; for `-device` and `device_add`. No option ROM: UEFI brings its own, BIOS boots disks."""
+    """The device of a NIC; for `-device` and `device_add`. No option ROM: UEFI has its own driver."""
     key = f"nic-{nic.name}"
     more: Json = {"netdev": key, "mac": nic.mac}
     if nic.model is NicModel.E1000E:

@@ -22,7 +22,6 @@ from thimble.core.ids import name_reasons
 from thimble.core.problem import Code, Reason
 from thimble.core.units import MIB, show_size
 from thimble.vm import cpus
-from thimble.vm.needs import HostFacts
 
 DISKS_MAX = 16
 NICS_MAX = 8
@@ -31,6 +30,16 @@ CDROMS_MAX = 4
 UEFI_MIB_MIN = 64
 _HEX = frozenset("0123456789abcdef")
 replace = msgspec.structs.replace
+
+
+class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rules want to know of the machine."""
+
+    cpus: int
+    memory_bytes: int
+    memory_available_bytes: int
+    accel: str
+    accel_why: str = ""
 
 
 def normalise(spec: VmCreate, datastore: str) -> VmCreate:
@@ -96,7 +105,9 @@ def _check_size(spec: VmCreate, host: HostFacts) -> list[Reason]:
     if spec.memory_mib * MIB > host.memory_bytes:
         size = show_size(host.memory_bytes)
         reasons.append(
-            Reason(message=f"{spec.memory_mib} MiB is more than this host's memory, {size}", path="$.memory_mib")
+            Reason(
+                message=f"{spec.memory_mib} MiB is more than this host's memory, {size}", path="$.memory_mib"
+            )
         )
     if spec.firmware is Firmware.UEFI and spec.memory_mib < UEFI_MIB_MIN:
         reasons.append(
@@ -137,31 +148,35 @@ def _check_microvm(spec: VmCreate) -> list[Reason]:
 
 def _check_devices(spec: VmCreate) -> list[Reason]:
     reasons: list[Reason] = []
-    groups: tuple[tuple[str, tuple[DiskSpec, ...] | tuple[NicSpec, ...] | tuple[CdromSpec, ...], int], ...] = (
-        ("disks", spec.disks, DISKS_MAX),
-        ("nics", spec.nics, NICS_MAX),
-        ("cdroms", spec.cdroms, CDROMS_MAX),
+    groups = (
+        ("disks", [disk.name for disk in spec.disks], DISKS_MAX),
+        ("nics", [nic.name for nic in spec.nics], NICS_MAX),
+        ("cdroms", [cdrom.name for cdrom in spec.cdroms], CDROMS_MAX),
     )
-    for field, things, most in groups:
-        if len(things) > most:
-            reasons.append(Reason(message=f"at most {most}, these are {len(things)}", path=f"$.{field}"))
+    for field, names, most in groups:
+        if len(names) > most:
+            reasons.append(Reason(message=f"at most {most}, these are {len(names)}", path=f"$.{field}"))
         seen: set[str] = set()
-        for n, thing in enumerate(things):
+        for n, name in enumerate(names):
             path = f"$.{field}[{n}].name"
-            reasons += name_reasons(thing.name, path)
-            if thing.name in seen:
-                reasons.append(Reason(message=f"the name {thing.name!r} is given twice", path=path))
-            seen.add(thing.name)
+            reasons += name_reasons(name, path)
+            if name in seen:
+                reasons.append(Reason(message=f"the name {name!r} is given twice", path=path))
+            seen.add(name)
     volumes: set[str] = set()
     for n, disk in enumerate(spec.disks):
         path = f"$.disks[{n}]"
         if disk.volume and disk.volume in volumes:
-            reasons.append(Reason(message=f"the volume {disk.volume!r} is given twice", path=f"{path}.volume"))
+            reasons.append(
+                Reason(message=f"the volume {disk.volume!r} is given twice", path=f"{path}.volume")
+            )
         volumes.add(disk.volume or "")
         if disk.read_only and not disk.volume and not disk.image:
             reasons.append(Reason(message="an empty disk cannot be read-only", path=f"{path}.read_only"))
         if disk.read_only and disk.bus is DiskBus.SATA:
-            reasons.append(Reason(message="a SATA disk cannot be read-only: use bus virtio", path=f"{path}.bus"))
+            reasons.append(
+                Reason(message="a SATA disk cannot be read-only: use bus virtio", path=f"{path}.bus")
+            )
     return reasons
 
 
@@ -191,13 +206,14 @@ def check_seed(seed: SeedSpec | None) -> list[Reason]:
     if seed.hostname:
         reasons += name_reasons(seed.hostname, "$.seed.hostname")
     if not _user_name(seed.user):
-        reasons.append(
-            Reason(message=f"{seed.user!r} is not a Linux user name", path="$.seed.user")
-        )
+        reasons.append(Reason(message=f"{seed.user!r} is not a Linux user name", path="$.seed.user"))
     for n, key in enumerate(seed.ssh_keys):
         if "\n" in key or len(key.split()) < 2:
             reasons.append(
-                Reason(message="an SSH key is one line such as `ssh-ed25519 AAAA… me`", path=f"$.seed.ssh_keys[{n}]")
+                Reason(
+                    message="an SSH key is one line such as `ssh-ed25519 AAAA… me`",
+                    path=f"$.seed.ssh_keys[{n}]",
+                )
             )
     if seed.password_hash is not None and not _crypt(seed.password_hash):
         reasons.append(
@@ -210,7 +226,10 @@ def _check_seed_network(seed: SeedSpec) -> list[Reason]:
     reasons = []
     if seed.address and not _address(seed.address, prefix=True):
         reasons.append(
-            Reason(message=f"{seed.address!r} is not an address with prefix such as 10.0.0.5/24", path="$.seed.address")
+            Reason(
+                message=f"{seed.address!r} is not an address with prefix such as 10.0.0.5/24",
+                path="$.seed.address",
+            )
         )
     if seed.gateway and not _address(seed.gateway, prefix=False):
         reasons.append(Reason(message=f"{seed.gateway!r} is not an address", path="$.seed.gateway"))
@@ -231,7 +250,13 @@ def _user_name(name: str) -> bool:
 
 
 def _crypt(text: str) -> bool:
-    return text == "(hidden)" or (text.startswith("$") and text.count("$") >= 3 and text.isascii() and text.isprintable() and ":" not in text)
+    return text == "(hidden)" or (
+        text.startswith("$")
+        and text.count("$") >= 3
+        and text.isascii()
+        and text.isprintable()
+        and ":" not in text
+    )
 
 
 def _address(text: str, *, prefix: bool) -> bool:

@@ -166,9 +166,7 @@ def view(
     )  # fmt: skip
 
 
-def summary(
-    id: str, rev: int, record: VmRecord, status: VmStatus, allowed: tuple[str, ...]
-) -> VmSummary:
+def summary(id: str, rev: int, record: VmRecord, status: VmStatus, allowed: tuple[str, ...]) -> VmSummary:
     """One row of the list: cheap, from memory only."""
     return VmSummary(
         id=id, rev=rev, name=record.name, vcpus=record.vcpus, memory_mib=record.memory_mib,

@@ -316,12 +316,22 @@ def test_the_first_password_is_made_and_told_once(tmp_path: Path) -> None:
     assert shown is not None
     assert [len(part) for part in shown.split("-")] == [4, 4, 4]
     assert not set(shown) & set("IO01")
-    assert auth.first_password() is None
-    assert fresh(tmp_path).first_password("configured") is None, "not after a restart either"
     record = run(auth.prove("admin", shown, "192.0.2.1"))
     assert record.value.role is Role.ADMIN
     assert not passwords.is_weak(record.value.password), "at its first use it is hashed strongly"
+    assert fresh(tmp_path).first_password() is None
+    assert fresh(tmp_path).first_password("configured") is None
     run(fresh(tmp_path).prove("admin", shown, "192.0.2.1"))
+
+
+def test_a_first_password_nobody_used_is_made_anew_and_told_again(tmp_path: Path) -> None:
+    lost = fresh(tmp_path).first_password()
+    auth = fresh(tmp_path)
+    shown = auth.first_password()
+    assert lost and shown and lost != shown
+    run(auth.prove("admin", shown, "192.0.2.1"))
+    with pytest.raises(Problem):
+        run(auth.prove("admin", lost, "192.0.2.1"))
 
 
 @pytest.mark.parametrize("given", [PASSWORD, HASH])

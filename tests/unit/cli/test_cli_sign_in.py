@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 
 from thimble.client import profile
@@ -141,3 +142,15 @@ def test_a_token_of_the_environment_needs_no_profile(
     assert thimble("vm", "list").code == 0
     assert host.asked[-1][1].headers["authorization"] == "Bearer robot"
     assert not location.exists()
+
+
+def test_who_is_not_signed_in_is_told_how_and_nothing_is_asked(host, thimble, location: Path) -> None:
+    kept = profile.read(location)
+    for token, expires, says in (("", 0.0, "not signed in"), ("old", 1.0, "has expired")):
+        changed = msgspec.structs.replace(kept.profiles["host"], token=token, expires=expires)
+        profile.write(location, kept.with_profile("host", changed))
+        line = thimble("vm", "list")
+        assert line.code == 4
+        assert says in line.err
+        assert "thimble login https://host" in line.err
+    assert host.asked == []

@@ -23,7 +23,7 @@ from typing import Any
 
 from thimble.client.http import Client
 from thimble.client.trust import Trust
-from thimble.contract.host import Login, Session
+from thimble.contract.host import Login, Role, Session, TokenCreate
 
 PASSWORD = "correct horse battery"
 PORT = 8443
@@ -135,6 +135,7 @@ class Agent:
         self._tools = (qemu_dir, share)
         self.process: subprocess.Popen[bytes] | None = None
         self.fingerprint = ""
+        self._token = ""
 
     def argv(self) -> list[str]:
         """How it is started."""
@@ -177,31 +178,32 @@ class Agent:
         self.process.send_signal(number)
         return self.process.wait(timeout=30)
 
-    def client(self, *, user: str = "admin", password: str = PASSWORD) -> Client:
+    def token(self) -> str:
+        """One that outlives the agent, as a session does not; inside `entered` only."""
+        if not self._token:
+            with Client(self.url, trust=Trust(fingerprint=self.fingerprint), timeout=60) as client:
+                session: Session = client.call("session.create", Login(user="admin", password=PASSWORD))
+                client.token = session.token
+                made: Session = client.call("token.create", TokenCreate(name="tests", role=Role.ADMIN))
+            self._token = made.token
+        return self._token
+
+    def client(self) -> Client:
         """A client signed in; inside `entered` only."""
-        client = Client(self.url, trust=Trust(fingerprint=self.fingerprint), timeout=60)
-        session: Session = client.call("session.create", Login(user=user, password=password))
-        client.token = session.token
-        return client
+        return Client(self.url, trust=Trust(fingerprint=self.fingerprint), token=self.token(), timeout=60)
 
 
 class Cli:
-    """The real command in a process of its own, signed in to an agent."""
+    """The real command in a process of its own, with a token for an agent and no profiles."""
 
     def __init__(self, agent: Agent) -> None:
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("THIMBLE_")},
+            **os.environ,
             "XDG_CONFIG_HOME": str(agent.base / "config"),
+            "THIMBLE_HOST": agent.url,
+            "THIMBLE_FINGERPRINT": agent.fingerprint,
+            "THIMBLE_TOKEN": agent.token(),
         }
-        told = self(
-            "login",
-            agent.url,
-            "--password-file",
-            str(agent.password_file),
-            "--fingerprint",
-            agent.fingerprint,
-        )
-        assert told.returncode == 0, told.stderr
 
     def argv(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "thimble.cli.main", *words]

@@ -46,13 +46,19 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def with_child(image: Image, scratch: Path, *, files: Mapping[str, bytes] | None = None) -> System:
+def with_child(
+    image: Image, scratch: Path, *, files: Mapping[str, bytes] | None = None, state_disk: bool = False
+) -> System:
     """The image with our child in it; `files` come along in /bench.d."""
     initrd = scratch / "initrd"
     initrd.write_bytes(extended((image.where / "initrd").read_bytes(), entries(files or {})))
     plain = image.system("inside")
     return msgspec.structs.replace(
-        plain, initrd=initrd, cmdline=f"{plain.cmdline} rdinit=/bench.py", forwards=(PORT,)
+        plain,
+        initrd=initrd,
+        cmdline=f"{plain.cmdline} rdinit=/bench.py",
+        forwards=(PORT,),
+        state_disk=state_disk,
     )
 
 

@@ -10,6 +10,8 @@ off and reboot it in order: guests first.
 
 from __future__ import annotations
 
+from thimble.sys import lean  # noqa: F401, I001 — before asyncio: it makes that import cheaper
+
 import asyncio
 import os
 import signal

@@ -214,6 +214,8 @@ FILES: dict[str, str] = {
 }
 
 LINKS: dict[str, str] = {
+    # Users other than root may log in as soon as sshd answers, not only when all of Debian is up.
+    "etc/tmpfiles.d/systemd-nologin.conf": "/dev/null",
     **{f"{UNITS}/{unit}": "/dev/null" for unit in MASKED_UNITS},
     **{f"etc/systemd/system-generators/{name}": "/dev/null" for name in SILENT_GENERATORS},
     "etc/resolv.conf": "/run/systemd/resolve/stub-resolv.conf",

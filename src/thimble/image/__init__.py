@@ -1,6 +1,6 @@
 """The image builder: Debian packages → root tree → one bootable file.
 
-    packages ─► trees ─► layout ─► early.cpio, root.erofs ─► initrd ─► thimble.efi
+    packages ─► trees ─► layout ─► early.cpio, root.squashfs ─► initrd ─► thimble.efi
     (apt)      (cache)   (pure)    (mkfs.erofs, zstd)                  (ukify)
 
 Pure files decide (`sources`, `locking`, `elf`, `modules`, `layout`, `cpio`, `sbom`), effectful files act

@@ -1,6 +1,10 @@
 """`thimble image build`: all stages in order, each cached by the hash of its inputs.
 
+<<<<<<< HEAD
+    packages → toolbox → drivers, libraries → python → entries → early.zst, root.squashfs → initrd → thimble.efi
+=======
 packages → toolbox → drivers, libraries → python → entries → early.zst, root.erofs → initrd → thimble.efi
+>>>>>>> main
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from thimble.image.layout import Component, Entry, Place
 from thimble.image.progress import Report
 
 PROFILES = ("server", "virtual")
-CMDLINE = "quiet loglevel=3 rootfstype=ramfs console=tty0 console=ttyS0,115200 panic=30"
+CMDLINE = "quiet loglevel=3 console=tty0 console=ttyS0,115200 panic=30"
 _PROJECT = Path(__file__).resolve().parents[3]
 
 _INIT = """#!/py/bin/python3.13 -BIS
@@ -140,14 +144,14 @@ def _early(packer: pack.Packer, entries: list[Entry], report: Report) -> Path:
 
 def _root(packer: pack.Packer, entries: list[Entry], report: Report) -> Path:
     """The compressed file system that becomes /usr."""
-    versions = packer.box.versions["erofs-utils"]
-    key = cache.key("root", 1, packer.epoch, pack.EROFS_OPTIONS, versions, _fingerprint(entries))
+    versions = packer.box.versions["squashfs-tools"]
+    key = cache.key("root", 1, packer.epoch, pack.ROOT_OPTIONS, versions, _fingerprint(entries))
 
     def make(into: Path) -> None:
         report("root", None, f"packing {len(entries)} entries")
-        packer.erofs(entries, into / "tree", into / "root.erofs")
+        packer.squashfs(entries, into / "tree", into / "root.squashfs")
 
-    return cache.directory(cache.root() / "stages" / f"root-{key}", make) / "root.erofs"
+    return cache.directory(cache.root() / "stages" / f"root-{key}", make) / "root.squashfs"
 
 
 def _write(

@@ -24,7 +24,7 @@ def wanted(profile: str) -> Wanted:
     return Wanted(
         modules=tuple(name for group in groups for name in group),
         early=tuple(raw["early"]["modules"]),
-        plain=frozenset(map(plain_name, raw["plain"]["modules"])),
+        plain=frozenset(map(plain_name, raw["plain"][profile])),
     )
 
 

@@ -1,7 +1,7 @@
 """What lies where in the image, as a list of entries; pure.
 
     early    unpacked into the RAM root: python, its libraries, the boot path, /etc     `bin/…  lib/…  etc/…`
-    root     packed into root.erofs, mounted at /usr                                    `bin/…  lib/…  share/…` below usr/
+    root     packed into root.squashfs, mounted at /usr                                    `bin/…  lib/…  share/…` below usr/
     first    uncompressed at the very front: CPU microcode, which the kernel reads before anything else
 
 Invariant: a path occurs once; a library or program is in `early` or in `root`, never in both, because the loader and

@@ -1,6 +1,7 @@
 """What the VM service does once: at the agent's start, and all the time in the background.
 
-<run>/vms/.opened    made by the first agent after the host's start: tells a restarted agent from a restarted host
+A file `<run>/vms/.opened`, made by the first agent after the host's start, tells whether only the agent is
+new or the whole host.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The QMP connection to one QEMU, over `qemu.qmp`: commands, events, descriptors.
 
-The library is imported at the first connection, not at the agent's start. Every command has a timeout. Errors are
-`Problem`s in QEMU's own words: FAILED when it said no, UNAVAILABLE when it does not answer.
+The library is imported at the first connection, not at the agent's start. Every command has a timeout. Errors
+are `Problem`s in QEMU's own words: FAILED when it said no, UNAVAILABLE when it does not answer.
 """
 
 from __future__ import annotations

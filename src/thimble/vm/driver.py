@@ -194,11 +194,7 @@ class Driver:
                 await self._launch(progress)
                 undo.pop_all()
         except Problem as error:
-            self._set(
-                PowerState.STOPPED if self._killed else PowerState.FAILED,
-                why=error.detail,
-                last_output=error.detail,
-            )
+            self._set(PowerState.STOPPED if self._killed else PowerState.FAILED, why=error.detail)
             self.off.set()
             raise
         except BaseException as error:

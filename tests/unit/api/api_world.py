@@ -75,6 +75,7 @@ class Vms:
         self.lines: list[Line] = []
         self.rows: tuple[wire.VmSummary, ...] = ()
         self.go_on = asyncio.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     async def create(self, call: Call[wire.VmCreate]) -> Started | DryRun:
         self.calls.append(call)  # type: ignore[arg-type]
@@ -113,6 +114,8 @@ class Vms:
         return self.lines[-1]
 
     def _start(self, verb: str, subject: str) -> Started:
+        self.loop = asyncio.get_running_loop()
+
         async def work(progress: Progress) -> None:
             async with progress.step("wait"):
                 await self.go_on.wait()
@@ -213,3 +216,8 @@ class World:
         value = msgspec.structs.replace(self.auth.users.get("admin").value, role=role)
         self.auth.users.put(name, value)
         return self.auth.open_session(name)[0]
+
+    def go_on(self) -> None:
+        """Let the VMs' tasks end; from any thread."""
+        assert self.vms.loop is not None
+        self.vms.loop.call_soon_threadsafe(self.vms.go_on.set)

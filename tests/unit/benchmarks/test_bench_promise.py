@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from benchmarks import table
 from benchmarks.promise import Bound, Promised, Row, judge, ratios, spread
+from hypothesis import given
+from hypothesis import strategies as st
 
 TIMES = st.lists(st.floats(min_value=0.001, max_value=1e6), min_size=1, max_size=9)
 

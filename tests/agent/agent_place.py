@@ -141,22 +141,22 @@ class Agent:
         self.password_file = base / "password"
         self.password_file.write_text(PASSWORD + "\n")
         self.password_file.chmod(0o600)
-        self._tools = (qemu_dir, share)
+        self.qemu_dir = qemu_dir
+        self.share = share
         self.process: subprocess.Popen[bytes] | None = None
         self.fingerprint = ""
         self._token = ""
 
     def argv(self) -> list[str]:
         """How it is started."""
-        qemu_dir, share = self._tools
         return self.place.argv(
             sys.executable, "-m", "thimble.app",
             "--hosted", "yes",
             "--state", str(self.state),
             "--run", str(self.run),
             "--listen", f"127.0.0.1:{PORT}",
-            "--qemu-dir", str(qemu_dir),
-            "--share", str(share),
+            "--qemu-dir", str(self.qemu_dir),
+            "--share", str(self.share),
             "--password-file", str(self.password_file),
         )  # fmt: skip
 

@@ -24,6 +24,7 @@ from typing import Any
 from thimble.client.http import Client
 from thimble.client.trust import Trust
 from thimble.contract.host import Login, Role, Session, TokenCreate
+from thimble.vm.boot import cgroup_root
 
 PASSWORD = "correct horse battery"
 PORT = 8443
@@ -55,6 +56,12 @@ def until(what: str, condition: Callable[[], Any], timeout: float = 60.0, pace: 
 
 def _network(pid: int) -> str:
     return str(Path(f"/proc/{pid}/ns/net").readlink())
+
+
+def _gone(group: Path) -> bool:
+    with suppress(OSError):
+        group.rmdir()
+    return not group.exists()
 
 
 class Place:
@@ -111,6 +118,8 @@ class Place:
 
     def close(self) -> None:
         """Kill everything in here."""
+        if self.holder.poll() is not None:
+            return
         for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -132,22 +141,22 @@ class Agent:
         self.password_file = base / "password"
         self.password_file.write_text(PASSWORD + "\n")
         self.password_file.chmod(0o600)
-        self._tools = (qemu_dir, share)
+        self.qemu_dir = qemu_dir
+        self.share = share
         self.process: subprocess.Popen[bytes] | None = None
         self.fingerprint = ""
         self._token = ""
 
     def argv(self) -> list[str]:
         """How it is started."""
-        qemu_dir, share = self._tools
         return self.place.argv(
             sys.executable, "-m", "thimble.app",
             "--hosted", "yes",
             "--state", str(self.state),
             "--run", str(self.run),
             "--listen", f"127.0.0.1:{PORT}",
-            "--qemu-dir", str(qemu_dir),
-            "--share", str(share),
+            "--qemu-dir", str(self.qemu_dir),
+            "--share", str(self.share),
             "--password-file", str(self.password_file),
         )  # fmt: skip
 
@@ -177,6 +186,14 @@ class Agent:
         assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(timeout=30)
+
+    def forget_groups(self) -> None:
+        """Remove the control groups its VMs had; when all is over."""
+        root = cgroup_root(self.run)
+        if root is None or not root.is_dir():
+            return
+        for group in (*sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True), root):
+            until(f"{group} is empty and gone", lambda group=group: _gone(group), 10)  # type: ignore[misc]
 
     def token(self) -> str:
         """One that outlives the agent, as a session does not; inside `entered` only."""

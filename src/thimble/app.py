@@ -150,7 +150,8 @@ class Agent:
             task.cancel()
         results = await asyncio.gather(serving, *after, return_exceptions=True)
         await self.vms.close()
-        await self.network.close()
+        await self.network.close(tidy=self.options.hosted)
+        await self.storage.close()
         if isinstance(results[0], Exception):  # it ended by itself; cancelled it is no Exception
             raise results[0]
         return 0
@@ -234,6 +235,8 @@ class Agent:
         yield Sample(name="memory_available_bytes", value=available, help="RAM guests can still have")
         yield Sample(name="load1", value=os.getloadavg()[0], help="load average over a minute")
         yield Sample(name="uptime_seconds", value=clock.since_boot() - self.started)
+        running = sum(task.ended is None for task in self.tasks.all())
+        yield Sample(name="tasks_running", value=running, help="tasks not ended yet")
         for state, count in self.vms.states().items():
             yield Sample(name="vms", value=count, labels={"state": state}, help="virtual machines by state")
 

@@ -284,6 +284,7 @@ class Boot:
 
     def on_ready(self, lines: list[str]) -> None:
         """The agent serves; after its restarts that is not news for the consoles."""
+        self.power.agent_ready()
         if self.is_ready:
             self.say("the agent is ready again")
             return

@@ -107,6 +107,8 @@ Conflicts=shutdown.target
 [Service]
 Type=oneshot
 RemainAfterExit=yes
+ExecStartPre=mkdir -p /run/tmpfiles.d
+ExecStart=-kmod static-nodes --format=tmpfiles --output=/run/tmpfiles.d/static-nodes.conf
 ExecStart=-systemd-tmpfiles --prefix=/dev --create --boot
 """
 

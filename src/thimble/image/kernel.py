@@ -1,4 +1,4 @@
-"""The kernel's part of the image: its file, the chosen modules, their table for PID 1, firmware and microcode."""
+"""The kernel's part of the image: its file, the chosen modules, PID 1's table, firmware, microcode."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Packing: entries become archives, archives become the initrd, kernel and initrd become one UKI.
 
-Invariant: owners are root, modes and one date come from the entries and the lock, order is sorted, so the same inputs
-give the same bytes on any machine, in any directory, for any user.
+Invariant: owners are root, modes and one date come from the entries and the lock, order is sorted, so the
+same inputs give the same bytes on any machine, in any directory, for any user.
 """
 
 from __future__ import annotations
@@ -33,9 +33,15 @@ class Packer:
 
     def _run(self, *args: str) -> None:
         environment = {**os.environ, "TZ": "UTC", "LC_ALL": "C.UTF-8"}
-        done = subprocess.run(self.box.argv(*args), capture_output=True, text=True, env=environment, check=False)
+        done = subprocess.run(
+            self.box.argv(*args), capture_output=True, text=True, env=environment, check=False
+        )
         if done.returncode != 0:
-            raise fault("failed", f"{args[0]} could not pack the image", reasons=tuple(done.stderr.strip().splitlines()[-6:]))
+            raise fault(
+                "failed",
+                f"{args[0]} could not pack the image",
+                reasons=tuple(done.stderr.strip().splitlines()[-6:]),
+            )
 
     def archive(self, entries: Iterable[Entry], more: Iterable[cpio.Member] = ()) -> bytes:
         """An uncompressed cpio of these entries."""
@@ -44,7 +50,9 @@ class Packer:
 
     def compress(self, source: Path, target: Path) -> None:
         """zstd with all it has: the kernel unpacks any level at the same speed."""
-        self._run("zstd", "--quiet", "--force", "--single-thread", *EARLY_LEVEL, str(source), "-o", str(target))
+        self._run(
+            "zstd", "--quiet", "--force", "--single-thread", *EARLY_LEVEL, str(source), "-o", str(target)
+        )
 
     def squashfs(self, entries: Iterable[Entry], scratch: Path, target: Path) -> None:
         """A read-only file system with these entries, laid out in `scratch` first."""
@@ -69,7 +77,9 @@ class Packer:
         )
         shutil.rmtree(scratch)
 
-    def uki(self, kernel: Path, initrd: Path, cmdline: str, os_release: str, release: str, target: Path) -> None:
+    def uki(
+        self, kernel: Path, initrd: Path, cmdline: str, os_release: str, release: str, target: Path
+    ) -> None:
         """One signed-able EFI program with everything in it."""
         words = target.with_suffix(".cmdline"), target.with_suffix(".osrel")
         words[0].write_text(cmdline)

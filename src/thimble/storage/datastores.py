@@ -23,6 +23,7 @@ from thimble.sys import files, mount
 
 if TYPE_CHECKING:
     from thimble.storage import plan
+    from thimble.sys.uevent import Uevents
 
 LOCAL = "local"
 MARKER = "thimble-datastore.json"
@@ -42,6 +43,7 @@ class Datastores:
         )
         self._roots: dict[str, Path] = {}
         self._why: dict[str, str] = {}
+        self._uevents: Uevents | None = None
         #: Held while deciding and doing: between the two nobody else may take the name or the disk.
         self.lock = asyncio.Lock()
 
@@ -53,6 +55,24 @@ class Datastores:
             self._records.put(LOCAL, DatastoreRecord(kind=DatastoreKind.DIRECTORY), expect=0)
         for record in self._records.all():
             self._try(record)
+        self._watch()
+
+    def close(self) -> None:
+        """Stop watching for disks."""
+        if self._uevents is not None:
+            self._uevents.close()
+            self._uevents = None
+
+    def _watch(self) -> None:
+        """Once a disk is among them: notice when disks come and go."""
+        disks = any(record.value.kind is DatastoreKind.DISK for record in self._records.all())
+        if disks and self._uevents is None:
+            from thimble.sys.uevent import Uevents
+
+            try:
+                self._uevents = Uevents("block", self.refresh)
+            except OSError:
+                pass  # then `datastore.list` notices
 
     def warnings(self) -> tuple[str, ...]:
         """Records that are not used, datastores that are not there."""
@@ -147,6 +167,7 @@ class Datastores:
             self._roots.pop(request.name, None)
             self._unmount(request.name, record)
             raise
+        self._watch()
         self._events.publish("datastore.changed", request.name, mounted="true")
 
     def delete(self, name: str, expect: int | None) -> None:

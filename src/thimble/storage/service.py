@@ -72,6 +72,10 @@ class Storage:
         """Read the records and mount; never fails for a single datastore."""
         self.datastores.open()
 
+    async def close(self) -> None:
+        """Mounts stay: VMs run on from them."""
+        self.datastores.close()
+
     def services(self) -> dict[str, object]:
         """What the API binds verbs to."""
         return {noun: Later(partial(self._service, noun)) for noun in ("datastore", "volume", "image")}
@@ -132,9 +136,17 @@ class Storage:
         """What may go wrong later with a disk that can be made now."""
         if spec.volume is not None or spec.size_bytes is None:
             return []
+        return self.size_warnings(spec.size_bytes, home or self.default, name)
+
+    def size_warnings(self, size: int, store: str, name: str) -> list[str]:
+        """Is a new disk of `size` on `store` a promise that cannot be kept?"""
         from thimble.storage import rules
 
-        warning = rules.overcommit(spec.size_bytes, 0, self.datastores.free(home or self.default), name)
+        try:
+            free = self.datastores.free(store)
+        except Problem:
+            return []  # a blocker says so
+        warning = rules.overcommit(size, self.volumes.promised(store), free, name)
         return [warning] if warning else []
 
     def check_image(self, ref: str, home: str, path: str) -> list[Reason]:

@@ -80,7 +80,7 @@ class Boot:
             if driver.place.process.exists():
                 self._lost.append(driver)
                 return driver
-        if value.intent is Intent.RUNNING:
+        if value.intent is Intent.RUNNING or value.start:
             self._judge_intent(driver, value)
         return driver
 

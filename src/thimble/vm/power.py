@@ -79,7 +79,7 @@ class PowerVerbs(Desk):
 
     def begin(self, id: str, owner: str) -> Task:
         """Start it without anybody asking: with the host, or because the asking was interrupted."""
-        self._intend(id, Intent.RUNNING)
+        self._put(id, intent=Intent.RUNNING, start=False)
         driver = self.drivers[id]
 
         async def work(progress: Progress) -> dict[str, str]:

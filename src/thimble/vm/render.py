@@ -84,7 +84,10 @@ def _machine(record: VmRecord, given: Machinery) -> list[list[str]]:
     if record.firmware is Firmware.UEFI:
         options += ",pflash0=firmware-code,pflash1=firmware-vars"
     accel = f"kvm,device={_set(given, 'kvm')}" if given.accel == "kvm" else "tcg,thread=multi"
-    return [["-machine", options], ["-accel", accel]]
+    groups = [["-machine", options], ["-accel", accel]]
+    if record.machine is Machine.MICROVM:
+        groups.append(["-global", "virtio-mmio.force-legacy=false"])
+    return groups
 
 
 def _memory_and_cpus(record: VmRecord, given: Machinery) -> list[list[str]]:

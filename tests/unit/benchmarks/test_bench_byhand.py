@@ -1,4 +1,4 @@
-"""A QEMU's command line, run once more by hand: the same words, the same descriptors, a place of its own."""
+"""A QEMU's command line, run once more by hand: the same words, the same descriptors."""
 
 from __future__ import annotations
 
@@ -39,55 +39,43 @@ def wait_for(path: Path, pid: int) -> dict[str, object]:
 def test_the_same_command_line_runs_again_with_descriptors_opened_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    theirs.mkdir()
-    monkeypatch.setattr(byhand, "PLACE", str(ours))
+    monkeypatch.setattr(byhand, "PLACE", str(tmp_path / "ours"))
     (tmp_path / "image").write_text("bytes of an image")
+    where = tmp_path / "log"
     with socket.socket(socket.AF_UNIX) as listening, (tmp_path / "image").open("rb") as image:
-        listening.bind(str(theirs / "qmp.sock"))
+        listening.bind(str(tmp_path / "qmp.sock"))
         listening.listen()
         program = STAND_IN.replace("FD1", str(listening.fileno())).replace("FD2", str(image.fileno()))
-        words = [f"socket,fd={listening.fileno()},server=on", "-S", f"fd={image.fileno()},set=1"]
-        argv = [sys.executable, "-c", program, *words, f"{theirs}/log"]
+        words = [f"socket,fd={listening.fileno()},server=on", f"/proc/self/fd/{image.fileno()}", str(where)]
+        argv = [sys.executable, "-c", program, "-S", *words]
         first = subprocess.Popen(argv, pass_fds=(listening.fileno(), image.fileno()))
-        wait_for(theirs / "log", first.pid)
-        taken = byhand.ByHand(first.pid, str(theirs))
+        wait_for(where, first.pid)
+        taken = byhand.ByHand(first.pid)
         first.kill()
         first.wait()
+        where.unlink()
     again = taken.start()
-    found = wait_for(ours / "log", again)
+    found = wait_for(where, again)
     byhand.end(again)
-    assert found == {"argv": [words[0], words[2], f"{ours}/log"], "socket": True, "file": "bytes"}
+    assert found == {"argv": words, "socket": True, "file": "bytes"}
 
 
-def test_a_start_in_pause_is_dropped_and_the_run_directory_is_moved() -> None:
-    words = ["qemu", "-S", "-chardev", "socket,fd=7,logfile=/run/thimble/vms/x/serial.log", "-m", "256"]
-    assert byhand.translate(words, "/run/thimble/vms/x") == [
-        "qemu",
-        "-chardev",
-        "socket,fd=7,logfile=/run/bench/serial.log",
-        "-m",
-        "256",
-    ]
+def test_each_descriptor_of_the_command_line_is_known_by_what_it_is_for() -> None:
+    words = ["-add-fd", "fd=9,set=1,opaque=kvm", "-add-fd", "fd=10,set=2,opaque=serial.log"]
+    words += ["-chardev", "socket,id=qmp,fd=11,server=on", "-kernel", "/proc/self/fd/14", "-m", "256"]
+    assert byhand.wanted(words) == {9: "kvm", 10: "serial.log", 11: "listen", 14: "inherited"}
 
 
-def test_every_descriptor_of_the_command_line_is_found_once() -> None:
-    words = [
-        "-add-fd",
-        "fd=12,set=1,opaque=x",
-        "-netdev",
-        "tap,fd=9,vhostfd=10",
-        "socket,fd=9",
-        "-drive",
-        "xfd=3",
-    ]
-    assert byhand.descriptors(words) == [9, 10, 12]
+@pytest.mark.parametrize("word", ["tap,id=nic0,fd=9,vhost=on,vhostfd=10", "fd=12,set=3,opaque=disk-disk0"])
+def test_what_two_guests_cannot_share_is_refused(word: str) -> None:
+    with pytest.raises(RuntimeError, match="a second time"):
+        byhand.wanted(["qemu", word])
 
 
 def test_a_process_run_by_hand_is_gone_after_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(byhand, "PLACE", str(tmp_path))
     with subprocess.Popen(["sleep", "1000"]) as sleeping:
-        taken = byhand.ByHand(sleeping.pid, str(tmp_path))
+        taken = byhand.ByHand(sleeping.pid)
         sleeping.send_signal(signal.SIGKILL)
     pid = taken.start()
     byhand.end(pid)

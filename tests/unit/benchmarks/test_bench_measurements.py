@@ -23,7 +23,7 @@ from benchmarks import (
 from benchmarks.inside.api import Api
 from benchmarks.machine import Moment, System
 from benchmarks.promise import Row, judge
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -51,6 +51,7 @@ def test_sides_take_turns_and_swap_who_goes_first() -> None:
     assert "".join(went) == "abbaab"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_what_comes_behind_an_initrd_begins_on_four_bytes(initrd: bytes) -> None:
     longer = thimble_server.extended(initrd, thimble_server.entries({"note": b"n"}))
@@ -119,6 +120,7 @@ def test_idle_memory_is_what_is_not_available() -> None:
     assert rows["processor time of agent and PID 1, a minute"].ours == pytest.approx((0.2,))
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=23, max_value=100_000))
 def test_the_lists_peer_answers_json_of_the_size_asked_for(size: int) -> None:
     found = minimal.body(size)

@@ -19,6 +19,10 @@ from thimble.boot.ring import Ring
 from thimble.boot.supervise import Supervised
 
 
+def fail() -> None:
+    raise ZeroDivisionError("as wanted")
+
+
 class World:
     """A loop with children, as PID 1 has it."""
 
@@ -139,15 +143,15 @@ def test_a_restart_asked_for_comes_at_once_and_is_not_a_fall(world: World) -> No
 
 def test_an_error_in_a_callback_is_told_and_the_loop_goes_on(world: World) -> None:
     done: list[int] = []
-    world.loop.after(0, lambda: 1 // 0)
+    world.loop.after(0, fail)
     world.loop.after(0.01, lambda: done.append(1))
     world.until(lambda: done)
-    assert world.errors == ["integer division or modulo by zero"]
+    assert world.errors == ["as wanted"]
 
 
 def test_too_many_errors_end_the_loop(world: World) -> None:
     for _ in range(FATAL):
-        world.loop.after(0, lambda: 1 // 0)
+        world.loop.after(0, fail)
     with pytest.raises(ZeroDivisionError):
         world.loop.turn(0.1)
 

@@ -361,3 +361,17 @@ async def test_a_subnet_that_the_host_has_elsewhere_meanwhile_is_given_up(tmp_pa
     await network.sync()
     assert (await get(switch)).up
     await network.remove()
+
+
+@own_network.own_network
+async def test_a_polite_agent_takes_its_things_along_unless_vms_run_on(tmp_path: Path) -> None:
+    network, switch = await agent(tmp_path)
+    port = await network.open_port("vm-1", "nic0", switch="nat", mac=MAC, ip="")
+    await network.close(tidy=True)
+    assert "tb-" in ip("-br", "link")
+    os.close(port.fd)
+    network, switch = await agent(tmp_path)
+    await network.sync()
+    await network.close(tidy=True)
+    assert "tb-" not in ip("-br", "link")
+    assert inside("", "nft", "list", "ruleset") == ""

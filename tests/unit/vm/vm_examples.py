@@ -1,4 +1,5 @@
 """VMs to test with."""
+# ruff: noqa: E501, RUF005
 
 from __future__ import annotations
 

@@ -34,7 +34,10 @@ async def test_disks_come_and_go_while_the_guest_runs(world: World) -> None:
     await world.says(id, "tiny# ")
     await world.types(id, "ls /sys/block; echo done 1\n")
     await world.says(id, "vda")
-    assert await change(world, id, disks=(DiskSpec(name="disk0"), DiskSpec(name="more", size_bytes=8 * MIB))) == {}
+    assert (
+        await change(world, id, disks=(DiskSpec(name="disk0"), DiskSpec(name="more", size_bytes=8 * MIB)))
+        == {}
+    )
     vm = await world.get(id)
     assert [(disk.name, disk.address) for disk in vm.disks] == [("disk0", "01:00.0"), ("more", "02:00.0")]
     await world.types(id, "sleep 1; cat /sys/block/vdb/size\n")

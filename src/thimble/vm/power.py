@@ -32,7 +32,8 @@ class PowerVerbs(Desk):
             blockers += self._memory_reasons(found.value)
         if call.dry_run:
             return dry(blockers, verdict, f"starts {found.value.name}", self._slow_warning())
-        refuse(blockers, f"{found.value.name} cannot be started now", hint=hint_for(blockers))
+        if blockers:
+            refuse(blockers, f"{found.value.name}: {blockers[0].message}", hint=hint_for(blockers))
         self._intend(found.id, Intent.RUNNING)
 
         async def work(progress: Progress) -> dict[str, str]:

@@ -142,11 +142,12 @@ class Outfit:
         self.take(key, door.detach())
 
     def memory(self, key: str, data: bytes) -> None:
-        """A file of RAM that has no name; for secrets."""
-        descriptor = os.memfd_create(key, os.MFD_CLOEXEC)
-        self.take(key, descriptor)
-        os.write(descriptor, data)
-        os.lseek(descriptor, 0, os.SEEK_SET)
+        """A file of RAM that has no name, to read; for secrets."""
+        with open(os.memfd_create(key, os.MFD_CLOEXEC), "wb", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            self.open(key, f"/proc/self/fd/{file.fileno()}", os.O_RDONLY)
 
 
 def spawn(

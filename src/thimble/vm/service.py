@@ -73,7 +73,7 @@ class VmService(ShapingVerbs):
         await asyncio.gather(*(self._stop_for_host(driver, timeout) for driver in self.drivers.values()))
 
     async def _stop_for_host(self, driver: Driver, timeout: float) -> None:
-        driver._cancel_restart()
+        driver.cancel_restart()
         if driver.status.state not in lifecycle.LIVE:
             return
         try:

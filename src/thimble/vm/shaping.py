@@ -7,6 +7,7 @@ what to finish.
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import hashlib
 
@@ -57,7 +58,9 @@ class ShapingVerbs(PowerVerbs):
         self.store.put(id, value, shelf=want.datastore, expect=0)
         self.drivers[id] = Driver(id, self.world, PowerState.CREATING)
         self.world.events.publish("vm.changed", id, state=PowerState.CREATING, name=want.name)
-        return Started(task=self.finish_create(id, owner=call.user), subject=id)
+        task = self.finish_create(id, owner=call.user)
+        await asyncio.sleep(0)  # the work has begun now: a cancel finds it where it takes all back
+        return Started(task=task, subject=id)
 
     def _draft(self, want: wire.VmCreate) -> VmRecord:
         others = self.port_uses()

@@ -114,7 +114,7 @@ def choose(box: Toolbox, kernel: Kernel, profile: str, source: Path, report: Rep
     names, unknown = drivers.closure(whole, wanted.modules)
     table = source / "thimble/boot/table.py"
     inputs = [names, sorted(wanted.plain), str(kernel.tree), cache.sha256(table) if table.exists() else ""]
-    stage = cache.root() / "stages" / f"drivers-{cache.key('drivers', 2, inputs)}"
+    stage = cache.root() / "stages" / f"drivers-{cache.key('drivers', 3, inputs)}"
 
     def make(into: Path) -> None:
         report("drivers", None, f"{len(names)} modules of {kernel.release}")

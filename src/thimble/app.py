@@ -10,7 +10,9 @@ off and reboot it in order: guests first.
 
 from __future__ import annotations
 
-from thimble.sys import lean  # noqa: F401, I001 — before asyncio: it makes that import cheaper
+# isort: off
+from thimble.sys import lean  # noqa: F401 — before asyncio: it makes that import cheaper
+# isort: on
 
 import asyncio
 import os
@@ -194,6 +196,8 @@ class Agent:
             **self.auth.tokens.broken,
         }
         lines = [f"{path}: not used, {why}" for path, why in broken.items()]
+        if self.accel.name != "kvm":
+            lines.append(f"VMs run emulated (TCG), many times slower than with KVM: {self.accel.why}")
         if not self.durable:
             lines.append("state is kept in RAM: everything, the VMs included, is gone at the next reboot")
         return (*lines, *self.storage.warnings(), *self.network.warnings(), *self.vms.warnings())

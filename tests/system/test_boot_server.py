@@ -7,23 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from thimble.image.build import Options, build
-from thimble.image.progress import silent
 from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
 from thimble.lab.server import Server
 from thimble.lab.spec import STATE_LABEL, Bus, Disk, Nic
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
-
 BOOT_S = 180
 STATE = Disk(size_bytes=256 << 20, label=STATE_LABEL)
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(Options(profile="virtual", out=tmp_path_factory.mktemp("image")), silent).directory
 
 
 @pytest.fixture(autouse=True)

@@ -125,8 +125,9 @@ def test_a_server_without_network_gets_ready(image: Path) -> None:
     def run(attempt: int) -> None:
         server = power_on(image, nics=())
         try:
-            server.wait_for(b"thimble: ready in ", BOOT_S)
-            server.wait_for(b"thimble: no network card has a link yet", BOOT_S)
+            before = server.wait_for(b"thimble: ready in ", BOOT_S)
+            if b"no network card has a link yet" not in before:  # on a slow machine patience ends first
+                server.wait_for(b"thimble: no network card has a link yet", BOOT_S)
         finally:
             server.down(force=True)
 

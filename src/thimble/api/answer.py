@@ -54,15 +54,16 @@ def _etag(output: object) -> Headers:
     return () if rev is None or isinstance(output, Listed) else ((b"etag", b'"%d"' % rev),)
 
 
-def problem(error: Problem, more: Headers = ()) -> Answer:
-    """RFC 9457."""
+def problem(error: Problem, more: Headers = (), *, status: int | None = None) -> Answer:
+    """RFC 9457. `status`: when HTTP itself has a better one than the code's."""
+    status = status or error.status
     wait = getattr(error, "retry_after", None)
     if wait is not None:
         more += ((b"retry-after", str(wait).encode()),)
     if error.code is Code.UNAUTHENTICATED:
         more += ((b"www-authenticate", b'Bearer realm="thimble"'),)
-    body = _encoder.encode(error.document())
-    return Answer(status=error.status, body=body, type=PROBLEM, headers=more)
+    body = _encoder.encode(msgspec.structs.replace(error.document(), status=status))
+    return Answer(status=status, body=body, type=PROBLEM, headers=more)
 
 
 def opening(answer: Answer, id: str) -> dict[str, object]:

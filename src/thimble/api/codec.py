@@ -29,7 +29,7 @@ def decode(kind: type, body: bytes) -> Any:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _refusal(str(error)) from None
-    except (ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         words = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Problem(Code.MALFORMED, f"the body is not JSON: {words}") from None
 

@@ -48,6 +48,7 @@ class Connection:
         self.app = app
         self.limits = limits
         self.busy = False
+        self.last = False  # close after the present answer
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
         self._method = b""
         self._bodiless = False
@@ -80,7 +81,9 @@ class Connection:
         self.busy, self._begun, self._head = True, False, None
         self._method = event.method
         scope = self._scope(event)
-        if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in event.headers):
+        if event.method == b"GET" and (b"upgrade", b"websocket") in (
+            (name, value.lower()) for name, value in event.headers
+        ):
             from thimble.api import websocket
 
             await websocket.serve(self, event, scope)
@@ -100,7 +103,7 @@ class Connection:
                     for _ in range(16):
                         if isinstance(await self._event(None), h11.EndOfMessage | h11.ConnectionClosed):
                             break
-        if self.http.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
+        if self.last or self.http.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
             return False
         self.http.start_next_cycle()
         return True
@@ -196,11 +199,9 @@ class Connection:
         if self.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         code = Code.INTERNAL if status == 500 else Code.TOO_LARGE if status == 431 else Code.MALFORMED
-        made = answer.problem(Problem(code, f"this is no HTTP we understand: {words}"))
-        start = answer.opening(msgspec.structs.replace(made, status=status), "-")
-        start["headers"] += [(b"connection", b"close")]  # type: ignore[operator]
-        await self.send(start)
-        await self.send({"type": "http.response.body", "body": made.body})
+        error = Problem(code, f"this is no HTTP we understand: {words}")
+        made = answer.problem(error, ((b"connection", b"close"),), status=status)
+        await answer.send_whole(made, "-", self.send)
 
 
 _date = (0, b"")

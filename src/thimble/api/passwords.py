@@ -13,7 +13,7 @@ from collections.abc import Callable
 from thimble.core.problem import Code, Problem
 
 FULL = 14
-CHEAP = 10
+CHEAP = 6
 _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # 32, without I, O, 0 and 1
 
 
@@ -41,11 +41,16 @@ def is_weak(kept: str) -> bool:
     return _parts(kept)[0] < FULL
 
 
+def is_unused(kept: str) -> bool:
+    """Was it made here, at a first boot, and never given yet? Its first use hashes it at full strength."""
+    return _parts(kept)[0] == CHEAP
+
+
 def check_hash(kept: str) -> None:
     """Raises `Problem` INVALID unless `kept` is a hash as `hashed` makes it."""
     try:
         cost, r, p, salt, wanted = _parts(kept)
-        if 10 <= cost <= 17 and r == 8 and 1 <= p <= 4 and len(salt) >= 8 and len(wanted) == 32:
+        if 11 <= cost <= 17 and r == 8 and 1 <= p <= 4 and len(salt) >= 8 and len(wanted) == 32:
             return
     except ValueError:
         pass

@@ -85,7 +85,10 @@ class Server:
         for each in self._sockets:
             each.close()
         for task in list(self._open):
-            if task not in self._serving or not self._serving[task].busy:
+            connection = self._serving.get(task)
+            if connection is not None and connection.busy:
+                connection.last = True
+            else:
                 task.cancel()
         if self._open:
             await asyncio.wait(list(self._open), timeout=grace)

@@ -170,7 +170,7 @@ class Socket:
                 self._protocol.send_close(1001)
                 await self._flush()
             async with asyncio.timeout(CLOSE_S):
-                while self._protocol.state is not State.CLOSED:
+                while self._protocol.close_rcvd is None and self._protocol.parser_exc is None:
                     data = await self._connection.reader.read(65_536)
                     await self._take(data)
                     if not data:

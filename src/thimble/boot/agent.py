@@ -1,7 +1,9 @@
 """The agent as a child of PID 1: forked, not executed, so that it starts in a Python that already runs.
 
-It is forked before the state partition is mounted: it imports what it needs while the drivers load, then waits
-for `go` (one byte on a pipe) before its `main` runs. PID 1 and the agent speak over `/run/thimble/init.sock`:
+It is forked before the state partition is mounted: it imports what it needs while the drivers load, then
+waits for `go` (a word on a pipe) before its `main` runs.
+
+PID 1 and the agent speak over `/run/thimble/init.sock`:
 agent → PID 1 one JSON datagram each, see `power.py` and `main.py`; PID 1 → agent by SIGPWR and SIGUSR2.
 """
 
@@ -71,9 +73,9 @@ def run(wait_on: int) -> int:
     linux.set_open_files(_OPEN_FILES)
     _write("/proc/self/oom_score_adj", "-900")
     _write("/proc/self/comm", "thimble")
-    sys.stdin = open(0, closefd=False)
-    sys.stdout = open(1, "w", buffering=1, errors="replace", closefd=False)
-    sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
     sys.argv = ["thimble", *ARGV]
     os.environ.update(PATH="/usr/sbin:/usr/bin", LANG="C.UTF-8", HOME="/root")
     import importlib

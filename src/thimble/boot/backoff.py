@@ -1,6 +1,6 @@
 """When to start a fallen child again. Pure.
 
-falls in a row   1  2  3  4  …   wait 1, 2, 4, 8 … 60 s; a child that stood `stable` seconds starts the row anew
+Falls in a row 1, 2, 3, 4 … → wait 1, 2, 4, 8 … 60 s; a child that stood `stable` seconds begins anew.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Links by ioctl: up, down, MAC, and the bridge of the uplink. Small enough not to run `ip` on the way to ready."""
+"""Links by ioctl: up, MAC, and the bridge of the uplink, so that `ip` is not run on the way to ready."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The clock: never before the image was built or the host last stopped; the rest is chronyd's.
 
-The kernel itself sets the clock from the RTC (CONFIG_RTC_HCTOSYS). Nothing is written to disk but one empty file
-at shutdown, whose time says when that was.
+The kernel itself sets the clock from the RTC (CONFIG_RTC_HCTOSYS). Nothing is written to disk but
+one empty file at shutdown, whose time says when that was.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def stamped(state: str) -> float:
 
 
 def chrony_conf(servers: list[str]) -> str:
-    """chronyd's configuration: steps a wrong clock in its first minutes, keeps the RTC right, writes no files."""
+    """chronyd's configuration: steps a wrong clock at first, keeps the RTC right, writes no files."""
     sources = [f"server {server} iburst" for server in servers] or [f"pool {POOL} iburst maxsources 4"]
     return "\n".join(
         [

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Buses whose devices may lead to disks and NICs. The others (acpi, platform, cpu, …) are walked after readiness.
+# Buses whose devices may lead to disks and NICs; the others (acpi, platform, …) are walked after readiness.
 _EARLY_BUSES = ("pci", "virtio", "scsi", "usb", "vmbus", "xen", "nd", "cxl", "mdio_bus", "ccw", "auxiliary")
 _SKIPPED_BUSES = ("memory", "cpu", "workqueue", "clockevents", "clocksource", "event_source", "node")
 

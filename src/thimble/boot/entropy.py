@@ -1,7 +1,7 @@
 """Randomness carried over a reboot by a seed on the state partition.
 
-The seed is used once: it is removed, and its removal is on disk, before the kernel gets it. It is credited as
-entropy only on real hardware; a virtual disk may be a copy or a snapshot, and its seed known to another machine.
+The seed is used once: it is removed, and its removal is on disk, before the kernel gets it. It is
+credited only on real hardware: a virtual disk may be a copy, and its seed known to another machine.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def take_stdio() -> None:
 
 
 def mount_root() -> None:
-    """Loads the early modules and puts the root image on /usr; a root without an image (a test's) stays as it is."""
+    """Loads the early modules and puts the root image on /usr; a root without an image stays as it is."""
     names = sorted(os.listdir("/modules")) if os.path.isdir("/modules") else []
     for name in names:
         linux.load_module(f"/modules/{name}")

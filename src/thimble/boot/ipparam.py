@@ -1,7 +1,7 @@
-"""`ip=` of the kernel command line, as the kernel documents it (Documentation/admin-guide/nfs/nfsroot.rst). Pure.
+"""`ip=` of the kernel command line, as the kernel documents it (admin-guide/nfs/nfsroot.rst). Pure.
 
     ip=CLIENT:SERVER:GATEWAY:NETMASK:HOSTNAME:DEVICE:AUTOCONF:DNS0:DNS1:NTP0
-    ip=dhcp  (on, any, both; also as AUTOCONF)      ip=off  (none: without a client address, no addresses at all)
+    ip=dhcp  (on, any, both; also as AUTOCONF)      ip=off  (none: no addresses at all)
 
 IPv6 addresses stand in brackets, NETMASK is then a prefix length: `ip=[2001:db8::7]::[2001:db8::1]:64`.
 The parameter may be given twice, once per family. What is not given statically is configured by DHCP and

@@ -1,6 +1,6 @@
 """The children of PID 1: Python jobs (fork), programs (posix_spawn), and the reaping of everybody's orphans.
 
-Whatever may wait for hardware (a driver's probe, a mount, a check) is a job, so that PID 1 itself never waits.
+Whatever may wait for hardware (a driver's probe, a mount) is a job, so that PID 1 itself never waits.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Children:
         return pid
 
     def job(self, name: str, work: Callable[[], Any], done: Callable[[Any, str], None]) -> int:
-        """Runs `work()` in a child; `done(result, "")` or `done(None, what went wrong)`. Results are plain data."""
+        """Runs `work()` in a child; `done(result, "")` or `done(None, problem)`. Results are plain data."""
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
         def child() -> int:

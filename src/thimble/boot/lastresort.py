@@ -1,4 +1,4 @@
-"""When PID 1 itself fails: tell every console and the kernel log, save what can be saved, reboot. Never returns."""
+"""When PID 1 itself fails: tell every console and the kernel log, save what can be saved, reboot."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What dhcpcd knows, as facts for others. Pure.
 
-`dhcpcd --dumplease IFACE` prints, one block after the other, the environment its hook scripts would see. We ask it
-whenever the addresses of the uplink change, instead of letting it run a script (docs/decisions/0020).
+`dhcpcd --dumplease IFACE` prints, block after block, the environment its hook scripts would see. We ask it
+when the addresses of the uplink change, instead of letting it run a script (docs/decisions/0020).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Facts:
 
 
 def facts(blocks: list[dict[str, str]]) -> Facts:
-    """Merges the blocks of one interface: DHCPv4 first, then DHCPv6, then router advertisements, no doubles."""
+    """Merges the blocks of one interface in the order dhcpcd tells them, without doubles."""
     found = Facts()
     for block in blocks:
         words: list[str] = []

@@ -1,4 +1,4 @@
-"""The door of PID 1 to what Linux offers and Python's `os` does not: raw calls, one function each, OSError on failure."""
+"""The door of PID 1 to what Linux offers and `os` does not: raw calls, OSError on failure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def load_module(path: str, parameters: str = "") -> None:
 
 
 def reboot(command: int) -> None:
-    """reboot(2): RB_AUTOBOOT, RB_POWER_OFF, RB_HALT do not return; RB_DISABLE_CAD gives Ctrl-Alt-Del to PID 1."""
+    """reboot(2): all but RB_DISABLE_CAD, which gives Ctrl-Alt-Del to PID 1 as SIGINT, do not return."""
     _check(_libc.reboot(ctypes.c_int(command if command < 0x80000000 else command - 0x100000000)), "reboot")
 
 

@@ -46,7 +46,7 @@ class Loop:
         self._on_error = on_error
         self._errors: list[float] = []
         self._wake, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.on_signal: Callable[[int], None] = lambda number: None
+        self.on_signal: Callable[[int], None] = lambda _number: None
 
     def catch_signals(self) -> None:
         """Routes the signals of PID 1 into the loop."""

@@ -150,3 +150,6 @@ def _one_matches(token: str, char: str) -> bool:
                 return True
             at += 1
     return False
+
+
+EMPTY = Table({"format": 1, "modules": {}, "names": {}, "buses": {}, "lengths": {}})

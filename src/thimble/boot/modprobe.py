@@ -1,4 +1,4 @@
-"""What the kernel calls when it wants a module by name (`/proc/sys/kernel/modprobe`): `modprobe -q -- NAME`."""
+"""What the kernel calls when it wants a module (`/proc/sys/kernel/modprobe`): `modprobe -q -- NAME`."""
 
 from __future__ import annotations
 

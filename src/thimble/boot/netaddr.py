@@ -32,7 +32,7 @@ def mac_text(packed: bytes) -> str:
 
 
 def prefix_of_netmask(netmask: str, client: str) -> int | None:
-    """Prefix length from a dotted netmask or a number; empty means the class of the address, or 64. None if wrong."""
+    """Prefix length from a dotted netmask or a number; empty means by class, or 64. None if wrong."""
     v6 = is_v6(client)
     if not netmask:
         first = 0 if v6 else int(client.split(".")[0])

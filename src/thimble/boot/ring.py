@@ -1,5 +1,7 @@
-"""The log in RAM, `/run/thimble/log`, of PID 1 and everything it supervises. Bounded: at `LIMIT` bytes it becomes
-`log.1` and a new one begins, so that between one and two times `LIMIT` is kept."""
+"""The log in RAM, `/run/thimble/log`, of PID 1 and all it supervises.
+
+At `LIMIT` bytes it becomes `log.1` and a new one begins: between one and two times `LIMIT` is kept.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel's messages about links and addresses (rtnetlink). Pure. Layout: linux/rtnetlink.h, linux/if_link.h."""
+"""The kernel's messages about links and addresses. Pure. Layout: linux/rtnetlink.h, linux/if_link.h."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ PATH = "/var/lib/thimble"
 _FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOATIME
 _IGNORED = ("ram", "loop", "zram", "sr", "fd", "nbd", "mtdblock")
 
-# A candidate is (device path, "" or why it cannot be used, 1 if it wants no check); plain data, it crosses a pipe.
+# (device path, "" or why it cannot be used, 1 if it wants no check); plain data, for it crosses a pipe.
 Candidate = tuple[str, str, int]
 
 
@@ -72,13 +72,37 @@ def choose(candidates: list[Candidate]) -> tuple[Candidate | None, str]:
     return (None, f"{device} {problem}") if problem else (candidates[0], "")
 
 
-def usb_is_busy() -> bool:
-    """Whether a USB disk may still be on its way: a mass storage interface without a block device yet."""
-    try:
-        interfaces = os.listdir("/sys/bus/usb/devices")
-    except OSError:
-        return False
-    disks = [os.path.realpath(f"/sys/class/block/{name}") for name in os.listdir("/sys/class/block")]
+def on_the_way() -> str:
+    """Whether disks may still appear: `surely` (a disk without its block device yet), `perhaps`, or nothing.
+
+    PCI, SAS, SATA and virtio disks are there when their driver is loaded; NVMe and USB tell theirs later.
+    """
+    disks = [os.path.realpath(f"/sys/class/block/{name}") + "/" for name in _listdir("/sys/class/block")]
+    if _usb_disk_without_block(disks) or _scsi_disk_without_block():
+        return "surely"
+    empty_nvme = any(
+        not any(item.startswith((f"{name}c", f"{name}n")) for item in _listdir(f"/sys/class/nvme/{name}"))
+        for name in _listdir("/sys/class/nvme")
+    )
+    has_usb = any(name.startswith("usb") for name in _listdir("/sys/bus/usb/devices"))
+    return "perhaps" if empty_nvme or has_usb else ""
+
+
+def _scsi_disk_without_block() -> bool:
+    for name in _listdir("/sys/bus/scsi/devices"):
+        path = f"/sys/bus/scsi/devices/{name}"
+        try:
+            with open(f"{path}/type") as file:
+                is_disk = file.read().strip() == "0"
+        except OSError:
+            continue
+        if is_disk and not _listdir(f"{path}/block"):
+            return True
+    return False
+
+
+def _usb_disk_without_block(disks: list[str]) -> bool:
+    interfaces = _listdir("/sys/bus/usb/devices")
     for interface in interfaces:
         try:
             with open(f"/sys/bus/usb/devices/{interface}/bInterfaceClass") as file:
@@ -91,13 +115,8 @@ def usb_is_busy() -> bool:
     return False
 
 
-def has_usb() -> bool:
-    """Whether there is a USB bus at all."""
-    return any(name.startswith("usb") for name in _listdir("/sys/bus/usb/devices"))
-
-
 def mount(table: Table, device: str) -> None:
-    """Mounts the state partition; raises OSError if that does not work. Its journal is replayed by the kernel."""
+    """Mounts the state partition; raises OSError if that does not work."""
     from .drivers import load
 
     load(table, ("ext4",))

@@ -20,7 +20,7 @@ class Superblock:
 
 
 def parse(block: bytes) -> Superblock | None:
-    """The superblock in these 1024 bytes (from byte 1024 of the device on), or None if there is no ext file system."""
+    """The superblock in these bytes (1024, from byte 1024 on); None if there is no ext file system."""
     if len(block) < SIZE or int.from_bytes(block[0x38:0x3A], "little") != _MAGIC:
         return None
     state = int.from_bytes(block[0x3A:0x3C], "little")

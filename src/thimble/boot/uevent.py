@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def parse(message: bytes) -> dict[str, str]:
-    """Netlink uevent `add@/devices/…\\0ACTION=add\\0…` → its variables. Empty for udev's own rebroadcasts or junk."""
+    """Netlink uevent `add@/devices/…` → its variables; empty for anything else."""
     head, _, rest = message.partition(b"\0")
     if b"@" not in head:
         return {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import sys
 import termios
@@ -103,7 +102,7 @@ def _do(link: ClientConnection, action: bytes | Key) -> None:
     if isinstance(action, bytes):
         link.send(action)
     elif action is Key.RESIZE:
-        size = shutil.get_terminal_size()
+        size = os.get_terminal_size(sys.stdin.fileno())
         link.send(resize_command(size.lines, size.columns))
     else:
         _write_all(sys.stderr.fileno(), f"\r\n[{HELP}]\r\n".encode())

@@ -249,9 +249,7 @@ def say(line: str) -> None:
 
 
 def main() -> int:
-    words = argparse.ArgumentParser(
-        prog="./run", description="Image, server, first VM; stays until Ctrl-C."
-    )
+    words = argparse.ArgumentParser(prog="./run", description="Image, server, first VM; stays until Ctrl-C.")
     words.add_argument("--once", action="store_true", help="end when the VM is up, with a line of JSON")
     words.add_argument("--keep", action="store_true", help="leave the server running at the end")
     words.add_argument("--profile", default="virtual", choices=("virtual", "server"), help="which image")

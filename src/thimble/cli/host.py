@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+import os
+from collections.abc import Mapping
+from typing import Any
 
 import click
 import msgspec
 
 from thimble.cli import show
+from thimble.cli.builder import part, reporting
 from thimble.cli.command import Asking, Changing, Local, Working, act, confirm
 from thimble.cli.session import Session
 from thimble.cli.vm_words import seconds
@@ -60,7 +63,7 @@ def show_(session: Session) -> None:
 def rename(session: Session, name: str) -> None:
     """Give the host another name."""
     found: Host = act(session, "host.change", HostChange(name=name))
-    session.emit(found, lambda: f"this host is {found.name} now")
+    session.done(found, lambda: f"this host is {found.name} now")
 
 
 @host.command("log", cls=Asking)
@@ -69,7 +72,7 @@ def rename(session: Session, name: str) -> None:
 def log(session: Session, lines: int) -> None:
     """The last lines of the host's log."""
     found: HostLog = session.client.call("host.log", query={"lines": lines})
-    session.emit(found, lambda: show.safe("\n".join(found.lines)))
+    session.emit(found, lambda: "\n".join(found.lines))
 
 
 def _power(name: str, verb: str, help: str, done: str) -> None:
@@ -111,53 +114,52 @@ def event_line(event: Event) -> str:
 
 
 @host.command("run", cls=Local)
+@click.option("--state", type=click.Path(file_okay=False), metavar="DIR", help="For records and disks.")
 @click.option(
-    "--state", type=click.Path(file_okay=False), metavar="DIR", help="Where its records and disks are kept."
-)
-@click.option(
-    "--run", "run_dir", type=click.Path(file_okay=False), metavar="DIR", help="For sockets and logs; in RAM."
+    "--run", "run_dir", type=click.Path(file_okay=False), metavar="DIR", help="For sockets; in RAM."
 )
 @click.option("--listen", metavar="[ADDRESS:]PORT", help="Where its API answers.  [8443]")
 @click.option(
     "--qemu-dir", type=click.Path(file_okay=False), metavar="DIR", help="QEMU's programs.  [of PATH]"
 )
+@click.option("--share", type=click.Path(file_okay=False), metavar="DIR", help="OVMF, SeaBIOS.  [/usr/share]")
+@click.option("--toolbox", is_flag=True, help="Take QEMU and firmware from the image builder's toolbox.")
 @click.option(
     "--password-file", type=click.Path(dir_okay=False), metavar="FILE", help="admin's first password."
 )
 @click.pass_obj
-def run(session: Session, /, **given: str | None) -> None:
+def run(session: Session, /, **given: Any) -> None:
     """Be a host, on this Linux. Ctrl-C ends the agent; its VMs run on, and the next one takes them over."""
-    main, accelerated = _agent()
-    if not accelerated[0]:
+    agent, accel = part("app"), part("host.hardware").accel()
+    if accel.name != "kvm":
         session.note(
-            f"WARNING: no hardware virtualization here ({accelerated[1]}). Guests run under QEMU's TCG, "
-            "many times slower."
+            f"WARNING: guests are emulated, many times slower than they could be: no hardware "
+            f"virtualization ({accel.why})."
         )
-    raise click.exceptions.Exit(main(arguments(given)) or 0)
+    if given["toolbox"]:
+        with reporting(session) as report:
+            box = part("image.toolbox").ensure(report)
+        given["qemu_dir"] = given["qemu_dir"] or str(box.wrappers)
+        given["share"] = given["share"] or str(box.path("usr/share"))
+    raise click.exceptions.Exit(agent.main(arguments(given, os.environ, root=os.geteuid() == 0)) or 0)
 
 
-def arguments(given: dict[str, str | None]) -> list[str]:
-    """The agent's argument vector. Pure."""
-    argv = ["--hosted"]
+def arguments(given: Mapping[str, Any], environment: Mapping[str, str], *, root: bool) -> list[str]:
+    """The agent's argument vector: root's state is the system's, anybody else's lies at home. Pure."""
+    home = environment.get("HOME", "/")
+    at_home = {
+        "state": (environment.get("XDG_STATE_HOME") or f"{home}/.local/state") + "/thimble/host",
+        "run_dir": (environment.get("XDG_RUNTIME_DIR") or f"{home}/.cache") + "/thimble",
+    }
+    argv = ["--hosted", "yes"]
     for option, name in (
         ("--state", "state"),
         ("--run", "run_dir"),
         ("--listen", "listen"),
         ("--qemu-dir", "qemu_dir"),
+        ("--share", "share"),
         ("--password-file", "password_file"),
     ):
-        if value := given[name]:
-            argv += [option, value]
+        if value := given[name] or (None if root else at_home.get(name)):
+            argv += [option, str(value)]
     return argv
-
-
-def _agent() -> tuple[Callable[[list[str]], int | None], tuple[bool, str]]:
-    """The agent's entry, and whether this machine accelerates guests, and why not."""
-    import importlib
-
-    try:
-        main = importlib.import_module("thimble.app").main
-        accel = importlib.import_module("thimble.host.hardware").accel()
-    except ImportError as error:
-        raise Problem(Code.UNSUPPORTED, f"the agent is not installed here: {error}") from error
-    return main, (accel.name == "kvm", accel.why)

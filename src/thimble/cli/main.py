@@ -133,3 +133,7 @@ def report(session: Session, problem: Problem) -> int:
 def main() -> None:
     """The program."""
     sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ question: the fingerprint must be given.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +73,7 @@ class Session:
         """Signed in as the profile says."""
         if self._client is None:
             _, profile = self.chosen()
+            _signed_in(profile, now=time.time())
             self._client = self.connect(profile)
         return self._client
 
@@ -92,7 +94,7 @@ class Session:
                 raise _unknown(self.profile, kept)
             profile = found
         if self.token:
-            profile = msgspec.structs.replace(profile, token=self.token)
+            profile = msgspec.structs.replace(profile, token=self.token, expires=0.0)
         return name, self._with_trust(profile)
 
     def _with_trust(self, profile: Profile) -> Profile:
@@ -148,15 +150,27 @@ class Session:
         click.echo(text, err=True)
 
     def say(self, text: str) -> None:
-        """A confirmation; not when quiet, and not among JSON."""
+        """A confirmation without a value; not when quiet, and not among JSON."""
         if not self.quiet and not self.json:
             click.echo(text)
 
-    def emit(self, value: msgspec.Struct, text: Callable[[], str]) -> None:
-        """The answer: its JSON, or `text()`."""
-        from thimble.cli.show import as_json
+    def done(self, value: msgspec.Struct, text: Callable[[], str]) -> None:
+        """A mutation's result: as `emit`, but as words only when not quiet."""
+        if self.json or not self.quiet:
+            self.emit(value, text)
 
-        click.echo(as_json(value) if self.json else text())
+    def emit(self, value: msgspec.Struct, text: Callable[[], str]) -> None:
+        """The answer: its JSON, or `text()`, in which nothing from elsewhere can drive the terminal."""
+        from thimble.cli.show import as_json, safe
+
+        click.echo(as_json(value) if self.json else safe(text()))
+
+
+def _signed_in(profile: Profile, *, now: float) -> None:
+    """Raises `Problem` UNAUTHENTICATED when the host would say so anyway."""
+    if not profile.token or 0 < profile.expires < now:
+        what = "your sign-in to {} has expired" if profile.token else "you are not signed in to {}"
+        raise Problem(Code.UNAUTHENTICATED, what.format(profile.url), hint=f"thimble login {profile.url}")
 
 
 def _unknown(name: str, kept: Profiles) -> Problem:

@@ -48,27 +48,12 @@ def alteration(given: Words, base: Words, seen: Vm, read: Read) -> Words:
     if seed := _seed(given, msgspec.to_builtins(seen.seed) if seen.seed else None, read):
         words["seed"] = seed
     disks = edited("disk", map(kept_disk, seen.disks), map(disk, given["add_disk"]), given["remove_disk"])
-    disks = (
-        grown(disks or tuple(map(kept_disk, seen.disks)), given["grow_disk"]) if given["grow_disk"] else disks
-    )
     nics = edited("NIC", map(kept_nic, seen.nics), map(nic, given["add_nic"]), given["remove_nic"])
     drives = trays(seen, given["insert"], given["eject"])
     for field, devices in (("disks", disks), ("nics", nics), ("cdroms", drives)):
         if devices is not None:
             words[field] = msgspec.to_builtins(devices)
     return words
-
-
-def grown(disks: tuple[Any, ...], sizes: tuple[str, ...]) -> tuple[Any, ...]:
-    """`disks` with the sizes of `disk0=20G`, …. Raises `Problem` NOT_FOUND for a disk that is not there."""
-    wanted = dict(text.partition("=")[::2] for text in sizes)
-    edited("disk", disks, (), wanted)
-    return tuple(
-        msgspec.structs.replace(one, size_bytes=disk(wanted[one.name]).size_bytes)
-        if one.name in wanted
-        else one
-        for one in disks
-    )
 
 
 def trays(seen: Vm, insert: tuple[str, ...], eject: tuple[str, ...]) -> tuple[Any, ...] | None:

@@ -87,7 +87,7 @@ def forward(text: str) -> Forward:
 
 def memory_mib(text: str) -> int:
     """MiB of `1G`, rounded down; a bare number is MiB already."""
-    return int(text) if text.strip().isdecimal() else parse_size(text) // MIB
+    return parse_size(f"{text}M" if text.strip().isdecimal() else text) // MIB
 
 
 def seconds(text: str) -> float:

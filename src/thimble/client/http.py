@@ -207,7 +207,8 @@ class Client:
                 for line in answer.iter_lines():
                     if event := parser.line(line):
                         yield event
-                    if until is not None and until - time.monotonic() < silence:
+                    # Only between events, so that each connection gets on by one at least.
+                    if until is not None and not line and until - time.monotonic() < silence - 0.5:
                         return
         except Problem as problem:
             if problem.code is not Code.TIMEOUT or isinstance(problem.__cause__, httpx.ConnectTimeout):

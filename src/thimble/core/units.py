@@ -26,11 +26,12 @@ def parse_size(text: str) -> int:
     word = text.strip().lower()
     digits = word.rstrip("abcdefghijklmnopqrstuvwxyz").rstrip()
     factor = _FACTORS.get(word[len(digits) :].strip())
+    plain = set(digits) <= set("0123456789.")  # int() and float() would take more: 1_000, +5, ٣
     try:
         number = float(digits) if "." in digits else int(digits)
     except ValueError:
         number = -1
-    if factor is None or number < 0 or number == float("inf"):
+    if factor is None or not plain or number < 0 or number == float("inf"):
         raise Problem(
             Code.INVALID, f"{text!r} is not a size", hint="Write a number and a unit, such as 10G or 512MiB."
         )

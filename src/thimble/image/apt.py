@@ -1,7 +1,7 @@
 """The private apt root: Debian's own solver, downloader and signature check, pointed at our suite and state.
 
-It must never touch the machine's package state: every directory apt writes is below `<cache>/apt`. It keeps the
-machine's apt.conf.d, because that is where a proxy is configured.
+It must never touch the machine's package state: every directory apt writes is below `<cache>/apt`. It keeps
+the machine's apt.conf.d, because that is where a proxy is configured.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ def find_keyring(candidates: Iterable[str] = KEYRINGS) -> Path:
     for name in candidates:
         if Path(name).is_file():
             return Path(name)
-    raise fault("not-found", "Debian's archive keyring is not on this machine", hint="apt-get install debian-archive-keyring")
+    raise fault(
+        "not-found",
+        "Debian's archive keyring is not on this machine",
+        hint="apt-get install debian-archive-keyring",
+    )
 
 
 def configured(etc: Path = Path("/etc/apt")) -> list[sources.Source]:
@@ -109,10 +113,17 @@ class Apt:
         program, *rest = args
         argv = [program, *self.options(), *rest]
         environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
-        done = subprocess.run(argv, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            argv, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
         if done.returncode != 0:
             said = tuple(line for line in done.stderr.splitlines() if line.startswith(("E:", "W:", "Err")))
-            raise fault("failed", f"apt could not {rest[0]}", hint="is the mirror reachable from this machine?", reasons=said[:12])
+            raise fault(
+                "failed",
+                f"apt could not {rest[0]}",
+                hint="is the mirror reachable from this machine?",
+                reasons=said[:12],
+            )
         return done.stdout
 
     def update(self, report: Report, *, older_than_s: float = FRESH_S) -> None:
@@ -157,7 +168,7 @@ def admit(scratch: Path, expected: set[str], into: Path) -> None:
             raise fault(
                 "invalid",
                 f"{path.name} is not the package that is pinned",
-                hint="the mirror serves something else than what was locked; `thimble image lock` looks again",
+                hint="the mirror serves something else than was locked; `thimble image lock` looks again",
                 reasons=(f"its SHA-256 is {digest}",),
             )
         path.chmod(0o644)

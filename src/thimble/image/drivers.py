@@ -24,12 +24,12 @@ def wanted(profile: str) -> Wanted:
     return Wanted(
         modules=tuple(name for group in groups for name in group),
         early=tuple(raw["early"]["modules"]),
-        plain=frozenset(map(plain_name, raw["plain"]["modules"])),
+        plain=frozenset(map(plain_name, raw["plain"][profile])),
     )
 
 
 def plain_name(path: str) -> str:
-    """"kernel/drivers/net/virtio_net.ko.xz" → "virtio_net": the kernel's own spelling has no dashes."""
+    """ "kernel/drivers/net/virtio_net.ko.xz" → "virtio_net": the kernel's own spelling has no dashes."""
     return path.rsplit("/", 1)[-1].split(".ko", 1)[0].replace("-", "_")
 
 
@@ -61,10 +61,19 @@ def graph(dep: str, softdep: str, alias: str, builtin: str) -> Graph:
         if len(words) < 3 or words[0] != "softdep":
             continue
         wishes = [word for word in words[2:] if word not in ("pre:", "post:")]
-        chosen = [m for wish in wishes for m in ([plain_name(wish)] if plain_name(wish) in paths else names.get(wish.replace("_", "-"), []))]
+        chosen = [
+            m
+            for wish in wishes
+            for m in (
+                [plain_name(wish)] if plain_name(wish) in paths else names.get(wish.replace("_", "-"), [])
+            )
+        ]
         soft[plain_name(words[1])] = (*soft.get(plain_name(words[1]), ()), *chosen)
     return Graph(
-        paths=paths, hard=hard, soft=soft, builtin=frozenset(plain_name(line) for line in builtin.splitlines() if line)
+        paths=paths,
+        hard=hard,
+        soft=soft,
+        builtin=frozenset(plain_name(line) for line in builtin.splitlines() if line),
     )
 
 
@@ -109,4 +118,6 @@ def load_order(kernel: Graph, names: Iterable[str]) -> tuple[str, ...]:
 
 def firmware(module: bytes) -> tuple[str, ...]:
     """The firmware files a module (uncompressed) says it may ask for."""
-    return tuple(sorted({match.decode() for match in re.findall(rb"(?:^|\0)firmware=([^\0]+)\0", module)}))
+    return tuple(
+        sorted({match.decode() for match in re.findall(rb"(?:^|\0)firmware=([^\0]+)(?=\0)", module)})
+    )

@@ -28,11 +28,15 @@ def needed(data: bytes) -> tuple[str, ...]:
             dynamic = (offset, size)
     if dynamic is None:
         return ()
-    entries = [struct.unpack_from("<QQ", data, dynamic[0] + 16 * number) for number in range(dynamic[1] // 16)]
+    entries = [
+        struct.unpack_from("<QQ", data, dynamic[0] + 16 * number) for number in range(dynamic[1] // 16)
+    ]
     strings = next((value for tag, value in entries if tag == _STRTAB), None)
     if strings is None:
         return ()
-    base = next(strings - address + offset for address, offset, size in loads if address <= strings < address + size)
+    base = next(
+        strings - address + offset for address, offset, size in loads if address <= strings < address + size
+    )
     return tuple(_text(data, base + value) for tag, value in entries if tag == _NEEDED)
 
 

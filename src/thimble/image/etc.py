@@ -1,11 +1,29 @@
-"""The few configuration files of a machine that has no configuration: /etc and the empty directories; pure."""
+"""The few configuration files of a machine without configuration: /etc and empty directories; pure."""
 
 from __future__ import annotations
 
 from thimble.image.layout import Component, Entry, Place, directory
 
 USERS = {"root": 0, "dnsmasq": 101, "_chrony": 102, "dhcpcd": 103, "_dhcpcd": 104, "nobody": 65534}
-GROUPS = {"root": 0, "tty": 5, "disk": 6, "kvm": 105, **{name: uid for name, uid in USERS.items() if uid > 100}}
+GROUPS = {
+    "root": 0,
+    "tty": 5,
+    "disk": 6,
+    "kvm": 105,
+    **{name: uid for name, uid in USERS.items() if uid > 100},
+}
+
+SERVICES = (
+    "ssh 22/tcp",
+    "domain 53/tcp",
+    "domain 53/udp",
+    "bootps 67/udp",
+    "bootpc 68/udp",
+    "tftp 69/udp",
+    "http 80/tcp",
+    "ntp 123/udp",
+    "https 443/tcp",
+)
 
 MOUNT_POINTS = ("dev", "proc", "sys", "run", "tmp", "usr", "root", "mnt", "var/lib", "var/log", "var/tmp")
 
@@ -37,13 +55,15 @@ def files(version: str, profile: str) -> dict[str, str]:
         "etc/os-release": os_release(version, profile),
         "etc/ssl/openssl.cnf": "[req]\ndistinguished_name = dn\n[dn]\n",
         "etc/protocols": "ip 0 IP\nicmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\n",
-        "etc/services": "ssh 22/tcp\ndomain 53/tcp\ndomain 53/udp\nbootps 67/udp\nbootpc 68/udp\ntftp 69/udp\nhttp 80/tcp\nntp 123/udp\nhttps 443/tcp\n",
+        "etc/services": "".join(f"{name}\n" for name in SERVICES),
     }
 
 
 def entries(version: str, profile: str) -> list[Entry]:
     """/etc and the directories others mount on."""
-    made = [directory(Place.EARLY, path, mode=0o1777 if path.endswith("tmp") else 0o755) for path in MOUNT_POINTS]
+    made = [
+        directory(Place.EARLY, path, mode=0o1777 if path.endswith("tmp") else 0o755) for path in MOUNT_POINTS
+    ]
     links = {
         "sbin": ("early", "bin"),
         "lib/firmware": ("early", "/usr/lib/firmware"),

@@ -1,7 +1,8 @@
 """Python in the image: trimmed standard library, the agent's libraries, Thimble itself, all compiled ahead.
 
-The image's own interpreter compiles (it runs from the toolbox or the same package), every .pyc is of the unchecked
-kind, no source and no path of the building machine goes in. Without this, the first import would cost eight CPU seconds.
+The image's own interpreter compiles (it runs from the toolbox or the same package), every .pyc is of the
+unchecked kind, no source and no path of the building machine goes in. Without this, the first import would
+cost eight CPU seconds.
 """
 
 from __future__ import annotations
@@ -113,12 +114,12 @@ def project(source: Path, chosen: Choice) -> list[Module]:
 
 
 def wheels(box: Toolbox, requirements: Path, report: Report) -> Path:
-    """The directory with the agent's libraries for the image's Python, each checked against its pinned hash."""
+    """The directory with the agent's libraries for the image's Python, checked against their hashes."""
 
     def make(into: Path) -> None:
         report("libraries", None, "fetching the agent's Python libraries")
         argv = [
-            *box.argv("python3.13", "-I", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+            *box.argv("python3.13", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
             "--dest",
             str(into),
             "--require-hashes",
@@ -129,7 +130,11 @@ def wheels(box: Toolbox, requirements: Path, report: Report) -> Path:
             "3.13",
             "--implementation",
             "cp",
-            *[word for tag in ("manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux_2_28_x86_64") for word in ("--platform", tag)],
+            *[
+                word
+                for tag in ("manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux_2_28_x86_64")
+                for word in ("--platform", tag)
+            ],
             "--requirement",
             str(requirements),
         ]
@@ -163,7 +168,9 @@ def libraries(folder: Path, chosen: Choice) -> list[Module]:
         name = "-".join(wheel.name.split("-")[:2])
         for path, source in _files(wheel):
             if not _matches(path, chosen.library_drop) and path.endswith((".py", ".so")):
-                modules.append(Module(path=path, source=source, component=Component.PYTHON, package=f"pypi:{name}"))
+                modules.append(
+                    Module(path=path, source=source, component=Component.PYTHON, package=f"pypi:{name}")
+                )
     return modules
 
 
@@ -182,7 +189,9 @@ def compiled(box: Toolbox, modules: list[Module], report: Report) -> list[Entry]
                 # Docstrings of Thimble stay: the contract's are the API's documentation.
                 level = 1 if module.component is Component.THIMBLE else 2
                 jobs.append([str(module.source), str(target), f"/{_folder(module)}/{module.path}", level])
-        subprocess.run(box.argv("python3.13", "-I", "-c", _COMPILE), input=json.dumps(jobs), text=True, check=True)
+        subprocess.run(
+            box.argv("python3.13", "-I", "-c", _COMPILE), input=json.dumps(jobs), text=True, check=True
+        )
 
     cache.directory(stage, make)
     return [_entry(module, stage) for module in modules]

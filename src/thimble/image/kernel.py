@@ -1,4 +1,4 @@
-"""The kernel's part of the image: its file, the chosen modules, their table for PID 1, firmware and microcode."""
+"""The kernel's part of the image: its file, the chosen modules, PID 1's table, firmware, microcode."""
 
 from __future__ import annotations
 
@@ -61,11 +61,19 @@ def graph(box: Toolbox, kernel: Kernel) -> drivers.Graph:
     def make(into: Path) -> None:
         target = into / "lib/modules" / kernel.release
         target.parent.mkdir(parents=True)
-        shutil.copytree(kernel.modules, target, symlinks=True, copy_function=_link, ignore=shutil.ignore_patterns("build", "source"))
+        shutil.copytree(
+            kernel.modules,
+            target,
+            symlinks=True,
+            copy_function=_link,
+            ignore=shutil.ignore_patterns("build", "source"),
+        )
         _depmod(box, into, kernel.release)
         shutil.rmtree(target / "kernel")
 
-    stage = cache.directory(cache.root() / "stages" / f"depmod-{cache.key('depmod', 1, str(kernel.tree))}", make)
+    stage = cache.directory(
+        cache.root() / "stages" / f"depmod-{cache.key('depmod', 1, str(kernel.tree))}", make
+    )
     folder = stage / "lib/modules" / kernel.release
     return drivers.graph(
         (folder / "modules.dep").read_text(),
@@ -106,7 +114,7 @@ def choose(box: Toolbox, kernel: Kernel, profile: str, source: Path, report: Rep
     names, unknown = drivers.closure(whole, wanted.modules)
     table = source / "thimble/boot/table.py"
     inputs = [names, sorted(wanted.plain), str(kernel.tree), cache.sha256(table) if table.exists() else ""]
-    stage = cache.root() / "stages" / f"drivers-{cache.key('drivers', 2, inputs)}"
+    stage = cache.root() / "stages" / f"drivers-{cache.key('drivers', 3, inputs)}"
 
     def make(into: Path) -> None:
         report("drivers", None, f"{len(names)} modules of {kernel.release}")
@@ -123,7 +131,9 @@ def choose(box: Toolbox, kernel: Kernel, profile: str, source: Path, report: Rep
             shutil.copy(kernel.modules / name, folder / name)
         _depmod(box, into, kernel.release)
         if table.exists():
-            subprocess.run(box.argv("python3.13", "-I", "-B", "-c", _TABLE, str(source), str(folder)), check=True)
+            subprocess.run(
+                box.argv("python3.13", "-I", "-B", "-c", _TABLE, str(source), str(folder)), check=True
+            )
         (into / "firmware").write_text("".join(f"{name}\n" for name in sorted(firmware)))
 
     cache.directory(stage, make)
@@ -143,7 +153,15 @@ def entries(kernel: Kernel, chosen: Chosen) -> list[Entry]:
     for path in sorted((folder / "kernel").rglob("*.ko*")):
         name = drivers.plain_name(path.name)
         inside = f"lib/modules/{kernel.release}/{path.relative_to(folder)}"
-        made.append(Entry(place=Place.ROOT, path=inside, component=Component.DRIVERS, package=kernel.package, source=path))
+        made.append(
+            Entry(
+                place=Place.ROOT,
+                path=inside,
+                component=Component.DRIVERS,
+                package=kernel.package,
+                source=path,
+            )
+        )
         if name in chosen.early:
             number = chosen.early.index(name)
             made.append(
@@ -158,7 +176,12 @@ def entries(kernel: Kernel, chosen: Chosen) -> list[Entry]:
     table = folder / "thimble.drivers"
     if table.exists():
         made.append(
-            Entry(place=Place.ROOT, path=f"lib/modules/{kernel.release}/{table.name}", component=Component.DRIVERS, source=table)
+            Entry(
+                place=Place.ROOT,
+                path=f"lib/modules/{kernel.release}/{table.name}",
+                component=Component.DRIVERS,
+                source=table,
+            )
         )
     return made
 
@@ -171,7 +194,15 @@ def blobs(found: PackageSet, chosen: Chosen) -> list[Entry]:
         for package, root in roots.items():
             path = root / name
             if path.is_file():
-                made.append(Entry(place=Place.ROOT, path=f"lib/firmware/{name}", component=Component.BLOBS, package=package, source=path))
+                made.append(
+                    Entry(
+                        place=Place.ROOT,
+                        path=f"lib/firmware/{name}",
+                        component=Component.BLOBS,
+                        package=package,
+                        source=path,
+                    )
+                )
                 break
     return made
 

@@ -24,5 +24,7 @@ def refresh(report: Report) -> list[str]:
     lines = locking.changes(before, after)
     if lines or sets != old.sets:
         epoch = int(time.time()) // 86400 * 86400 if lines else old.epoch
-        cache.write(packages.LOCK_FILE, locking.write(Lock(suite=lists.suite, epoch=epoch, sets=sets)).encode())
+        cache.write(
+            packages.LOCK_FILE, locking.write(Lock(suite=lists.suite, epoch=epoch, sets=sets)).encode()
+        )
     return lines

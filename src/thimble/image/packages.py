@@ -1,8 +1,8 @@
 """Packages on disk: from a set's name to one extracted directory per package.
 
-The pins of the lock file decide. Only if Debian no longer offers one of them is the whole set resolved anew to the
-newest verified versions (mixing old and new would break exact dependencies), and that is said loudly.
-Nothing is extracted whose SHA-256 was not checked just before.
+The pins of the lock file decide. Only if Debian no longer offers one of them is the whole set resolved anew
+to the newest verified versions (mixing old and new would break exact dependencies), and that is said
+loudly. Nothing is extracted whose SHA-256 was not checked just before.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def wanted() -> Wanted:
     """Read data/packages.toml."""
     raw = tomllib.loads(resources.files("thimble.image").joinpath("data/packages.toml").read_text())
     sets = {name: tuple(raw["common"] + raw[name]) for name in ("server", "virtual")}
-    return Wanted(suite=raw["suite"], sets={"toolbox": tuple(raw["toolbox"]), **sets}, skip=frozenset(raw["skip"]))
+    return Wanted(
+        suite=raw["suite"], sets={"toolbox": tuple(raw["toolbox"]), **sets}, skip=frozenset(raw["skip"])
+    )
 
 
 def private_apt(suite: str) -> Apt:
@@ -105,7 +107,12 @@ def _obtainable(
         return pins, ()
     newest = resolve(apt, wanted(), name)
     lines = tuple(locking.changes(pins, newest))
-    report("packages", None, f"WARNING: Debian no longer offers {len(gone)} pinned packages of `{name}`: " + ", ".join(map(str, gone)))
+    report(
+        "packages",
+        None,
+        f"WARNING: Debian no longer offers {len(gone)} pinned packages of `{name}`: "
+        + ", ".join(map(str, gone)),
+    )
     for line in lines:
         report("packages", None, f"WARNING: not as pinned: {line}")
     report("packages", None, "WARNING: taking the newest verified versions; `thimble image lock` pins them")
@@ -150,12 +157,25 @@ def unpack(deb: Path, sha256: str, into: Path) -> None:
     data.mkdir()
     reader = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE)
     writer = subprocess.run(
-        ["tar", "--extract", "--file=-", f"--directory={data}", "--no-same-owner", "--delay-directory-restore"],
+        [
+            "tar",
+            "--extract",
+            "--file=-",
+            f"--directory={data}",
+            "--no-same-owner",
+            "--delay-directory-restore",
+        ],
         stdin=reader.stdout,
         check=False,
     )
     if reader.wait() != 0 or writer.returncode != 0:
         raise fault("failed", f"{deb.name} could not be unpacked", hint="is the disk full?")
-    fields = subprocess.run(["dpkg-deb", "--field", str(deb)], capture_output=True, text=True, check=True).stdout
-    control = {line.split(":", 1)[0]: line.split(":", 1)[1].strip() for line in fields.splitlines() if ":" in line[1:] and line[0] != " "}
+    fields = subprocess.run(
+        ["dpkg-deb", "--field", str(deb)], capture_output=True, text=True, check=True
+    ).stdout
+    control = {
+        line.split(":", 1)[0]: line.split(":", 1)[1].strip()
+        for line in fields.splitlines()
+        if ":" in line[1:] and line[0] != " "
+    }
     (into / "control.json").write_text(json.dumps(control, sort_keys=True))

@@ -3,9 +3,9 @@
     <cache>/toolbox/<key>/          the tree (usr-merged), made of hard links to the extracted packages
     <cache>/toolbox/bin/<program>   wrappers for PATH; they point at the tree made last
 
-A program of the tree runs through the tree's own dynamic linker with the tree's own libraries, so that no chroot is
-needed, host paths work, and the result does not depend on the machine's Debian version. The tree's environment never
-leaks into other programs: everything is on the command line or in the wrapper.
+A program of the tree runs through the tree's own dynamic linker with the tree's own libraries, so that no
+chroot is needed, host paths work, and the result does not depend on the machine's Debian version. The
+tree's environment never leaks into other programs: everything is on the command line or in the wrapper.
 """
 
 from __future__ import annotations
@@ -88,12 +88,18 @@ class Toolbox:
     def argv(self, *args: str) -> list[str]:
         """The argument vector that runs a tree's program natively: argv("qemu-img", "info", "x.qcow2")."""
         program = self.find(args[0])
-        words = [str(self.tree / LINKER), "--library-path", ":".join(str(self.tree / name) for name in LIBRARIES)]
+        words = [
+            str(self.tree / LINKER),
+            "--library-path",
+            ":".join(str(self.tree / name) for name in LIBRARIES),
+        ]
         with program.open("rb") as handle:
             head = handle.read(128)
         if not head.startswith(b"\x7fELF"):
             if b"python3" not in head.split(b"\n", 1)[0]:
-                raise fault("invalid", f"{args[0]} is neither a program nor a Python script; it needs a chroot")
+                raise fault(
+                    "invalid", f"{args[0]} is neither a program nor a Python script; it needs a chroot"
+                )
             words += [str(self.tree / "usr/bin/python3.13"), "-I"]
         words.append(str(program))
         if program.name.startswith("qemu-system-"):
@@ -142,7 +148,7 @@ def _place(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True) if not _is_merged(target) else None
     if source.is_symlink():
         if not target.is_symlink():
-            target.symlink_to(os.readlink(source))
+            target.symlink_to(source.readlink())
         return
     try:
         os.link(source, target, follow_symlinks=False)
@@ -151,7 +157,7 @@ def _place(source: Path, target: Path) -> None:
 
 
 def _is_merged(target: Path) -> bool:
-    return target.is_symlink() and target.name in MERGED and not os.readlink(target).startswith("/")
+    return target.is_symlink() and target.name in MERGED and not target.readlink().is_absolute()
 
 
 def _write_wrappers(box: Toolbox) -> None:

@@ -14,8 +14,8 @@ from thimble.image.layout import LIBRARY_FOLDER, Component, Entry, Place
 from thimble.image.packages import PackageSet
 
 
-def _moved(path: str, place: Place, to: str) -> str:
-    """Where a package's file lies in the image: programs in one folder, the rest as packaged (below /usr in `root`)."""
+def _moved(path: str, to: str) -> str:
+    """Where a package's file lies in the image: programs in one folder, the rest as packaged."""
     if to:
         return f"{to}/{path.rsplit('/', 1)[-1]}"
     path = path.removeprefix("usr/")
@@ -32,17 +32,30 @@ def listed(found: PackageSet) -> list[Entry]:
         for pattern in take["files"]:
             paths = [path for path in (root / pattern,) if path.is_file() or path.is_symlink()]
             if not paths and not take.get("optional"):
-                raise fault("not-found", f"{package} has no {pattern}", hint="the package changed: correct data/tree.toml")
+                raise fault(
+                    "not-found",
+                    f"{package} has no {pattern}",
+                    hint="the package changed: correct data/tree.toml",
+                )
             for path in paths:
-                entries.append(_entry(path, root, place, Component(take["component"]), package, take.get("to", "")))
+                entries.append(
+                    _entry(path, root, place, Component(take["component"]), package, take.get("to", ""))
+                )
     return entries
 
 
 def _entry(path: Path, root: Path, place: Place, component: Component, package: str, to: str) -> Entry:
     inside = str(path.relative_to(root))
-    target = _moved(inside, place, to)
+    target = _moved(inside, to)
     if path.is_symlink() and "/" not in str(path.readlink()):
-        return Entry(place=place, path=target, component=component, package=package, link=str(path.readlink()), mode=0o777)
+        return Entry(
+            place=place,
+            path=target,
+            component=component,
+            package=package,
+            link=str(path.readlink()),
+            mode=0o777,
+        )
     is_program = "bin/" in target or "ld-linux" in target
     return Entry(
         place=place,
@@ -70,7 +83,11 @@ class Libraries:
 
     def locate(self, name: str) -> tuple[str, Path]:
         if name not in self._where:
-            raise fault("not-found", f"no package of the set has the library {name}", hint="add its package to data/packages.toml")
+            raise fault(
+                "not-found",
+                f"no package of the set has the library {name}",
+                hint="add its package to data/packages.toml",
+            )
         return self._where[name]
 
     def read(self, name: str) -> bytes:
@@ -78,7 +95,7 @@ class Libraries:
 
 
 def with_libraries(found: PackageSet, entries: Iterable[Entry], extra: Iterable[str] = ()) -> list[Entry]:
-    """`entries` and the libraries they need: what the early part needs goes there, the rest into the root image."""
+    """`entries` and the libraries they need: the early part's there, the rest in the root image."""
     known = list(entries)
     libraries = Libraries(found)
     placed: dict[str, Entry] = {}
@@ -94,14 +111,22 @@ def with_libraries(found: PackageSet, entries: Iterable[Entry], extra: Iterable[
 
 
 def _binaries(entries: Iterable[Entry], place: Place, component: Component) -> list[bytes]:
-    chosen = [entry for entry in entries if entry.place is place and entry.component is component and entry.source]
+    chosen = [
+        entry for entry in entries if entry.place is place and entry.component is component and entry.source
+    ]
     wanted = [entry for entry in chosen if "bin/" in entry.path or fnmatch(entry.path, "*.so*")]
     return [entry.read() for entry in wanted]
 
 
 def _library(libraries: Libraries, name: str, place: Place, component: Component) -> Entry:
     package, path = libraries.locate(name)
-    return Entry(place=place, path=f"{LIBRARY_FOLDER}/{name}", component=component, package=package, source=path.resolve())
+    return Entry(
+        place=place,
+        path=f"{LIBRARY_FOLDER}/{name}",
+        component=component,
+        package=package,
+        source=path.resolve(),
+    )
 
 
 def certificates(found: PackageSet) -> Entry:
@@ -120,4 +145,10 @@ def certificates(found: PackageSet) -> Entry:
 def configuration(found: PackageSet) -> Entry:
     """How ext4 file systems are made."""
     source = found.trees["e2fsprogs"] / "data/etc/mke2fs.conf"
-    return Entry(place=Place.ROOT, path="share/mke2fs.conf", component=Component.SYSTEM, package="e2fsprogs", source=source)
+    return Entry(
+        place=Place.ROOT,
+        path="share/mke2fs.conf",
+        component=Component.SYSTEM,
+        package="e2fsprogs",
+        source=source,
+    )

@@ -7,12 +7,14 @@ start time checked; host ports are chosen by QEMU itself (port 0), so two server
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from thimble.core.problem import Code, Problem, Reason
@@ -117,7 +119,24 @@ class Server:
 
         Raises OuterCrash when the outer QEMU broke, UNAVAILABLE when the server went off, TIMEOUT.
         """
-        found = self.serial.wait_for(pattern, timeout=timeout, check=self._check)
+        return self._wait(pattern, timeout, self._check, mark)
+
+    def ask(self, line: bytes, answer: bytes, timeout: float) -> bytes:
+        """Type `line` at the console and wait for `answer`, as `wait_for` does."""
+        with home.connect(self.home / "serial.sock", timeout=5) as wire:
+            wire.sendall(line + b"\n")
+            wire.setblocking(False)
+
+            def drain() -> None:
+                # A client that does not read stops the server's UART after some 280 bytes.
+                with contextlib.suppress(BlockingIOError):
+                    wire.recv(65536)
+                self._check()
+
+            return self._wait(answer, timeout, drain, "")
+
+    def _wait(self, pattern: bytes, timeout: float, watch: Callable[[], None], mark: str) -> bytes:
+        found = self.serial.wait_for(pattern, timeout=timeout, check=watch)
         if found is None:
             self._check()
             raise Problem(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -64,6 +63,7 @@ class Dhcp:
     async def start(self, plan: DhcpPlan) -> None:
         """Start it anew with `plan`; returns when it answers. Raises `Problem`."""
         await self.stop(plan.bridge)
+        self.why[plan.bridge] = "DHCP and DNS are being started"
         directory = self._run / plan.bridge
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         await self._stray(directory)
@@ -77,6 +77,7 @@ class Dhcp:
         )
         self._remember(_Running(who, plan))
         await self._ready(who, directory)
+        del self.why[plan.bridge]
         self._watch(plan.bridge)
 
     def tell(self, plan: DhcpPlan) -> None:
@@ -95,6 +96,8 @@ class Dhcp:
         if running is not None:
             await _end(running.who)
         self.why.pop(bridge, None)
+        import shutil
+
         shutil.rmtree(self._run / bridge, ignore_errors=True)
 
     def leases(self, bridge: str) -> list[tuple[str, str, str]]:
@@ -157,9 +160,9 @@ class Dhcp:
         loop = asyncio.get_running_loop()
         pause = 0.5
         while True:
-            running = self._running[bridge]
             began = loop.time()
-            await process.exited(running.who)
+            await process.exited(self._running[bridge].who)
+            running = self._running[bridge]  # it may have been told of more since
             self.why[bridge] = f"DHCP and DNS ended: {_last_words(self._run / bridge)}"
             if loop.time() - began > 60:
                 pause = 0.5

@@ -84,6 +84,20 @@ def subnet_reasons(text: str, facts: Facts) -> list[Reason]:
     return found
 
 
+def conflict(text: str, bridge: str, routes: list[tuple[str, subnet.Subnet]]) -> str:
+    """The link by which the host reaches (a part of) the subnet `text` already; empty if there is none.
+
+    Routes that hold the whole subnet and more are fine: ours is the more specific one.
+    """
+    wanted = subnet.parse(text)
+    if wanted is None:
+        return ""
+    for name, route in routes:
+        if name != bridge and route.overlaps(wanted) and route.prefix >= wanted.prefix:
+            return name
+    return ""
+
+
 def uplink_reasons(uplink: str, facts: Facts) -> list[Reason]:
     """A bridge may be joined; a NIC only when nothing of the host depends on it."""
 

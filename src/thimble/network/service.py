@@ -1,8 +1,7 @@
-"""The seam of the network: `Network` for VMs and for `app`. It alone changes links, rules and dnsmasqs.
+"""The seam of the network: `Network` for VMs and for `app`. It knows the switches; `reconcile` makes them.
 
-`sync` reads what is, asks `plan` for what is missing, does that; a switch that cannot be brought up says why
-and the others go on. It is run after the agent is ready, whenever switches or VMs change, and by whoever
-opens a port before that.
+`sync` is run after the agent is ready, whenever switches or VMs change, and by whoever opens a port before
+that. Before, only records are read: nothing here is started or looked at on the way to ready.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import msgspec
@@ -18,13 +18,17 @@ import msgspec
 from thimble.contract.common import Event
 from thimble.contract.network import Protocol, SwitchKind
 from thimble.contract.vm import NicSpec
+from thimble.core.later import Later
 from thimble.core.problem import Code, Problem, Reason
-from thimble.network import plan, render, rules, subnet
-from thimble.network.dhcp import Dhcp
+from thimble.network import subnet
 from thimble.network.records import Port, PortUse, SwitchRecord
 from thimble.state.events import Events
 from thimble.state.store import Collection, is_durable
-from thimble.sys import command, hostnet, link
+from thimble.sys import hostnet
+
+if TYPE_CHECKING:
+    from thimble.network.reconcile import Reconciler
+    from thimble.network.rules import Facts
 
 
 def _no_hosts() -> list[PortUse]:
@@ -47,27 +51,22 @@ class Network:
         self.events = events
         self._root = root
         self._run = run
-        self._nft = nft
-        instance = f"{crc32(os.fsencode(root.absolute())):08x}"
-        image = str(root) == "/var/lib/thimble"
-        self._table = "thimble" if image else f"thimble-{instance}"
-        self._owner = f"thimble:{instance}"
+        self._owner = f"thimble:{crc32(os.fsencode(root.absolute())):08x}"
+        self._programs = {"dnsmasq": dnsmasq, "nft": nft}
         self._domain = domain
         self._records: Collection[SwitchRecord] = Collection(
-            SwitchRecord, noun="switch", durable=is_durable(root.parent if not root.exists() else root)
+            SwitchRecord, noun="switch", durable=is_durable(root)
         )
-        self._dhcp = Dhcp(run / "network", program=dnsmasq)
-        self._lock = asyncio.Lock()
+        self._worker: Reconciler | None = None
         self._synced = False
-        self._done: plan.Wanted | None = None  # what the last complete sync made true
-        self._why: dict[str, str] = {}
+        self._told: dict[str, str] = {}  # the `why` of each switch as others know it
         self._ports: dict[tuple[str, str], PortUse] = {}
         self._later: asyncio.Task[None] | None = None
         #: Every NIC of every VM; set by `app` from the VM service.
         self.hosts: Callable[[], list[PortUse]] = _no_hosts
 
     async def open(self) -> None:
-        """Read the records; make the first ones. Starts nothing: `sync` does, after the agent is ready."""
+        """Read the records; make the first ones."""
         shelf = self._root / "switches"
         first = not shelf.exists()
         self._records.add_shelf("", shelf)
@@ -76,28 +75,45 @@ class Network:
         self._adopt_uplink()
         self.events.listen(self._heard)
 
-    async def close(self) -> None:
-        """Stop watching; bridges, rules and dnsmasqs stay for the VMs that run on."""
+    async def close(self, *, tidy: bool = False) -> None:
+        """Stop watching; bridges, rules and dnsmasqs stay for the VMs that run on.
+
+        With `tidy`, as is polite on somebody else's host, they go when no port is in use.
+        """
         if self._later is not None:
             self._later.cancel()
-        await self._dhcp.close()
+        if tidy and self._worker is not None and not self._in_use():
+            await self.remove()
+        if self._worker is not None:
+            await self._worker.dhcp.close()
 
     async def remove(self) -> None:
         """Take away everything that was made here: for tests and for leaving a host clean."""
-        async with self._lock:
-            self._dhcp.adopt()
-            nothing = plan.Wanted(owner=self._owner)
-            await self._carry_out(plan.plan(nothing, await self._actual(nothing)))
-            self._done, self._synced = None, False
+        await self._reconciler().remove()
+        self._synced = False
 
     def services(self) -> dict[str, object]:
         """What the API binds verbs to."""
-        from thimble.network.verbs import SwitchService
 
-        return {"switch": SwitchService(self, self._records, self._dhcp)}
+        def switch() -> object:
+            from thimble.network.verbs import SwitchService
+
+            return SwitchService(self, self._records)
+
+        return {"switch": Later(switch)}
+
+    def warnings(self) -> tuple[str, ...]:
+        """What an administrator should know: records not used, switches that are not up."""
+        broken = [f"{path}: not used, {why}" for path, why in self._records.broken.items()]
+        if not self._synced:
+            return tuple(broken)
+        down = [f"switch {name}: {why}" for name in self.switches() if (why := self.why(name))]
+        return (*broken, *down)
 
     def check_nic(self, spec: NicSpec, path: str, *, vm: str = "") -> list[Reason]:
         """Why this NIC cannot be had; `vm`: the VM whose own use of the MAC does not count."""
+        from thimble.network import rules
+
         found = []
         if self._records.find(spec.switch) is None:
             message = f"there is no switch {spec.switch!r}"
@@ -119,19 +135,25 @@ class Network:
 
         Raises `Problem` NOT_FOUND, UNAVAILABLE (the switch is not up), IN_USE (the port is open already).
         """
+        from thimble.sys import link
+
         del uid
-        record = self._records.get(switch).value
+        bridge = self._records.get(switch).value.bridge
         self._ports[vm, nic] = PortUse(
             vm_id=vm, vm_name=hostname or vm, nic=nic, switch=switch, mac=mac, ip=ip
         )
-        await self.refresh()
-        if not link.is_bridge(record.bridge):
-            await self.sync()
-        if not link.is_bridge(record.bridge):
-            why = self._why.get(switch, f"the bridge {record.bridge} does not exist")
-            raise Problem(Code.UNAVAILABLE, f"the switch {switch} is not up: {why}")
-        name = f"tp-{crc32(f'{vm}/{nic}'.encode()):08x}"
-        descriptor = link.open_tap(name, record.bridge, f"fe{mac[2:]}")
+        try:
+            await self.refresh()
+            if not hostnet.is_bridge(bridge):
+                await self.sync()
+            if not hostnet.is_bridge(bridge):
+                raise Problem(Code.UNAVAILABLE, f"the switch {switch} is not up: {self.why(switch)}")
+            name = f"tp-{crc32(f'{vm}/{nic}'.encode()):08x}"
+            descriptor = link.open_tap(name, bridge, f"fe{mac[2:]}")
+        except Problem as error:
+            if error.code is not Code.IN_USE:
+                del self._ports[vm, nic]
+            raise
         return Port(name=name, fd=descriptor, vhost_fd=link.open_vhost())
 
     async def close_port(self, vm: str, nic: str) -> None:
@@ -141,34 +163,44 @@ class Network:
 
     async def sync(self) -> None:
         """Make true what is wanted, looking at everything. Never fails for a single switch."""
-        async with self._lock:
-            await self._reconcile()
+        await self._reconciler().sync()
+        self._tell()
 
     async def refresh(self) -> None:
-        """As `sync`, but only if something else is wanted than last time, or something failed then."""
-        async with self._lock:
-            if not self._synced or self._why or self._wanted() != self._done:
-                await self._reconcile()
+        """As `sync`, but only if something else is wanted than last time, or failed a while ago."""
+        await self._reconciler().refresh()
+        self._tell()
 
     def why(self, switch: str) -> str:
         """Why a switch is not (wholly) up; empty if it is."""
-        record = self._records.get(switch).value
-        if not self._synced:
+        bridge = self._records.get(switch).value.bridge
+        if self._worker is None or not self._synced:
             return "it is being set up"
-        if not link.is_bridge(record.bridge):
-            return self._why.get(switch, f"the bridge {record.bridge} does not exist")
-        return self._why.get(switch) or self._dhcp.why.get(record.bridge, "")
+        found = self._worker.why.get(switch) or self._worker.dhcp.why.get(bridge, "")
+        if not found and not hostnet.is_bridge(bridge):
+            found = f"the bridge {bridge} does not exist"
+        return found
+
+    def switches(self) -> dict[str, SwitchRecord]:
+        return {record.id: record.value for record in self._records.all()}
+
+    def leases(self, bridge: str) -> list[tuple[str, str, str]]:
+        """(mac, address, name) of all that asked for an address and got one."""
+        return self._worker.dhcp.leases(bridge) if self._worker else []
 
     def all_hosts(self) -> tuple[PortUse, ...]:
         """All NICs of VMs, and the open ports whose VMs are not (or no longer) among them."""
         found = {(host.vm_id, host.nic): host for host in self.hosts()}
         return tuple({**self._ports, **found}.values())
 
-    async def facts(self) -> rules.Facts:
+    async def facts(self) -> Facts:
         """For the checks of a new switch. Raises `Problem`."""
+        from thimble.network.rules import Facts
+        from thimble.sys import link
+
         routes = hostnet.routes()
-        return rules.Facts(
-            switches={record.id: record.value for record in self._records.all()},
+        return Facts(
+            switches=self.switches(),
             links=await link.links(),
             routes=tuple(subnet.Subnet(base, prefix) for _, base, prefix in routes),
             default_route=tuple(name for name, _, prefix in routes if prefix == 0),
@@ -179,22 +211,38 @@ class Network:
     def free_subnet(self) -> subnet.Subnet:
         """Raises `Problem` IN_USE when there is none."""
         taken = [subnet.Subnet(base, prefix) for _, base, prefix in hostnet.routes() if prefix]
-        taken += [net for record in self._records.all() if (net := subnet.parse(record.value.subnet))]
+        taken += [net for record in self.switches().values() if (net := subnet.parse(record.subnet))]
         found = subnet.choose(taken, crc32(self._owner.encode()))
         if found is None:
             raise Problem(Code.IN_USE, "no 192.168.x.0/24 is free", hint="Name a subnet.")
         return found
 
+    def move(self, switch: str) -> bool:
+        """Give a switch another subnet, if its present one was chosen by us and no VM is on it."""
+        record = self._records.get(switch).value
+        if not record.chosen or any(host.switch == switch for host in self.all_hosts()):
+            return False
+        try:
+            net = str(self.free_subnet())
+            self._records.put(switch, msgspec.structs.replace(record, subnet=net))
+        except Problem:
+            return False
+        return True
+
     def bridge_name(self, switch: str) -> str:
         """A kernel name for the bridge of a new switch, the same whenever it is asked for."""
         return f"tb-{crc32(f'{self._owner}/{switch}'.encode()):08x}"
+
+    def _in_use(self) -> bool:
+        own = [record for record in self.switches().values() if not record.adopted]
+        return any(set(hostnet.ports(record.bridge)) - {record.uplink} for record in own)
 
     def _first(self) -> None:
         try:
             net = str(self.free_subnet())
         except Problem:
             return
-        record = SwitchRecord(kind=SwitchKind.NAT, bridge=self.bridge_name("nat"), subnet=net)
+        record = SwitchRecord(kind=SwitchKind.NAT, bridge=self.bridge_name("nat"), subnet=net, chosen=True)
         self._records.put("nat", record, expect=0)
 
     def _adopt_uplink(self) -> None:
@@ -219,96 +267,28 @@ class Network:
         if self._later is None or self._later.done():
             self._later = asyncio.get_running_loop().create_task(self.refresh())
 
-    def _wanted(self) -> plan.Wanted:
-        switches = {record.id: record.value for record in self._records.all()}
-        return plan.wanted(
-            switches,
-            self.all_hosts(),
-            plan.Settings(
+    def _reconciler(self) -> Reconciler:
+        if self._worker is None:
+            from thimble.network.reconcile import Reconciler
+
+            image = str(self._root) == "/var/lib/thimble"
+            self._worker = Reconciler(
+                self,
                 owner=self._owner,
-                table=self._table,
-                run=str(self._run / "network"),
+                table="thimble" if image else self._owner.replace(":", "-"),
+                run=self._run,
                 domain=self._domain,
-                account=_account(self._run),
-            ),
-        )
+                **self._programs,
+            )
+        return self._worker
 
-    async def _reconcile(self) -> None:
-        self._dhcp.adopt()
-        wanted = self._wanted()
-        before = {record.id: self._why.get(record.id) for record in self._records.all()}
-        self._why = {}
-        try:
-            actual = await self._actual(wanted)
-        except Problem as error:
-            self._why = {bridge.switch: error.detail for bridge in wanted.bridges}
-        else:
-            await self._carry_out(plan.plan(wanted, actual))
-        self._done = wanted
+    def _tell(self) -> None:
         first, self._synced = not self._synced, True
-        for record in self._records.all():
-            if first or before.get(record.id) != self._why.get(record.id):
-                self.events.publish("switch.changed", record.id, why=self._why.get(record.id, ""))
-
-    async def _actual(self, wanted: plan.Wanted) -> plan.Actual:
-        return plan.Actual(
-            links=await link.links(),
-            rules=await self._standing_rules(),
-            sysctls={key: hostnet.sysctl(key) for key, _ in wanted.sysctls},
-            dhcp=self._dhcp.told(),
-        )
-
-    async def _standing_rules(self) -> str:
-        try:
-            result = await command.run([self._nft, "list", "table", "inet", self._table], check=False)
-        except Problem:
-            return ""
-        return render.rules_digest(result.stdout.decode(errors="replace"))
-
-    async def _carry_out(self, effects: tuple[plan.Effect, ...]) -> None:
-        """Links first and per switch, so that one that fails does not keep the others down."""
-        lines: dict[str, list[str]] = {}
-        for effect in effects:
-            if isinstance(effect, plan.StopDhcp):
-                await self._dhcp.stop(effect.bridge)
-            elif isinstance(effect, plan.LinkEffect):
-                lines.setdefault(effect.switch, []).extend(effect.lines())
-        for switch, commands in lines.items():
-            try:
-                await link.batch(commands)
-            except Problem as error:
-                self._why[switch] = error.detail
-        for effect in effects:
-            try:
-                await self._act(effect)
-            except (Problem, OSError) as error:
-                self._blame(effect, error.detail if isinstance(error, Problem) else str(error))
-
-    async def _act(self, effect: plan.Effect) -> None:
-        match effect:
-            case plan.SetSysctl():
-                hostnet.set_sysctl(effect.key, effect.value)
-            case plan.LoadRules():
-                await command.run([self._nft, "-f", "-"], stdin=effect.text.encode())
-            case plan.DropRules():
-                await command.run([self._nft, "delete", "table", "inet", self._table])
-            case plan.StartDhcp():
-                await self._dhcp.start(effect.plan)
-            case plan.TellDhcp():
-                self._dhcp.tell(effect.plan)
-
-    def _blame(self, effect: plan.Effect, why: str) -> None:
-        """Say at the switches concerned what does not work, and what to install if that is it."""
-        match effect:
-            case plan.StartDhcp() | plan.TellDhcp():
-                names, what, package = [effect.plan.switch], "no DHCP and DNS", "dnsmasq-base"
-            case _:
-                names = [r.id for r in self._records.all() if r.value.kind is not SwitchKind.BRIDGED]
-                what, package = "no address translation and isolation", "nftables"
-        if "is missing" in why:
-            why += f"; install {package}"
-        for name in names:
-            self._why.setdefault(name, f"{what}: {why}")
+        now = {name: self.why(name) for name in self.switches()}
+        for name, why in now.items():
+            if first or self._told.get(name, "") != why:
+                self.events.publish("switch.changed", name, why=why)
+        self._told = now
 
 
 class _Uplink(msgspec.Struct, frozen=True):
@@ -318,24 +298,3 @@ class _Uplink(msgspec.Struct, frozen=True):
 
 class _Boot(msgspec.Struct, frozen=True):
     uplink: _Uplink | None = None
-
-
-def _account(run: Path) -> tuple[str, str]:
-    """Whom dnsmasq becomes: its own user or nobody; root where nobody else may enter `run`."""
-    for directory in (run, *run.absolute().parents):
-        try:
-            if not directory.stat().st_mode & 1:
-                return "root", "root"
-        except OSError:
-            continue
-    users, groups = _names("/etc/passwd"), _names("/etc/group")
-    user = next((name for name in ("dnsmasq", "nobody") if name in users), "root")
-    group = next((name for name in ("nogroup", "nobody") if name in groups), "root")
-    return user, group
-
-
-def _names(path: str) -> set[str]:
-    try:
-        return {line.split(":")[0] for line in Path(path).read_text().splitlines()}
-    except OSError:
-        return set()

@@ -9,21 +9,19 @@ from thimble.contract.common import DryRun, Effect, Nothing
 from thimble.contract.network import Lease, Switch, SwitchChange, SwitchCreate, SwitchKind, SwitchList
 from thimble.core.problem import Code, Reason, refuse
 from thimble.network import rules, subnet
-from thimble.network.dhcp import Dhcp
 from thimble.network.records import SwitchRecord
 from thimble.network.render import label
 from thimble.network.service import Network
 from thimble.state.store import Collection, check
-from thimble.sys import link
+from thimble.sys import hostnet
 
 
 class SwitchService:
     """`switch.*`."""
 
-    def __init__(self, network: Network, records: Collection[SwitchRecord], dhcp: Dhcp) -> None:
+    def __init__(self, network: Network, records: Collection[SwitchRecord]) -> None:
         self._network = network
         self._records = records
-        self._dhcp = dhcp
 
     async def list(self, _call: Call[None]) -> SwitchList:
         rev = self._network.events.rev
@@ -51,7 +49,7 @@ class SwitchService:
 
     async def _record(self, request: SwitchCreate) -> SwitchRecord:
         name = request.name
-        adopted = request.kind is SwitchKind.BRIDGED and link.is_bridge(request.uplink)
+        adopted = request.kind is SwitchKind.BRIDGED and hostnet.is_bridge(request.uplink)
         net = request.subnet
         if request.kind is SwitchKind.NAT and not net:
             net = str(self._network.free_subnet())
@@ -59,6 +57,7 @@ class SwitchService:
             kind=request.kind,
             bridge=request.uplink if adopted else self._network.bridge_name(name),
             subnet=net,
+            chosen=net != request.subnet,
             uplink=request.uplink,
             adopted=adopted,
             forwards=request.forwards,
@@ -130,7 +129,7 @@ class SwitchService:
             for host in self._network.all_hosts()
             if host.switch == switch and host.ip
         }
-        for mac, address, name in self._dhcp.leases(bridge):
+        for mac, address, name in self._network.leases(bridge):
             found.setdefault(mac.lower(), Lease(mac=mac, ip=address, hostname=name, vm=""))
         return tuple(found.values())
 

@@ -67,6 +67,11 @@ class Collection(Generic[T]):
     def format(self) -> int:
         return len(self._upgrades) + 1
 
+    @property
+    def shelves(self) -> frozenset[str]:
+        """The names of those in use."""
+        return frozenset(self._shelves)
+
     def add_shelf(self, name: str, directory: Path) -> list[Record[T]]:
         """Take a shelf into use and read all that stands on it; what is refused is in `broken`."""
         self._shelves[name] = directory
@@ -80,8 +85,8 @@ class Collection(Generic[T]):
                 if id in self._records:
                     raise ValueError(f"{id} is also on {self._records[id].shelf}")
                 record = self._decode(id, name, path.read_bytes())
-            except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
-                self.broken[path] = str(error)
+            except Exception as error:  # unreadable, not ours, or an upgrade stumbles over it: refused
+                self.broken[path] = str(error) or type(error).__name__
                 continue
             self._records[id] = record
             found.append(record)
@@ -144,6 +149,8 @@ class Collection(Generic[T]):
             raise ValueError(
                 f"written by a newer Thimble (format {head.format}, this one knows {self.format})"
             )
+        if head.format < 1:
+            raise ValueError(f"no Thimble ever wrote format {head.format}")
         if head.format == self.format:
             return Record(id, head.rev, shelf, msgspec.json.decode(head.record, type=self._kind))
         tree = msgspec.json.decode(head.record)

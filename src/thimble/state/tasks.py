@@ -18,6 +18,7 @@ from thimble.contract.common import Task, TaskState
 from thimble.core.ids import identity
 from thimble.core.problem import Code, Problem
 from thimble.state.events import Events
+from thimble.sys import log
 
 Work = Callable[["Progress"], Awaitable[dict[str, str] | None]]
 
@@ -66,7 +67,7 @@ class Tasks:
         self._fault = fault
         self._keep = keep
         self._tasks: dict[str, Task] = {}
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, asyncio.Task[dict[str, str]]] = {}
         self._ended: dict[str, asyncio.Event] = {}
 
     def start(
@@ -80,30 +81,21 @@ class Tasks:
         )  # fmt: skip
         self._ended[id] = asyncio.Event()
         self._changed(task)
-        self._running[id] = asyncio.get_running_loop().create_task(
-            self._run(Progress(task, self._changed, self._fault), work)
-        )
+        progress = Progress(task, self._changed, self._fault)
+        running = asyncio.ensure_future(_result(work, progress))
+        running.add_done_callback(lambda ended: self._end(progress, ended))
+        self._running[id] = running
         self._forget()
         return task
 
-    async def _run(self, progress: Progress, work: Work) -> None:
-        state, problem, result = TaskState.DONE, None, {}
-        try:
-            result = await work(progress) or {}
-        except Problem as error:
-            state, problem = TaskState.FAILED, error
-        except asyncio.CancelledError:
-            state, problem = TaskState.CANCELLED, Problem(Code.CANCELLED, "cancelled on request")
-        except Exception as error:
-            import traceback
-
-            traceback.print_exc()
-            state, problem = TaskState.FAILED, Problem(Code.INTERNAL, f"{type(error).__name__}: {error}")
+    def _end(self, progress: Progress, ended: asyncio.Task[dict[str, str]]) -> None:
+        """However it ended, also when it was cancelled before its first step."""
+        state, problem = _outcome(ended)
         task = msgspec.structs.replace(
             progress.task,
             state=state,
             problem=problem.document() if problem else None,
-            result=result,
+            result=ended.result() if state is TaskState.DONE else {},
             ended=self._clock(),
             progress=1.0 if state is TaskState.DONE else progress.task.progress,
             cancellable=False,
@@ -160,3 +152,20 @@ class Tasks:
             : max(0, len(self._tasks) - self._keep)
         ]:
             del self._tasks[id]
+
+
+async def _result(work: Work, progress: Progress) -> dict[str, str]:
+    return await work(progress) or {}
+
+
+def _outcome(ended: asyncio.Task[dict[str, str]]) -> tuple[TaskState, Problem | None]:
+    if ended.cancelled():
+        return TaskState.CANCELLED, Problem(Code.CANCELLED, "cancelled on request")
+    error = ended.exception()
+    if error is None or isinstance(error, Problem):
+        return (TaskState.FAILED if error else TaskState.DONE), error
+    import traceback
+
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        log.say(line)
+    return TaskState.FAILED, Problem(Code.INTERNAL, f"{type(error).__name__}: {error}")

@@ -25,6 +25,8 @@ from thimble.sys import block, files
 
 #: Written and hashed at once, in a thread.
 PIECE = 1024 * 1024
+#: Free space is looked at again after so many bytes.
+_LOOK = 64 * 1024 * 1024
 
 
 class Images:
@@ -126,7 +128,9 @@ async def _store(path: Path, body: AsyncIterator[bytes], length: int | None, sha
     try:
         async for piece in _pieces(body):
             count += len(piece)
-            if count > free or (length is not None and count > length):
+            if (count - len(piece)) // _LOOK != count // _LOOK:  # others write here too
+                free = count + files.space(path.parent)[1] - RESERVE
+            if count > free:
                 raise Problem(Code.NO_SPACE, f"it is larger than the {show_size(max(0, free))} that are free")
             await asyncio.to_thread(write, piece)
         if count == 0 or (length is not None and count != length):

@@ -39,9 +39,10 @@ class Volumes:
         """Make `target`, empty or a copy; when it is there already, it is the one. Its virtual size."""
         if target.exists():
             return size_of(target, format)
-        if target in self._making:
-            raise Problem(Code.CONFLICT, f"{target.name} is being made already")
-        self._making.add(target)
+        name = target.with_suffix("")
+        if name in self._making:
+            raise Problem(Code.CONFLICT, f"{name.name} is being made already")
+        self._making.add(name)
         unfinished = target.with_name(f".{target.name}.new")
         try:
             target.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ class Volumes:
         except OSError as error:
             raise files.problem(error, f"cannot make {target}") from error
         finally:
-            self._making.discard(target)
+            self._making.discard(name)
             unfinished.unlink(missing_ok=True)
         progress(1.0)
         return size_of(target, format)
@@ -108,6 +109,11 @@ class Volumes:
                     yield facts(f"{store}/{inside}{path.stem}", path, _FORMATS[path.suffix])
                 except Problem:
                     continue
+
+    def promised(self, store: str) -> int:
+        """Bytes by which the volumes of a datastore may still grow."""
+        mine = (facts for facts in self.all() if facts.ref.startswith(f"{store}/"))
+        return sum(max(0, facts.size_bytes - facts.used_bytes) for facts in mine)
 
 
 _FORMATS = {f".{format}": format for format in DiskFormat}

@@ -54,6 +54,8 @@ async def run(
             f"the program {argv[0]} is missing",
             hint="On a host of your own, install it; in Thimble's image this is a bug.",
         ) from error
+    except OSError as error:
+        raise Problem(Code.FAILED, f"cannot run {argv[0]}: {error.strerror}") from error
     try:
         out, err = await asyncio.wait_for(child.communicate(stdin), timeout)
     except TimeoutError as error:

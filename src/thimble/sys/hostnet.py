@@ -1,4 +1,4 @@
-"""What the kernel tells of this host's IPv4 routes, listening ports and settings, from /proc."""
+"""What the kernel tells of this host's links, IPv4 routes, listening ports and settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,22 @@ from pathlib import Path
 
 _LISTEN = "0A"
 _UNCONNECTED = "07"
+
+
+def exists(link: str) -> bool:
+    return Path(f"/sys/class/net/{link}").exists()
+
+
+def is_bridge(link: str) -> bool:
+    return Path(f"/sys/class/net/{link}/bridge").exists()
+
+
+def ports(bridge: str) -> list[str]:
+    """The links that are ports of `bridge`; empty when there is no such bridge."""
+    try:
+        return sorted(path.name for path in Path(f"/sys/class/net/{bridge}/brif").iterdir())
+    except OSError:
+        return []
 
 
 def routes() -> list[tuple[str, int, int]]:

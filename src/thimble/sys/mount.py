@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from pathlib import Path
+from typing import Any
 
 from thimble.core.problem import Problem
 from thimble.sys import files
@@ -19,15 +19,13 @@ _DETACH = 2
 def mount(source: str, target: Path, kind: str, *, flags: int = 0, data: str = "") -> None:
     """mount(2); makes the directory `target`. Raises `Problem`."""
     target.mkdir(parents=True, exist_ok=True)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(source.encode(), os.fsencode(target), kind.encode(), flags, data.encode()):
+    if _libc().mount(source.encode(), os.fsencode(target), kind.encode(), flags, data.encode()):
         raise _problem(f"cannot mount {source} at {target}")
 
 
 def unmount(target: Path, *, detach: bool = False) -> None:
     """umount2(2). `detach`: take it out of sight now, even when something still uses it."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(os.fsencode(target), _DETACH if detach else 0):
+    if _libc().umount2(os.fsencode(target), _DETACH if detach else 0):
         raise _problem(f"cannot unmount {target}")
 
 
@@ -49,6 +47,14 @@ def _plain(word: str) -> str:
     return word
 
 
+def _libc() -> Any:
+    import ctypes  # late: dear, and most hosts mount nothing on their way to ready
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _problem(what: str) -> Problem:
+    import ctypes
+
     number = ctypes.get_errno()
     return files.problem(OSError(number, os.strerror(number)), what)

@@ -10,10 +10,13 @@ import ctypes
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +48,7 @@ def own_network(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
             except BaseException:
                 traceback.print_exc()
             finally:
+                _end_all()
                 sys.stderr.flush()
                 sys.stdout.flush()
                 os._exit(code)
@@ -56,14 +60,26 @@ def own_network(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 def _enter() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
+    Path("/run/netns").mkdir(parents=True, exist_ok=True)
     for result in (
         libc.unshare(_NEWNET | _NEWNS),
         libc.mount(b"none", b"/", None, _REC_PRIVATE, None),
         libc.mount(b"sysfs", b"/sys", b"sysfs", 0, None),
+        libc.mount(b"tmpfs", b"/run/netns", b"tmpfs", 0, None),
     ):
         if result:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     ip("link", "set", "lo", "up")
+
+
+def _end_all() -> None:
+    """Whatever a failed test left running in its network."""
+    mine = Path("/proc/self/ns/net").readlink()
+    for path in Path("/proc").glob("[0-9]*/ns/net"):
+        with suppress(OSError):
+            pid = int(path.parts[2])
+            if pid != os.getpid() and path.readlink() == mine:
+                os.kill(pid, signal.SIGKILL)
 
 
 def ip(*words: str) -> str:
@@ -71,9 +87,55 @@ def ip(*words: str) -> str:
 
 
 def inside(namespace: str, *argv: str, timeout: float = 30, check: bool = True) -> str:
-    """Run a program in a network namespace made by `ip netns add`."""
-    done = subprocess.run(
-        ["ip", "netns", "exec", namespace, *argv], capture_output=True, text=True, timeout=timeout
-    )
+    """Run a program in a network namespace made by `ip netns add`; "" is the host's."""
+    prefix = ["ip", "netns", "exec", namespace] if namespace else []
+    done = subprocess.run([*prefix, *argv], capture_output=True, text=True, timeout=timeout)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def machine(name: str, bridge: str = "", mac: str = "", address: str = "") -> None:
+    """A machine on a wire: a namespace with `eth0`, its other end in `bridge` or left as `to-NAME`."""
+    ip("netns", "add", name)
+    ip("link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
+    if bridge:
+        ip("link", "set", f"to-{name}", "master", bridge)
+    ip("link", "set", f"to-{name}", "up")
+    for words in (
+        ["link", "set", "lo", "up"],
+        ["link", "set", "eth0", *(["address", mac] if mac else []), "up"],
+        *([["address", "add", address, "dev", "eth0"]] if address else []),
+    ):
+        ip("-n", name, *words)
+
+
+_SERVER = """
+import socket, sys
+s = socket.create_server(("", int(sys.argv[1])))
+print("ready", flush=True)
+while True:
+    c, peer = s.accept()
+    c.sendall(("%s sees %s" % (sys.argv[2], peer[0])).encode())
+    c.close()
+"""
+
+_CLIENT = """
+import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=float(sys.argv[3]))
+print(s.makefile().read())
+"""
+
+
+def serve(namespace: str, port: int) -> subprocess.Popen[str]:
+    """A TCP server that tells whom it sees."""
+    argv = ["ip", "netns", "exec", namespace, sys.executable, "-IS", "-c", _SERVER, str(port), namespace]
+    server = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    return server
+
+
+def ask(namespace: str, address: str, port: int, *, timeout: float = 5) -> str:
+    """What the server there says; empty when there is no way to it."""
+    argv = [sys.executable, "-IS", "-c", _CLIENT, address, str(port), str(timeout)]
+    return inside(namespace, *argv, check=False).strip().split("\n")[-1].replace("Traceback", "")

@@ -1,4 +1,4 @@
-"""A small agent for API tests: real accounts, tasks and events, a stand-in for the VMs."""
+"""A small agent for API tests: real accounts, tasks and events, stand-ins for VMs, switches, images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from thimble.api import passwords
 from thimble.api.accounts import SessionService, TokenService, UserService
 from thimble.api.app import Api
 from thimble.api.auth import Auth
@@ -27,6 +28,7 @@ from thimble.state.store import check
 from thimble.state.tasks import Progress, Tasks
 
 PASSWORD = "correct horse"
+HASH = passwords.hashed(PASSWORD, b"salt" * 4, cost=11)
 
 
 class Clock:
@@ -34,9 +36,19 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
+        self.jumped = 0.0
 
     def __call__(self) -> float:
         return self.now
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the clock; no time passes."""
+        self.now += seconds
+        self.jumped += seconds
+
+    def ticks(self) -> float:
+        """Time that passed."""
+        return self.now - self.jumped
 
 
 def counted(count: int, _number: itertools.count[int] = itertools.count()) -> bytes:  # noqa: B008
@@ -73,6 +85,7 @@ class Vms:
         self.lines: list[Line] = []
         self.rows: tuple[wire.VmSummary, ...] = ()
         self.go_on = asyncio.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     async def create(self, call: Call[wire.VmCreate]) -> Started | DryRun:
         self.calls.append(call)  # type: ignore[arg-type]
@@ -111,6 +124,8 @@ class Vms:
         return self.lines[-1]
 
     def _start(self, verb: str, subject: str) -> Started:
+        self.loop = asyncio.get_running_loop()
+
         async def work(progress: Progress) -> None:
             async with progress.step("wait"):
                 await self.go_on.wait()
@@ -159,8 +174,13 @@ class Images:
             self.problem = problem
             raise
         return storage.Image(
-            name=call.path["image"], datastore="local", format="raw", file_bytes=size, size_bytes=size, sha256="",
-        )  # fmt: skip
+            name=call.path["image"],
+            datastore="local",
+            format="raw",
+            file_bytes=size,
+            size_bytes=size,
+            sha256="",
+        )
 
     async def delete(self, call: Call[None]) -> None:
         raise Problem(Code.NOT_FOUND, f"there is no image {call.path['image']!r}")
@@ -170,11 +190,19 @@ class World:
     """All of it, with `admin` whose password is `PASSWORD`."""
 
     def __init__(self, state: Path) -> None:
+        self.state = state
         self.clock = Clock()
         self.events = Events(base=1000, clock=self.clock, keep=16)
         self.tasks = Tasks(self.events, clock=self.clock, entropy=counted)
-        self.auth = Auth(state, durable=False, clock=self.clock, entropy=counted, rev=lambda: self.events.rev)
-        self.auth.first_password(PASSWORD)
+        self.auth = Auth(
+            state,
+            durable=False,
+            clock=self.clock,
+            entropy=counted,
+            rev=lambda: self.events.rev,
+            ticks=self.clock.ticks,
+        )
+        self.auth.first_password(HASH)
         self.vms = Vms(self.tasks, self.events)
         self.switches = Switches()
         self.images = Images()
@@ -205,3 +233,8 @@ class World:
         value = msgspec.structs.replace(self.auth.users.get("admin").value, role=role)
         self.auth.users.put(name, value)
         return self.auth.open_session(name)[0]
+
+    def go_on(self) -> None:
+        """Let the VMs' tasks end; from any thread."""
+        assert self.vms.loop is not None
+        self.vms.loop.call_soon_threadsafe(self.vms.go_on.set)

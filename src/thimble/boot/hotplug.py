@@ -1,0 +1,85 @@
+"""Devices that come while the machine runs: the kernel's uevents, and the drivers they want.
+
+Until `open()` the boot's own coldplug sees every device by itself, and events are only drained.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from . import drivers, uevent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .jobs import Children
+    from .loop import Loop
+    from .modalias import Table
+    from .ring import Ring
+
+_NETLINK_KOBJECT_UEVENT = 15
+
+
+class Hotplug:
+    """Loads drivers for what comes, one batch at a time. `on_input()` is called when an input device came."""
+
+    def __init__(self, loop: Loop, children: Children, ring: Ring, on_input: Callable[[], None]) -> None:
+        self._loop, self._children, self._ring, self._on_input = loop, children, ring, on_input
+        self._table: Table | None = None
+        self._aliases: set[str] = set()
+        self._busy = False
+        self._door = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, _NETLINK_KOBJECT_UEVENT
+        )
+        self._door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self._door.bind((0, 1))
+        loop.watch(self._door.fileno(), self._read)
+
+    def open(self, table: Table) -> None:
+        """The boot has loaded all it saw; from here on devices are this object's."""
+        self._table = table
+        self._next()
+
+    def load(self, names: list[str]) -> None:
+        """Loads modules by any name modprobe would take."""
+        self._children.job("load", lambda: drivers.load_named(names), self.report)
+
+    def report(self, result: Any, problem: str) -> None:
+        """What went wrong with drivers goes to the log."""
+        for line in result if result is not None else [problem]:
+            self._ring.write("drivers", line)
+
+    def _read(self, _: int) -> None:
+        while True:
+            try:
+                event = uevent.parse(self._door.recv(65536))
+            except BlockingIOError:
+                break
+            except OSError:  # more events than the buffer holds: look at all devices again
+                self._aliases |= drivers.modaliases(drivers.LATER) if self._table else set()
+                continue
+            if event.get("ACTION") == "add":
+                if self._table is not None and event.get("MODALIAS"):
+                    self._aliases.add(event["MODALIAS"])
+                if event.get("SUBSYSTEM") == "input":
+                    self._loop.after(0.2, self._on_input)
+        self._next()
+
+    def _next(self) -> None:
+        table = self._table
+        if table is None or self._busy or not self._aliases:
+            return
+        modules = {module for alias in self._aliases for module in table.drivers_for(alias)}
+        self._aliases = set()
+        missing = sorted(name for name in modules if not os.path.exists(f"/sys/module/{name}"))
+        if missing:
+            self._busy = True
+            self._children.job("hotplug", lambda: drivers.load(table, missing), self._loaded)
+
+    def _loaded(self, result: Any, problem: str) -> None:
+        self._busy = False
+        self.report(result, problem)
+        self._next()

@@ -1,0 +1,75 @@
+"""What follows from the network's facts: the host name, the resolver, and the time servers.
+
+Each has an order of who decides: the kernel command line, then DHCP, then a default. The agent may change the
+host name; it is left alone from then on.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import clock, linux
+from .cmdline import valid_hostname
+from .lease import resolv_conf
+from .supervise import Supervised
+from .tuning import replace_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .cmdline import Settings
+    from .ipparam import Plan
+    from .jobs import Children
+    from .lease import Facts
+    from .loop import Loop
+
+DEFAULT_NAME = "thimble"
+
+
+class Identity:
+    """Owns the host name, /etc/resolv.conf and chronyd."""
+
+    def __init__(
+        self, loop: Loop, children: Children, settings: Settings, plan: Plan, say: Callable[[str], None]
+    ) -> None:
+        self._children, self._settings, self._plan = children, settings, plan
+        self._fixed_name = settings.hostname or valid_hostname(plan.hostname)
+        self._set_name = ""
+        self._servers: list[str] = []
+        self.chronyd = Supervised("chronyd", loop, self._launch, say, children.words)
+
+    def begin(self) -> None:
+        """The name before anything is known of a network."""
+        self._name(self._fixed_name or DEFAULT_NAME)
+
+    def learn(self, mac: str, lease: Facts, dns: list[str], search: list[str]) -> None:
+        """The network told something new."""
+        replace_file("/etc/resolv.conf", resolv_conf(dns, search))
+        wanted = self._fixed_name or valid_hostname(lease.hostname) or default_name(mac)
+        if wanted != self._set_name and os.uname().nodename == self._set_name:
+            self._name(wanted)
+        if self.chronyd.wanted and self._wanted_servers(lease) != self._servers:
+            self.keep_time(lease)
+
+    def keep_time(self, lease: Facts) -> None:
+        """Starts chronyd, or starts it again with other servers."""
+        self._servers = self._wanted_servers(lease)
+        replace_file(clock.CONFIGURATION, clock.chrony_conf(self._servers))
+        self.chronyd.restart()
+
+    def _wanted_servers(self, lease: Facts) -> list[str]:
+        return list(self._settings.ntp or self._plan.ntp or lease.ntp)
+
+    def _name(self, name: str) -> None:
+        linux.set_hostname(name)
+        self._set_name = name
+
+    def _launch(self, on_exit: Callable[[int], None]) -> int:
+        return self._children.spawn(clock.chrony_argv(), on_exit)
+
+
+def default_name(mac: str) -> str:
+    """`thimble-` and the last six digits of the MAC; just `thimble` without one."""
+    digits = mac.replace(":", "")[-6:]
+    return f"{DEFAULT_NAME}-{digits}" if digits else DEFAULT_NAME

@@ -1,0 +1,71 @@
+"""Settings of the kernel for a hypervisor, literal, written once. Forwarding for NAT is the agent's."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from .bridge import write_setting
+
+RUN = "/run/thimble"
+# What the kernel runs when it wants a module.
+MODPROBE = f"{RUN}/modprobe"
+MODPROBE_TEXT = f"#!{sys.executable} -BIS\nfrom thimble.boot.modprobe import main\nmain()\n"
+
+SYSCTLS = (
+    ("kernel/panic", "10"),
+    ("kernel/sysrq", "176"),
+    ("kernel/dmesg_restrict", "1"),
+    ("kernel/kptr_restrict", "1"),
+    ("kernel/unprivileged_bpf_disabled", "1"),
+    ("kernel/pid_max", "4194304"),
+    ("kernel/modprobe", MODPROBE),
+    ("vm/overcommit_memory", "1"),
+    ("vm/max_map_count", "1048576"),
+    ("fs/aio-max-nr", "1048576"),
+    ("fs/protected_hardlinks", "1"),
+    ("fs/protected_symlinks", "1"),
+    ("fs/protected_fifos", "1"),
+    ("fs/protected_regular", "2"),
+    ("net/ipv6/conf/default/accept_ra", "0"),
+)
+CONTROLLERS = "+cpu +memory +io +pids +cpuset"
+
+# Nodes whose opening makes the kernel load the driver: path, minor of the misc device, mode.
+NODES = (
+    ("/dev/net/tun", 200, 0o666),
+    ("/dev/vhost-net", 238, 0o660),
+    ("/dev/vhost-vsock", 241, 0o660),
+    ("/dev/fuse", 229, 0o660),
+    ("/dev/loop-control", 237, 0o660),
+)
+_MISC = 10
+
+
+def apply() -> None:
+    """Writes all of it; what a kernel lacks is passed over."""
+    make_nodes()
+    replace_file(MODPROBE, MODPROBE_TEXT, 0o755)
+    for key, value in SYSCTLS:
+        write_setting(f"/proc/sys/{key}", value)
+    write_setting("/sys/fs/cgroup/cgroup.subtree_control", CONTROLLERS)
+
+
+def make_nodes() -> None:
+    """The device nodes of drivers that are not loaded yet."""
+    for path, minor, mode in NODES:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            os.mknod(path, mode | stat.S_IFCHR, os.makedev(_MISC, minor))
+            os.chmod(path, mode)
+        except FileExistsError:
+            pass
+
+
+def replace_file(path: str, text: str, mode: int = 0o644) -> None:
+    """Replaces a file in RAM in one step; readers see the old one or the new one."""
+    with open(f"{path}.new", "w") as file:
+        file.write(text)
+    os.chmod(f"{path}.new", mode)
+    os.replace(f"{path}.new", path)

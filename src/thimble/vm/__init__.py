@@ -1,0 +1,1 @@
+"""Virtual machines. `spec rules lifecycle layout render change seed` decide; `process driver service` act."""

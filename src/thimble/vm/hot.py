@@ -1,0 +1,108 @@
+"""Carries out one effect of a change in a running QEMU, over QMP: whole, or undone where a step fails."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import assert_never
+
+from thimble.core.problem import Code, Problem
+from thimble.vm import outfit, render
+from thimble.vm.change import AddDisk, AddNic, ChangeMedium, Effect, RemoveDisk, RemoveNic
+from thimble.vm.control import Control
+from thimble.vm.process import Outfit
+from thimble.vm.spec import VmRecord
+
+#: Seconds a guest gets to let go of a device.
+UNPLUG_S = 30.0
+
+
+async def carry_out(effect: Effect, qmp: Control, source: outfit.Source, record: VmRecord) -> None:
+    """Raises `Problem` in QEMU's words."""
+    match effect:
+        case AddDisk():
+            await _add_disk(effect, qmp, source)
+        case RemoveDisk(disk):
+            await _unplug(qmp, f"disk-{disk.name}")
+            await qmp.execute("blockdev-del", {"node-name": f"disk-{disk.name}"})
+        case AddNic():
+            await _add_nic(effect, qmp, source, record)
+        case RemoveNic(nic):
+            await _unplug(qmp, f"nic-{nic.name}")
+            await qmp.execute("netdev_del", {"id": f"nic-{nic.name}"})
+            await source.network.close_port(source.id, nic.name)
+        case ChangeMedium():
+            await _change_medium(effect, qmp, source)
+        case _:
+            assert_never(effect)
+
+
+async def _fdset(qmp: Control, descriptor: int, key: str) -> str:
+    qmp.send(descriptor)
+    answer = await qmp.execute("add-fd", {"opaque": key})
+    return f"/dev/fdset/{answer['fdset-id']}"
+
+
+async def _add_disk(effect: AddDisk, qmp: Control, source: outfit.Source) -> None:
+    disk, key = effect.disk, f"disk-{effect.disk.name}"
+    with Outfit() as things:
+        outfit.open_disk(things, source, disk)
+        path = await _fdset(qmp, things.fds[key], key)
+    await qmp.execute("blockdev-add", render.blockdev(key, path, disk.format, read_only=disk.read_only))
+    try:
+        await qmp.execute("device_add", render.disk_device(disk, effect.address))
+    except Problem:
+        with suppress(Problem):
+            await qmp.execute("blockdev-del", {"node-name": key})
+        raise
+
+
+async def _add_nic(effect: AddNic, qmp: Control, source: outfit.Source, record: VmRecord) -> None:
+    nic, key = effect.nic, f"nic-{effect.nic.name}"
+    with Outfit() as things:
+        await outfit.open_nic(things, source, record, nic)
+        for name, descriptor in things.fds.items():
+            qmp.send(descriptor)
+            await qmp.execute("getfd", {"fdname": name})
+        vhost = f"{key}.vhost" if f"{key}.vhost" in things.fds else None
+    try:
+        await qmp.execute("netdev_add", render.netdev(nic, key, vhost))
+        try:
+            await qmp.execute("device_add", render.nic_device(nic, effect.address))
+        except Problem:
+            await qmp.execute("netdev_del", {"id": key})
+            raise
+    except Problem:
+        await source.network.close_port(source.id, nic.name)
+        raise
+
+
+async def _change_medium(effect: ChangeMedium, qmp: Control, source: outfit.Source) -> None:
+    key = f"cd-{effect.name}"
+    if effect.image is None:
+        await qmp.execute("eject", {"id": key, "force": True})
+        return
+    with Outfit() as things:
+        things.open(key, source.image(effect.image), os.O_RDONLY)
+        path = await _fdset(qmp, things.fds[key], key)
+    medium = {"id": key, "filename": path, "format": "raw", "force": True, "read-only-mode": "read-only"}
+    await qmp.execute("blockdev-change-medium", medium)
+
+
+async def _unplug(qmp: Control, device: str) -> None:
+    """Ask the guest to let the device go, and wait until it has."""
+    import asyncio
+
+    gone = asyncio.ensure_future(qmp.event("DEVICE_DELETED", device, UNPLUG_S))
+    await asyncio.sleep(0)  # it listens now
+    try:
+        await qmp.execute("device_del", {"id": device})
+        await gone
+    except TimeoutError:
+        raise Problem(
+            Code.TIMEOUT,
+            f"the guest did not let go of {device} within {UNPLUG_S:.0f} s",
+            hint="Is it in use there? Try again, or stop the VM.",
+        ) from None
+    finally:
+        gone.cancel()

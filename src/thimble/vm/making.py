@@ -1,0 +1,158 @@
+"""The long work behind create and delete: every step can be done again, so a restarted agent just goes on.
+
+Create is volumes ▸ firmware ▸ ready; when it fails or is cancelled all is taken back, the VM never was.
+Delete is volumes ▸ files ▸ record; when it fails the VM stays `failed`: delete it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from thimble.contract.vm import Firmware
+from thimble.core.problem import Problem
+from thimble.state.store import Collection
+from thimble.state.tasks import Progress
+from thimble.sys import cgroup, files
+from thimble.vm.driver import Driver, World
+from thimble.vm.outfit import Source
+from thimble.vm.spec import Disk, Phase, VmRecord
+
+replace = msgspec.structs.replace
+
+
+async def create(id: str, world: World, store: Collection[VmRecord], progress: Progress) -> None:
+    """Make what the record says; then its phase is `ready`. Raises `Problem` after taking all back."""
+    found = store.get(id)
+    source = Source(world.storage, world.network, id, found.shelf)
+    try:
+        async with progress.step("volumes"):
+            disks = await make_volumes(source, found.value, found.value.disks, world, progress)
+        async with progress.step("firmware"):
+            if found.value.firmware is Firmware.UEFI:
+                make_variables(source, world)
+        async with progress.step("ready"):
+            protect(source.directory, found.value, world)
+            store.put(id, replace(found.value, disks=disks, phase=Phase.READY))
+    except BaseException:
+        await take_back(id, source, world, store)
+        raise
+
+
+async def make_volumes(
+    source: Source, record: VmRecord, disks: tuple[Disk, ...], world: World, progress: Progress
+) -> tuple[Disk, ...]:
+    """Make the volumes of our own that are missing; the disks with their true sizes."""
+    result = []
+    for n, disk in enumerate(disks):
+        if disk.volume:
+            result.append(disk)
+            continue
+
+        def tell(fraction: float, n: int = n) -> None:
+            progress.at((n + fraction) / len(disks))
+
+        size = await world.storage.create_volume(
+            source.directory / disk.file,
+            size_bytes=disk.size_bytes or None,
+            image=disk.image or None,
+            home=source.home,
+            format=disk.format,
+            progress=tell,
+        )
+        if world.own_users:
+            os.chown(source.directory / disk.file, record.uid, record.uid)
+        result.append(replace(disk, size_bytes=size))
+    return tuple(result)
+
+
+def make_variables(source: Source, world: World) -> None:
+    """The VM's own UEFI variables, from the template; existing ones stay."""
+    target = source.directory / "efivars.fd"
+    if target.exists():
+        return
+    try:
+        data = world.qemu.ovmf_vars.read_bytes()
+    except OSError as error:
+        raise files.problem(error, f"cannot read the UEFI firmware {world.qemu.ovmf_vars}") from error
+    files.write_atomic(target, data)
+
+
+def protect(directory: Path, record: VmRecord, world: World) -> None:
+    """The directory is the VM's to read, the record ours alone."""
+    if world.own_users:
+        os.chown(directory, 0, record.uid)
+    directory.chmod(0o750)
+
+
+async def take_back(id: str, source: Source, world: World, store: Collection[VmRecord]) -> None:
+    """As if the create had never been asked for."""
+    with suppress(Problem, OSError):
+        shutil.rmtree(source.directory)
+    with suppress(Problem):
+        store.delete(id)
+    with suppress(Problem, OSError):
+        source.directory.rmdir()
+    world.events.publish("vm.deleted", id)
+
+
+async def delete(
+    id: str, driver: Driver, world: World, store: Collection[VmRecord], progress: Progress
+) -> None:
+    """Take away what the record in phase `deleting` has. Raises `Problem`; can be done again."""
+    found = store.get(id)
+    source = Source(world.storage, world.network, id, found.shelf)
+    async with progress.step("volumes"):
+        for disk in found.value.disks:
+            if not disk.volume and found.value.keep_volumes:
+                release_volume(source, found.value, disk)
+        for nic in found.value.nics:
+            await world.network.close_port(id, nic.name)
+    async with progress.step("files"):
+        await asyncio.to_thread(_remove_files, source.directory)
+        driver.place.remove()
+        await world.consoles.forget(id)
+        if (group := world.group(id)) is not None:
+            cgroup.delete(group)
+    async with progress.step("record"):
+        store.delete(id)
+        with suppress(OSError):
+            source.directory.rmdir()
+
+
+def _remove_files(directory: Path) -> None:
+    """Everything but the record, which goes last: until then a restart finds the work to finish."""
+    for path in directory.iterdir() if directory.exists() else ():
+        if path.name == "vm.json":
+            continue
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError as error:
+            raise files.problem(error, f"cannot remove {path}") from error
+
+
+def release_volume(source: Source, record: VmRecord, disk: Disk) -> str:
+    """Make an own volume stand alone, as `datastore/VM-DISK`; its new name, empty when it went before."""
+    path = source.directory / disk.file
+    if not path.exists():
+        return ""
+    shelf = source.directory.parent.parent / "volumes"
+    try:
+        shelf.mkdir(mode=0o711, exist_ok=True)
+        name = f"{record.name}-{disk.name}"[:63]
+        if any(shelf.glob(f"{name}.*")):
+            name = f"{source.id}-{disk.name}"[:63]
+        os.chown(path, os.geteuid(), os.getegid())
+        path.rename(shelf / f"{name}.{disk.format}")
+        files.sync_directory(shelf)
+    except OSError as error:
+        raise files.problem(error, f"cannot keep {path}") from error
+    return f"{source.home}/{name}"

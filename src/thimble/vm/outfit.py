@@ -1,0 +1,127 @@
+"""Opens everything that one start of a VM needs, under the keys that `render` asks for.
+
+Owns nothing: all descriptors end in the `Outfit` handed in, which closes our copies after QEMU has its own.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thimble.contract.vm import Firmware
+from thimble.core.problem import Problem
+from thimble.vm import fat, layout, seed
+from thimble.vm.process import Outfit, Place, QemuPaths
+from thimble.vm.spec import Disk, Nic, VmRecord
+
+if TYPE_CHECKING:
+    from thimble.network.service import Network
+    from thimble.storage.service import Storage
+
+
+class Source:
+    """Where the things of one VM are found."""
+
+    def __init__(self, storage: Storage, network: Network, id: str, home: str) -> None:
+        self.storage = storage
+        self.network = network
+        self.id = id
+        self.home = home
+
+    @property
+    def directory(self) -> Path:
+        """The VM's directory in its datastore. Raises `Problem` when the datastore is not mounted."""
+        try:
+            return self.storage.homes()[self.home] / self.id
+        except KeyError:
+            from thimble.core.problem import Code
+
+            raise Problem(
+                Code.UNAVAILABLE,
+                f"the datastore {self.home} is not mounted",
+                hint="Look at `thimble datastore list`.",
+            ) from None
+
+    def disk(self, disk: Disk) -> Path:
+        if disk.volume:
+            return Path(self.storage.resolve_volume(disk.volume, self.home).path)
+        return self.directory / disk.file
+
+    def image(self, ref: str) -> Path:
+        return Path(self.storage.resolve_image(ref, self.home).path)
+
+
+def open_all(
+    outfit: Outfit, place: Place, source: Source, record: VmRecord, qemu: QemuPaths, accel: str
+) -> tuple[str, ...]:
+    """Everything but the network; the names of the credentials."""
+    if accel == "kvm":
+        outfit.open("kvm", "/dev/kvm", os.O_RDWR)
+    _open_control(outfit, place, record)
+    _open_boot(outfit, source, record, qemu)
+    for disk in record.disks:
+        open_disk(outfit, source, disk)
+    for cdrom in record.cdroms:
+        if cdrom.image is not None:
+            outfit.open(f"cd-{cdrom.name}", source.image(cdrom.image), os.O_RDONLY)
+    return _open_seed(outfit, source.id, record)
+
+
+def _open_control(outfit: Outfit, place: Place, record: VmRecord) -> None:
+    outfit.listen("qmp", place.qmp)
+    if record.serial:
+        outfit.listen("serial", place.serial)
+        outfit.open("serial.log", place.serial_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    if record.guest_agent:
+        outfit.listen("qga", place.qga)
+
+
+def _open_boot(outfit: Outfit, source: Source, record: VmRecord, qemu: QemuPaths) -> None:
+    if record.firmware is Firmware.UEFI:
+        outfit.open("firmware.code", qemu.ovmf_code, os.O_RDONLY)
+        outfit.open("firmware.vars", source.directory / "efivars.fd", os.O_RDWR)
+    elif record.direct is not None:
+        _open_readable(outfit, "kernel", source.image(record.direct.kernel))
+        if record.direct.initrd:
+            _open_readable(outfit, "initrd", source.image(record.direct.initrd))
+
+
+def _open_readable(outfit: Outfit, key: str, path: Path) -> None:
+    """QEMU opens it once more by `/proc/self/fd/N`, as its own user: a file only we may read is copied."""
+    outfit.open(key, path, os.O_RDONLY)
+    if not os.fstat(outfit.fds[key]).st_mode & 0o004:
+        copy = os.memfd_create(key, os.MFD_CLOEXEC)
+        size = os.fstat(outfit.fds[key]).st_size
+        done = 0
+        while done < size:
+            done += os.sendfile(copy, outfit.fds[key], done, size - done)
+        outfit.take(key, copy)
+
+
+def _open_seed(outfit: Outfit, id: str, record: VmRecord) -> tuple[str, ...]:
+    if record.seed is None:
+        return ()
+    mac = record.nics[0].mac if record.nics else ""
+    if layout.wants_seed_disk(record):
+        files = seed.nocloud(record.seed, id, record.name, mac)
+        outfit.memory("seed", fat.image(files, label=seed.LABEL))
+    found = seed.credentials(record.seed, record.name, mac)
+    for name, value in found.items():
+        outfit.memory(f"cred-{name}", value if record.machine == "microvm" else seed.smbios(name, value))
+    return tuple(found)
+
+
+def open_disk(outfit: Outfit, source: Source, disk: Disk) -> None:
+    """For a start, and for plugging it in later."""
+    outfit.open(f"disk-{disk.name}", source.disk(disk), os.O_RDONLY if disk.read_only else os.O_RDWR)
+
+
+async def open_nic(outfit: Outfit, source: Source, record: VmRecord, nic: Nic) -> None:
+    """A port on its switch; the tap vanishes with the last descriptor of it."""
+    port = await source.network.open_port(
+        source.id, nic.name, switch=nic.switch, mac=nic.mac, ip=nic.ip, uid=record.uid, hostname=record.name
+    )
+    outfit.take(f"nic-{nic.name}", port.fd)
+    if port.vhost_fd is not None:
+        outfit.take(f"nic-{nic.name}.vhost", port.vhost_fd)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thimble.contract.storage import DatastoreCreate, DatastoreKind
+from thimble.core.problem import Code
+from thimble.core.verdict import Accept, Deny
+from thimble.storage import contents, formats, plan, rules
+from thimble.storage.contents import Contents
+from thimble.storage.qemu_img import Meter
+
+
+@given(st.binary(max_size=2000), st.binary(max_size=512))
+def test_no_file_confuses_the_inspection(head: bytes, tail: bytes) -> None:
+    found = formats.inspect(head, tail)
+    assert found.driver in ("raw", "qcow2", "vmdk", "vhdx", "vdi", "vpc")
+
+
+@given(st.binary(max_size=200))
+def test_a_qcow2_that_names_another_file_is_always_refused(rest: bytes) -> None:
+    head = b"QFI\xfb\0\0\0\3" + b"\0\0\0\0\0\0\1\0" + rest.ljust(200, b"\0")
+    assert "backing file" in formats.inspect(head, b"").refused
+
+
+@given(st.binary(max_size=5000))
+def test_what_is_not_blank_is_something(data: bytes) -> None:
+    assert (contents.identify(data, b"").kind == "") == (not any(data))
+
+
+def test_well_known_contents_are_named() -> None:
+    gpt = bytes(510) + b"\x55\xaaEFI PART"
+    mbr = bytes(446) + b"\x80" + bytes(63) + b"\x55\xaa"
+    assert contents.identify(gpt, b"").kind == "a GPT partition table"
+    assert contents.identify(mbr, b"").kind == "a partition table"
+    assert contents.identify(b"LUKS\xba\xbe", b"").kind == "LUKS encryption"
+    assert contents.identify(bytes(100), b"EFI PART" + bytes(504)).kind == "the rest of a GPT partition table"
+
+
+def _disk(*, format: bool = False, erase: bool = False) -> DatastoreCreate:
+    return DatastoreCreate(name="d", kind=DatastoreKind.DISK, device="/dev/sdb", format=format, erase=erase)
+
+
+kinds = st.sampled_from(["", "ext4", "xfs", "unknown data", "a GPT partition table"])
+labels = st.sampled_from(["", plan.LABEL, plan.STATE_LABEL, "root"])
+
+
+@given(kinds, labels, st.booleans(), st.booleans(), st.booleans(), st.integers(0, 1 << 40))
+def test_nothing_is_ever_lost_unasked(
+    kind: str, label: str, in_use: bool, format: bool, erase: bool, size: int
+) -> None:
+    facts = plan.DeviceFacts(
+        device="/dev/sdb", size_bytes=size, contents=Contents(kind, label, "u"), in_use=in_use
+    )
+    decision = plan.datastore(_disk(format=format, erase=erase), facts)
+    if isinstance(decision, Deny):
+        return
+    assert not in_use
+    assert label != plan.STATE_LABEL
+    made = [effect for effect in decision.plan if isinstance(effect, plan.MakeFileSystem)]
+    if made:
+        assert format
+        assert erase or not kind
+        assert size >= rules.DISK_MIN
+    else:
+        assert (kind, label) == ("ext4", plan.LABEL)
+
+
+def test_a_blank_disk_is_formatted_and_mounted_when_asked() -> None:
+    facts = plan.DeviceFacts(device="/dev/sdb", size_bytes=1 << 40)
+    decision = plan.datastore(_disk(format=True), facts)
+    assert isinstance(decision, Accept)
+    assert [effect.describe() for effect in decision.plan] == [
+        "makes an ext4 file system on /dev/sdb (1 TiB)",
+        "mounts /dev/sdb",
+    ]
+    small = plan.DeviceFacts(device="/dev/sdb", size_bytes=1 << 20)
+    refused = plan.datastore(_disk(format=True), small)
+    assert isinstance(refused, Deny)
+    assert refused.reasons[0].code is Code.INVALID
+
+
+@given(st.text(max_size=80))
+def test_no_accepted_name_leaves_its_directory(name: str) -> None:
+    for check in (rules.volume_name_reasons, rules.image_name_reasons):
+        if not check(name, "$"):
+            assert "/" not in name
+            assert not name.startswith(".")
+
+
+@given(st.lists(st.integers(0, 10000), min_size=1, max_size=20), st.integers(1, 9))
+def test_progress_is_read_in_whatever_pieces_it_comes(hundredths: list[int], cut: int) -> None:
+    text = b"".join(b"    (%.2f/100%%)\r" % (h / 100) for h in hundredths)
+    seen: list[float] = []
+    meter = Meter(seen.append)
+    for start in range(0, len(text), cut):
+        meter(text[start : start + cut])
+    assert seen == [h / 100 / 100 for h in hundredths]

@@ -7,16 +7,17 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.thimble_server import Image
-from thimble.image import build
+from thimble.image import build, inspect
 from thimble.image.progress import Report
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes: what the promise counts, the makers' blobs apart from it, and thimble.efi as a whole."""
+    """Bytes: what the promise counts, the makers' blobs apart from it, and thimble.efi as a whole; and in RAM."""
 
     counted: int
     apart: int
     total: int
+    in_ram: int
 
 
 def image(profile: str, out: Path, report: Report) -> Image:
@@ -27,6 +28,7 @@ def image(profile: str, out: Path, report: Report) -> Image:
 
 def sizes(profile: str, out: Path, report: Report) -> Sizes:
     """As `thimble image inspect` counts them."""
-    where = image(profile, out, report).where
-    total = (where / "thimble.efi").stat().st_size
-    return Sizes(counted=total, apart=0, total=total)
+    found = inspect.inspect(image(profile, out, report).where)
+    return Sizes(
+        counted=found.total_bytes, apart=found.blob_bytes, total=found.file_bytes, in_ram=found.ram_bytes
+    )

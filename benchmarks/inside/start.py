@@ -92,6 +92,7 @@ class _Api:
         started = self._api.call("POST", f"/vms/{self._vm}/start")
         answered = time.monotonic() - began
         seconds = first_line(log, offset, self._marker) - began
+        self._api.connect()  # the other one may have been silent for too long
         self._api.call("GET", f"/tasks/{started['task']['id']}?wait_s=60")
         return answered, seconds
 

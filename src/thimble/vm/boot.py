@@ -1,6 +1,7 @@
 """What the VM service does once: at the agent's start, and all the time in the background.
 
-<run>/vms/.opened    made by the first agent after the host's start: tells a restarted agent from a restarted host
+A file `<run>/vms/.opened`, made by the first agent after the host's start, tells whether only the agent is
+new or the whole host.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Boot:
             if driver.place.process.exists():
                 self._lost.append(driver)
                 return driver
-        if value.intent is Intent.RUNNING:
+        if value.intent is Intent.RUNNING or value.start:
             self._judge_intent(driver, value)
         return driver
 

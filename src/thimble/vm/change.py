@@ -1,7 +1,7 @@
 """Changes of a VM: what the record becomes, and how a running QEMU can follow. Pure.
 
-`apply` makes the new record; `plan` compares what runs with it: effects that QEMU takes while it runs, in order,
-and in words what waits for a cold start. Each effect says what it does and what the running record is after it.
+`plan` compares what runs with the new record: effects that QEMU takes while it runs, in order, and in words
+what waits for a cold start. Each effect says what it does and what the running record is after it.
 Invariant: planning again after all effects yields no effect.
 """
 
@@ -107,8 +107,7 @@ _COLD: tuple[str, ...] = (
 
 
 #: Fields that a change sets as they come.
-PLAIN = ("name", "description", "vcpus", "memory_mib", "cpu", "firmware", "direct", "seed", "rng", "balloon", "vga",
-         "tablet", "guest_agent", "autostart", "on_crash")  # fmt: skip
+PLAIN: tuple[str, ...] = (*_COLD, "name", "description", "autostart", "on_crash")
 
 
 def plan(now: Running, wanted: VmRecord) -> Plan:
@@ -207,7 +206,8 @@ def as_spec(record: VmRecord, change: VmChange, datastore: str) -> VmCreate:
 
 def disk_spec(disk: Disk) -> DiskSpec:
     return DiskSpec(
-        name=disk.name, volume=disk.volume or None, image=disk.image or None, size_bytes=disk.size_bytes or None,
+        name=disk.name, volume=disk.volume or None, image=disk.image or None,
+        size_bytes=disk.size_bytes or None,
         format=disk.format, bus=disk.bus, read_only=disk.read_only,
     )  # fmt: skip
 
@@ -224,7 +224,7 @@ def disk_reasons(old: tuple[Disk, ...], new: tuple[DiskSpec, ...], own: dict[str
         if spec.volume is not None and spec.volume not in (disk.volume, own.get(disk.name)):
             reasons.append(
                 Reason(
-                    message="another volume needs another disk name: remove this one, add one",
+                    message="another volume needs another disk name",
                     path=f"{path}.volume",
                 )
             )

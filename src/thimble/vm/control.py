@@ -1,7 +1,7 @@
 """The QMP connection to one QEMU, over `qemu.qmp`: commands, events, descriptors.
 
-The library is imported at the first connection, not at the agent's start. Every command has a timeout. Errors are
-`Problem`s in QEMU's own words: FAILED when it said no, UNAVAILABLE when it does not answer.
+The library is imported at the first connection, not at the agent's start. Every command has a timeout. Errors
+are `Problem`s in QEMU's own words: FAILED when it said no, UNAVAILABLE when it does not answer.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Control:
         self._on_event = on_event
         self._waiting: list[tuple[str, str, asyncio.Future[Json]]] = []
         self._closing = False
+        self._lost = False
         self._pump = asyncio.get_running_loop().create_task(self._forward())
         self._watch = asyncio.get_running_loop().create_task(self._watch_connection())
 
@@ -71,11 +72,17 @@ class Control:
 
     async def close(self) -> None:
         """End the connection; QEMU runs on."""
-        self._closing = True
-        self._watch.cancel()
-        with suppress(Exception):
-            await asyncio.wait_for(self._client.disconnect(), 2.0)
+        if not self._lost:
+            self._closing = True
+            self._watch.cancel()
+            self._watch = asyncio.get_running_loop().create_task(self._disconnect())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._watch, 2.0)
         self._pump.cancel()
+
+    async def _disconnect(self) -> None:
+        with suppress(Exception):  # what broke the connection is told here once more
+            await self._client.disconnect()
 
     async def _forward(self) -> None:
         async for event in self._client.events:
@@ -91,9 +98,8 @@ class Control:
         while self._client.runstate is Runstate.RUNNING:
             await self._client.runstate_changed()
         if not self._closing:
-            self._closing = True
-            with suppress(Exception):
-                await self._client.disconnect()
+            self._lost = True
+            await self._disconnect()
             self._on_event(LOST, {})
 
 

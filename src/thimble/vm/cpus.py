@@ -1,7 +1,7 @@
 """CPU models: `host`, the named baselines, and QEMU's own. Pure.
 
-The baselines are the levels of the x86-64 psABI on top of QEMU's plain `qemu64`, so that a VM sees the same CPU
-on every host that has at least that level, under KVM as under TCG (which has no AVX-512).
+The baselines are the levels of the x86-64 psABI on top of QEMU's plain `qemu64`, so that a VM sees the same
+CPU on every host that has at least that level, under KVM as under TCG (which has no AVX-512).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def known(cpu: str) -> bool:
 def refusal(cpu: str, accel: str) -> str:
     """Why `cpu` cannot be had with `accel`; empty when it can."""
     if not known(cpu):
-        return f"{cpu!r} is not a known CPU model: use host, x86-64-v2, x86-64-v3, x86-64-v4 or a QEMU model name"
+        return f"{cpu!r} is no CPU model: use host, x86-64-v2, x86-64-v3, x86-64-v4 or one of QEMU's"
     if cpu == "x86-64-v4" and accel == "tcg":
         return "x86-64-v4 needs AVX-512, which emulation (TCG) does not have: use x86-64-v3 or host"
     return ""

@@ -1,4 +1,4 @@
-"""From a checked spec to a record: gives what is given once (ids, MACs, addresses). Pure; chance is handed in."""
+"""From a checked spec to a record: gives what is given once (uid, MACs, addresses). Chance is handed in."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ class Driver:
         self._set(PowerState.STOPPED)
 
     def deleting(self) -> None:
-        self._cancel_restart()
+        self.cancel_restart()
         self._set(PowerState.DELETING)
 
     def delete_failed(self, why: str) -> None:
@@ -184,7 +184,7 @@ class Driver:
         """Start QEMU; returns when it runs. Raises `Problem`; then nothing of it is left."""
         if self.status.state in lifecycle.LIVE:
             return
-        self._cancel_restart()
+        self.cancel_restart()
         self._killed = False
         self._set(PowerState.STARTING)
         self.off.clear()
@@ -194,11 +194,7 @@ class Driver:
                 await self._launch(progress)
                 undo.pop_all()
         except Problem as error:
-            self._set(
-                PowerState.STOPPED if self._killed else PowerState.FAILED,
-                why=error.detail,
-                last_output=error.detail,
-            )
+            self._set(PowerState.STOPPED if self._killed else PowerState.FAILED, why=error.detail)
             self.off.set()
             raise
         except BaseException as error:
@@ -414,7 +410,7 @@ class Driver:
             more = {"restarts": self.status.restarts + 1, "last_output": self.status.last_output}
             self._set(PowerState.FAILED, why=f"{why}; tries again in {show_seconds(wait)}", **more)
 
-    def _cancel_restart(self) -> None:
+    def cancel_restart(self) -> None:
         if self._again is not None:
             self._again.cancel()
             self._again = None
@@ -479,7 +475,7 @@ class Driver:
 
     def _give_up(self) -> None:
         """Nobody wants it to run any longer: no further restart."""
-        self._cancel_restart()
+        self.cancel_restart()
         if self.status.state in (PowerState.CRASHED, PowerState.FAILED):
             self._set(PowerState.STOPPED, restarts=0)
 
@@ -520,7 +516,7 @@ class Driver:
 
     async def close(self) -> None:
         """Let go; QEMU runs on."""
-        self._cancel_restart()
+        self.cancel_restart()
         for task in (self._watch, self._task):
             if task is not None:
                 task.cancel()

@@ -1,4 +1,4 @@
-"""Carries out one effect of a change in a running QEMU over QMP. Whole or not at all: a step that fails is undone."""
+"""Carries out one effect of a change in a running QEMU, over QMP: whole, or undone where a step fails."""
 
 from __future__ import annotations
 

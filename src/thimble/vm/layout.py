@@ -1,7 +1,7 @@
 """Where each device sits. Addresses are given once and stored, so that the guest's names for its disks and
 NICs (`enp1s0`, `/dev/disk/by-path/…`) stay when other devices come and go. Pure.
 
-    00:0N.0       on the root complex: vga 01, usb 02, channels 03, rng 04, balloon 05, panic 0a; not hot-pluggable
+    00:0N.0       fixed places: vga 01, usb 02, channels 03, rng 04, balloon 05, panic 0a; not hot-pluggable
     NN:00.0       alone behind root port NN-1 (1 … 32): disks, NICs, seed; hot-pluggable
     00:1f.2/P     port P (0 … 5) of the SATA controller: CD-ROMs from 0, SATA disks
     usb/1         the tablet
@@ -63,7 +63,7 @@ def wants_seed_disk(record: VmRecord) -> bool:
 
 
 def assign(record: VmRecord) -> dict[str, str]:
-    """Addresses for all devices of `record`: known ones stay, gone ones are freed, new ones get the lowest free.
+    """Addresses for all devices of `record`: known ones stay, new ones get the lowest free.
 
     Raises `Problem` INVALID when there is no room.
     """

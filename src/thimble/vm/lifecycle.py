@@ -94,7 +94,7 @@ _OFF = (
 VERBS: dict[PowerState, tuple[str, ...]] = {
     _S.CREATING: (_BUSY_NEW,) * 9,
     _S.STOPPED: _OFF,
-    _S.STARTING: ("=it is starting", _YES, _YES, _STARTING, _STARTING, _STARTING, _STARTING, _STOP_FIRST, _YES),
+    _S.STARTING: ("=it is starting", _YES, _YES, *(_STARTING,) * 4, _STOP_FIRST, _YES),
     _S.RUNNING: ("=it is running", _YES, _YES, _YES, _YES, "=it is running", _YES, _STOP_FIRST, _YES),
     _S.PAUSED: (_PAUSED, _YES, _YES, _YES, "=it is paused", _YES, _YES, _STOP_FIRST, _YES),
     _S.STOPPING: (_STOPPING, _YES, _YES, _YES, _STOPPING, _STOPPING, _STOPPING, _STOP_FIRST, _YES),

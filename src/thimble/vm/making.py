@@ -1,7 +1,7 @@
 """The long work behind create and delete: every step can be done again, so a restarted agent just goes on.
 
-create   volumes ▸ firmware ▸ ready            fails or is cancelled: all is taken back, the VM never was
-delete   volumes ▸ files ▸ record              fails: the VM stays `failed`, delete it again
+Create is volumes ▸ firmware ▸ ready; when it fails or is cancelled all is taken back, the VM never was.
+Delete is volumes ▸ files ▸ record; when it fails the VM stays `failed`: delete it again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ replace = msgspec.structs.replace
 
 
 async def create(id: str, world: World, store: Collection[VmRecord], progress: Progress) -> None:
-    """Make what the record in phase `creating` says; then it is `ready`. Raises `Problem` after taking all back."""
+    """Make what the record says; then its phase is `ready`. Raises `Problem` after taking all back."""
     found = store.get(id)
     source = Source(world.storage, world.network, id, found.shelf)
     try:
@@ -140,7 +140,7 @@ def _remove_files(directory: Path) -> None:
 
 
 def release_volume(source: Source, record: VmRecord, disk: Disk) -> str:
-    """Make an own volume stand alone, as `datastore/VM-DISK`; its new name. Nothing when it has gone already."""
+    """Make an own volume stand alone, as `datastore/VM-DISK`; its new name, empty when it went before."""
     path = source.directory / disk.file
     if not path.exists():
         return ""

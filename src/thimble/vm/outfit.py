@@ -88,7 +88,7 @@ def _open_boot(outfit: Outfit, source: Source, record: VmRecord, qemu: QemuPaths
 
 
 def _open_readable(outfit: Outfit, key: str, path: Path) -> None:
-    """QEMU opens kernel and initrd again by `/proc/self/fd/N`, as its own user: others must be able to read."""
+    """QEMU opens it once more by `/proc/self/fd/N`, as its own user: a file only we may read is copied."""
     outfit.open(key, path, os.O_RDONLY)
     if not os.fstat(outfit.fds[key]).st_mode & 0o004:
         copy = os.memfd_create(key, os.MFD_CLOEXEC)

@@ -1,11 +1,11 @@
 """QEMU as a process: what it is given, how it is started, found again, ended.
 
-    <run>/vms/<id>/qmp.sock serial.sock qga.sock   bound by us, handed over listening: one can connect at once
+    <run>/vms/<id>/qmp.sock serial.sock qga.sock   bound by us, handed over listening
                    serial.log qemu.log             its serial output and its own words; bounded by `trim`
                    process.json                    (pid, start): who it is
                    running.json                    what it was started as
 
-Invariant: `process.json` exists exactly while a QEMU of ours may run. QEMU opens no path of ours: see `render`.
+Invariant: `process.json` exists exactly while a QEMU of ours may run. QEMU opens no path of ours (`render`).
 """
 
 from __future__ import annotations
@@ -142,11 +142,12 @@ class Outfit:
         self.take(key, door.detach())
 
     def memory(self, key: str, data: bytes) -> None:
-        """A file of RAM that has no name; for secrets."""
-        descriptor = os.memfd_create(key, os.MFD_CLOEXEC)
-        self.take(key, descriptor)
-        os.write(descriptor, data)
-        os.lseek(descriptor, 0, os.SEEK_SET)
+        """A file of RAM that has no name, to read; for secrets."""
+        with open(os.memfd_create(key, os.MFD_CLOEXEC), "wb", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            self.open(key, f"/proc/self/fd/{file.fileno()}", os.O_RDONLY)
 
 
 def spawn(
@@ -159,7 +160,7 @@ def spawn(
         uid=uid,
         gid=uid,
         fds=tuple(outfit.fds.values()),
-        env=dict(PATH="/usr/bin:/bin", LC_ALL="C.UTF-8"),
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
     )
     files.write_atomic(place.process, msgspec.json.encode(who), durable=False)
     if group is not None:
@@ -172,7 +173,7 @@ def spawn(
 def find(record: VmRecord, group: Path | None) -> linux.Identity | None:
     """A QEMU of this VM that nobody wrote down: the agent died in the midst of starting it."""
     pids = cgroup.members(group) if group is not None else []
-    for pid in pids or [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]:
+    for pid in pids or [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
         with suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             if b"-uuid" in words and record.uuid.encode() in words:

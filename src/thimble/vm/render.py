@@ -1,9 +1,9 @@
 """From a record to QEMU's command line. Pure; its output is kept in golden files.
 
 QEMU opens nothing of ours by path: disks, images, logs, /dev/kvm, taps and sockets come as descriptors, named
-here by keys and numbered by whoever opened them (`Machinery.fds`). `disk-NAME`, `cd-NAME`, `nic-NAME` are keys,
-QEMU's ids of the devices and names of the block nodes alike. The same dicts serve `-blockdev`/`-device` and QMP's
-`blockdev-add`/`device_add`.
+here by keys and numbered by whoever opened them (`Machinery.fds`). `disk-NAME`, `cd-NAME`, `nic-NAME` are
+keys, QEMU's ids of the devices and names of the block nodes alike. The same dicts serve `-blockdev`,
+`-device` and QMP's `blockdev-add`, `device_add`.
 """
 
 from __future__ import annotations
@@ -75,13 +75,19 @@ def _set(given: Machinery, key: str) -> str:
 
 def _machine(record: VmRecord, given: Machinery) -> list[list[str]]:
     if record.machine is Machine.MICROVM:
-        options = "microvm,acpi=on,pcie=off,rtc=on,isa-serial=on,usb=off,x-option-roms=off"
+        # Its ACPI has no timer but KVM's clock: emulated, Linux would wait for ever to measure its own.
+        acpi = "on" if given.accel == "kvm" else "off"
+        options = f"microvm,acpi={acpi},pcie=off,rtc=on,isa-serial=on,usb=off"
+        options += ",x-option-roms=off" if given.qboot else ""
     else:
         options = "q35,hpet=off,vmport=off,smm=off,usb=off"
     if record.firmware is Firmware.UEFI:
         options += ",pflash0=firmware-code,pflash1=firmware-vars"
     accel = f"kvm,device={_set(given, 'kvm')}" if given.accel == "kvm" else "tcg,thread=multi"
-    return [["-machine", options], ["-accel", accel]]
+    groups = [["-machine", options], ["-accel", accel]]
+    if record.machine is Machine.MICROVM:
+        groups.append(["-global", "virtio-mmio.force-legacy=false"])
+    return groups
 
 
 def _memory_and_cpus(record: VmRecord, given: Machinery) -> list[list[str]]:

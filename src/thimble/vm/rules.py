@@ -148,21 +148,21 @@ def _check_microvm(spec: VmCreate) -> list[Reason]:
 
 def _check_devices(spec: VmCreate) -> list[Reason]:
     reasons: list[Reason] = []
-    groups: tuple[tuple[str, tuple[DiskSpec | NicSpec | CdromSpec, ...], int], ...] = (
-        ("disks", spec.disks, DISKS_MAX),
-        ("nics", spec.nics, NICS_MAX),
-        ("cdroms", spec.cdroms, CDROMS_MAX),
+    groups = (
+        ("disks", [disk.name for disk in spec.disks], DISKS_MAX),
+        ("nics", [nic.name for nic in spec.nics], NICS_MAX),
+        ("cdroms", [cdrom.name for cdrom in spec.cdroms], CDROMS_MAX),
     )
-    for field, things, most in groups:
-        if len(things) > most:
-            reasons.append(Reason(message=f"at most {most}, these are {len(things)}", path=f"$.{field}"))
+    for field, names, most in groups:
+        if len(names) > most:
+            reasons.append(Reason(message=f"at most {most}, these are {len(names)}", path=f"$.{field}"))
         seen: set[str] = set()
-        for n, thing in enumerate(things):
+        for n, name in enumerate(names):
             path = f"$.{field}[{n}].name"
-            reasons += name_reasons(thing.name, path)
-            if thing.name in seen:
-                reasons.append(Reason(message=f"the name {thing.name!r} is given twice", path=path))
-            seen.add(thing.name)
+            reasons += name_reasons(name, path)
+            if name in seen:
+                reasons.append(Reason(message=f"the name {name!r} is given twice", path=path))
+            seen.add(name)
     volumes: set[str] = set()
     for n, disk in enumerate(spec.disks):
         path = f"$.disks[{n}]"

@@ -1,7 +1,7 @@
 """First-boot data for guests: cloud-init's NoCloud files, and systemd credentials. Pure.
 
 NoCloud wants a file system labelled CIDATA with `meta-data`, `user-data`, `network-config` (`fat` packs it);
-systemd ≥ 256 takes credentials from SMBIOS type 11 strings, or from fw_cfg where there is no SMBIOS (microvm).
+systemd ≥ 256 takes credentials from SMBIOS type 11 strings, or from fw_cfg where there is no SMBIOS: microvm.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A whole VM service on real QEMU (TCG) and real storage, in a directory of its own; the network only pretends."""
+"""A whole VM service on real QEMU (TCG) and real storage, in a directory of its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from thimble.vm.process import QemuPaths
 from thimble.vm.service import VmService
 
 FIRST_LINE = "tiny guest: up"
-DEADLINE_S = 60.0
+DEADLINE_S = 240.0  # machines that run tests are busy
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -49,10 +49,15 @@ class NoNetwork:
 
 
 class World:
-    """An agent's worth of parts on `root`; `again` makes new ones on the same directories, as a restart does."""
+    """An agent's worth of parts on `root`; A second one on it is a restart."""
 
     def __init__(
-        self, root: Path, *, fault: Callable[[str], None] = lambda _: None, network: Any = None, qemu: QemuPaths | None = None
+        self,
+        root: Path,
+        *,
+        fault: Callable[[str], None] = lambda _: None,
+        network: Any = None,
+        qemu: QemuPaths | None = None,
     ) -> None:
         self.root = root
         self.events = Events(base=int(time.time() * 1000), clock=clock.now)

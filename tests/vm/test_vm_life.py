@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from world import FIRST_LINE, World, in_world
+from vm_world import FIRST_LINE, World, in_world
 
 from thimble.contract.common import TaskState
 from thimble.contract.vm import CrashPolicy, DeleteRequest, Intent, Machine, PowerState, StopRequest

@@ -1,0 +1,104 @@
+"""What all VM verbs stand on: the records, the drivers, who owns what, and the answers they share.
+
+Only code that inherits `Desk` writes VM records, and only through `_put` and `store`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from thimble.contract.call import Call
+from thimble.contract.common import DryRun, Effect
+from thimble.contract.verbs import Started
+from thimble.contract.vm import Intent
+from thimble.core.problem import Code, Problem, Reason, refuse
+from thimble.core.units import MIB
+from thimble.core.verdict import Deny, Ignore
+from thimble.host import hardware
+from thimble.network.records import PortUse
+from thimble.state.store import Collection, Record, check
+from thimble.state.tasks import Work
+from thimble.vm.driver import Driver, World
+from thimble.vm.rules import HostFacts
+from thimble.vm.spec import VmRecord
+
+replace = msgspec.structs.replace
+
+#: What QEMU itself needs beside the guest's memory, about.
+OVERHEAD = 64 * MIB
+
+
+class Desk:
+    def __init__(self, world: World, entropy: Callable[[int], bytes], *, durable: bool) -> None:
+        self.store: Collection[VmRecord] = Collection(VmRecord, noun="VM", inside="vm.json", durable=durable)
+        self.world = world
+        self.drivers: dict[str, Driver] = {}
+        self._entropy = entropy
+        world.record = self.store.get
+        world.intend = self._intend
+
+    def find(self, ref: str) -> Record[VmRecord]:
+        """By id or name. Raises `Problem` NOT_FOUND."""
+        found = self.store.find(ref) or next((r for r in self.store.all() if r.value.name == ref), None)
+        if found is None:
+            raise Problem(Code.NOT_FOUND, f"there is no VM {ref!r}", hint="`thimble vm list` shows all.")
+        return found
+
+    def _find(self, call: Call[Any]) -> tuple[Record[VmRecord], Driver]:
+        found = self.find(call.path["vm"])
+        check(call.if_match, found.rev, "VM")
+        return found, self.drivers[found.id]
+
+    def _facts(self) -> HostFacts:
+        total, available = hardware.memory()
+        accel = self.world.accel
+        return HostFacts(
+            cpus=os.cpu_count() or 1, memory_bytes=total, memory_available_bytes=available,
+            accel=accel.name, accel_why=accel.why,
+        )  # fmt: skip
+
+    def _slow(self) -> str:
+        return f"it runs emulated (TCG), many times slower than with KVM: {self.world.accel.why}"
+
+    def _put(self, id: str, **fields: object) -> None:
+        self.store.put(id, replace(self.store.get(id).value, **fields))
+
+    def _intend(self, id: str, intent: Intent) -> None:
+        """The commit of a start or stop."""
+        if self.store.get(id).value.intent is not intent:
+            self._put(id, intent=intent)
+
+    def _task(self, verb: str, id: str, work: Work, call: Call[Any]) -> Started:
+        return Started(task=self.world.tasks.start(verb, id, work, owner=call.user), subject=id)
+
+    def port_uses(self) -> list[PortUse]:
+        """Every NIC of every VM."""
+        return [
+            PortUse(vm_id=r.id, vm_name=r.value.name, nic=nic.name, switch=nic.switch, mac=nic.mac, ip=nic.ip)
+            for r in self.store.all()
+            for nic in r.value.nics
+        ]
+
+
+def refuse_verb(verdict: object, found: Record[VmRecord]) -> None:
+    if isinstance(verdict, Deny):
+        reasons = list(verdict.reasons)
+        refuse(reasons, f"{found.value.name}: {reasons[0].message}", hint=hint_for(reasons))
+
+
+def hint_for(reasons: builtins.list[Reason]) -> str:
+    if any(reason.code is Code.NO_MEMORY for reason in reasons):
+        return "Stop another VM, or give this one less memory."
+    return "`allowed` of the VM names what can be done with it now."
+
+
+def dry(
+    blockers: builtins.list[Reason], verdict: object, effect: str, warnings: tuple[str, ...] = ()
+) -> DryRun:
+    effects = () if isinstance(verdict, Ignore) else (Effect(what=effect),)
+    return DryRun(possible=not blockers, effects=effects, blockers=tuple(blockers), warnings=warnings)

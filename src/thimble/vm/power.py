@@ -1,0 +1,176 @@
+"""The verbs that turn VMs on and off."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from typing import Any
+
+from thimble.contract import vm as wire
+from thimble.contract.call import Call
+from thimble.contract.common import DryRun, Task
+from thimble.contract.verbs import Started
+from thimble.contract.vm import Intent, PowerState
+from thimble.core.problem import Code, Problem, Reason, refuse
+from thimble.core.units import MIB, show_size
+from thimble.core.verdict import Deny, Ignore
+from thimble.state.store import Record
+from thimble.state.tasks import Progress, Work
+from thimble.vm import lifecycle
+from thimble.vm.desk import OVERHEAD, Desk, dry, hint_for, refuse_verb
+from thimble.vm.driver import Driver
+from thimble.vm.lifecycle import Verb
+from thimble.vm.spec import VmRecord
+
+
+class PowerVerbs(Desk):
+    async def start(self, call: Call[None]) -> Started | DryRun:
+        found, driver = self._find(call)
+        verdict = lifecycle.decide(driver.status.state, found.value.phase, Verb.START)
+        blockers = list(verdict.reasons) if isinstance(verdict, Deny) else []
+        if not blockers and not isinstance(verdict, Ignore):
+            blockers += self._memory_reasons(found.value)
+        if call.dry_run:
+            return dry(blockers, verdict, f"starts {found.value.name}", self._slow_warning())
+        if blockers:
+            refuse(blockers, f"{found.value.name}: {blockers[0].message}", hint=hint_for(blockers))
+        self._intend(found.id, Intent.RUNNING)
+
+        async def work(progress: Progress) -> dict[str, str]:
+            if isinstance(verdict, Ignore):
+                return {"note": verdict.why}
+            return await self._start(driver, progress)
+
+        return self._task("vm.start", found.id, work, call)
+
+    async def _start(self, driver: Driver, progress: Progress) -> dict[str, str]:
+        refuse(self._memory_reasons(self.store.get(driver.id).value), "not enough memory to start it")
+        try:
+            await driver.ask(lambda: driver.start(progress))
+        except Problem:
+            if self.store.find(driver.id) is not None:
+                self._intend(driver.id, Intent.STOPPED)
+            raise
+        warnings = self._slow_warning()
+        return {"warning": warnings[0]} if warnings else {}
+
+    def _slow_warning(self) -> tuple[str, ...]:
+        return () if self.world.accel.name == "kvm" else (self._slow(),)
+
+    def _memory_reasons(self, record: VmRecord) -> builtins.list[Reason]:
+        available = self._facts().memory_available_bytes
+        if record.memory_mib * MIB + OVERHEAD <= available:
+            return []
+        message = f"it needs {record.memory_mib} MiB of memory, the host has {show_size(available)} free"
+        return [Reason(message=message, code=Code.NO_MEMORY, path="$.memory_mib")]
+
+    def _restart(self, id: str) -> None:
+        """By a driver, after a crash."""
+        driver = self.drivers[id]
+
+        async def work(progress: Progress) -> None:
+            try:
+                refuse(self._memory_reasons(self.store.get(id).value), "not enough memory to start it")
+                await driver.ask(lambda: driver.start(progress))
+            except Problem as problem:
+                driver.restart_failed(problem.detail)
+                raise
+
+        self.world.tasks.start("vm.start", id, work, owner="crash policy")
+
+    def begin(self, id: str, owner: str) -> Task:
+        """Start it without anybody asking: with the host, or because the asking was interrupted."""
+        self._put(id, intent=Intent.RUNNING, start=False)
+        driver = self.drivers[id]
+
+        async def work(progress: Progress) -> dict[str, str]:
+            return await self._start(driver, progress)
+
+        return self.world.tasks.start("vm.start", id, work, owner=owner)
+
+    async def stop(self, call: Call[wire.StopRequest]) -> Started | DryRun:
+        found, driver = self._find(call)
+        ask = call.input or wire.StopRequest()
+
+        async def work(progress: Progress) -> dict[str, str]:
+            async with progress.step("ask"):
+                await driver.ask(driver.begin_stop)
+            async with progress.step("wait"):
+                return await self._await_off(driver, ask)
+
+        return self._power(call, Verb.STOP, found, driver, work, Intent.STOPPED, "asks {} to shut down")
+
+    async def _await_off(self, driver: Driver, ask: wire.StopRequest) -> dict[str, str]:
+        try:
+            await asyncio.wait_for(driver.off.wait(), ask.timeout_s)
+            return {}
+        except TimeoutError:
+            if ask.force:
+                driver.kill()
+                await driver.off.wait()
+                return {"note": "the guest did not obey in time and was killed"}
+        await driver.ask(lambda: driver.stop_refused(ask.timeout_s))
+        raise Problem(
+            Code.TIMEOUT,
+            f"the guest did not shut down within {ask.timeout_s:.0f} s and runs on",
+            hint="Look at its console; stop it with force, or kill it.",
+        )
+
+    async def kill(self, call: Call[None]) -> Started | DryRun:
+        found, driver = self._find(call)
+
+        async def work(progress: Progress) -> None:
+            async with progress.step("kill"):
+                if driver.status.state in lifecycle.LIVE:
+                    driver.kill()
+                    await driver.off.wait()
+                else:
+                    await driver.ask(driver.give_up)
+
+        return self._power(call, Verb.KILL, found, driver, work, Intent.STOPPED, "powers {} off at once")
+
+    async def reset(self, call: Call[None]) -> Started | DryRun:
+        return self._command(call, Verb.RESET, "system_reset", None, "resets {}")
+
+    async def pause(self, call: Call[None]) -> Started | DryRun:
+        return self._command(call, Verb.PAUSE, "stop", PowerState.PAUSED, "freezes {}")
+
+    async def resume(self, call: Call[None]) -> Started | DryRun:
+        return self._command(call, Verb.RESUME, "cont", PowerState.RUNNING, "lets {} run on")
+
+    def _command(
+        self, call: Call[None], verb: Verb, command: str, state: PowerState | None, effect: str
+    ) -> Started | DryRun:
+        found, driver = self._find(call)
+
+        async def work(progress: Progress) -> None:
+            async with progress.step(command):
+                await driver.ask(lambda: driver.command(command, state))
+
+        return self._power(call, verb, found, driver, work, None, effect)
+
+    def _power(
+        self,
+        call: Call[Any],
+        verb: Verb,
+        found: Record[VmRecord],
+        driver: Driver,
+        work: Work,
+        intent: Intent | None,
+        effect: str,
+    ) -> Started | DryRun:
+        verdict = lifecycle.decide(driver.status.state, found.value.phase, verb)
+        if call.dry_run:
+            blockers = list(verdict.reasons) if isinstance(verdict, Deny) else []
+            return dry(blockers, verdict, effect.format(found.value.name))
+        refuse_verb(verdict, found)
+        if intent is not None:
+            self._intend(found.id, intent)
+        if isinstance(verdict, Ignore):
+            why = verdict.why
+
+            async def nothing(_: Progress) -> dict[str, str]:
+                return {"note": why}
+
+            return self._task(f"vm.{verb}", found.id, nothing, call)
+        return self._task(f"vm.{verb}", found.id, work, call)

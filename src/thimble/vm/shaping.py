@@ -1,0 +1,306 @@
+"""The verbs that make, change and take away VMs.
+
+Each: look everything up, `decide`, check, answer a dry run, commit the record, start the task. A VM's record
+exists from the commit of its create to the last step of its delete; an agent that dies between finds there
+what to finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import hashlib
+
+import msgspec
+
+from thimble.contract import vm as wire
+from thimble.contract.call import Call
+from thimble.contract.common import DryRun, Effect, Task, TaskState
+from thimble.contract.verbs import Started
+from thimble.contract.vm import Intent, PowerState
+from thimble.core.ids import identity
+from thimble.core.problem import Code, Problem, Reason, refuse
+from thimble.core.units import show_size
+from thimble.core.verdict import Deny, Ignore
+from thimble.state.store import Record
+from thimble.state.tasks import Progress
+from thimble.vm import change, draft, layout, lifecycle, making, rules, spec
+from thimble.vm.desk import dry, refuse_verb
+from thimble.vm.driver import Driver
+from thimble.vm.lifecycle import Verb
+from thimble.vm.outfit import Source
+from thimble.vm.power import PowerVerbs
+from thimble.vm.spec import Disk, Phase, VmRecord, volume_ref
+
+replace = msgspec.structs.replace
+
+#: How long the answer to an idempotency key stays the same.
+KEY_LIFE_S = 86_400.0
+
+
+class ShapingVerbs(PowerVerbs):
+    async def create(self, call: Call[wire.VmCreate]) -> Started | DryRun:
+        digest = hashlib.sha256(msgspec.json.encode(call.input)).hexdigest() if call.key else ""
+        if call.key and (again := self._same(call.key, digest)) is not None:
+            return again
+        want = rules.normalise(call.input, self.world.storage.default)
+        blockers = self._blockers(want)
+        if call.dry_run:
+            return DryRun(
+                possible=not blockers,
+                effects=tuple(Effect(what=line) for line in self._create_effects(want)),
+                blockers=tuple(blockers),
+                warnings=tuple(self._warnings_of(want)),
+            )
+        refuse(blockers, f"the VM {want.name!r} cannot be", hint="Correct every field named in the reasons.")
+        id = identity("vm", self._entropy(5))
+        value = replace(self._draft(want), key=call.key, digest=digest)
+        self.store.put(id, value, shelf=want.datastore, expect=0)
+        self.drivers[id] = Driver(id, self.world, PowerState.CREATING)
+        self.world.events.publish("vm.changed", id, state=PowerState.CREATING, name=want.name)
+        task = self.finish_create(id, owner=call.user)
+        await asyncio.sleep(0)  # the work has begun now: a cancel finds it where it takes all back
+        return Started(task=task, subject=id)
+
+    def _draft(self, want: wire.VmCreate) -> VmRecord:
+        others = self.port_uses()
+        nics = draft.make_nics(
+            want,
+            (),
+            {p.mac for p in others},
+            {p.ip for p in others},
+            self._entropy,
+            self.world.network.address_for,
+        )
+        return draft.record(
+            want,
+            uid=draft.free_uid({r.value.uid for r in self.store.all()}),
+            created=self.world.clock(),
+            entropy=self._entropy,
+            nics=nics,
+            disks=tuple(self._disk(disk, want.datastore) for disk in want.disks),
+        )
+
+    def _disk(self, want: wire.DiskSpec, home: str) -> Disk:
+        """Raises `Problem` NOT_FOUND when volume or image went meanwhile."""
+        if want.volume is not None:
+            facts = self.world.storage.resolve_volume(want.volume, home)
+            ref = want.volume if "/" in want.volume else f"{home}/{want.volume}"
+            return Disk(
+                name=want.name, volume=ref, size_bytes=facts.size_bytes,
+                format=wire.DiskFormat(facts.format), bus=want.bus, read_only=want.read_only,
+            )  # fmt: skip
+        size = want.size_bytes or 0
+        if not size and want.image is not None:
+            size = self.world.storage.resolve_image(want.image, home).size_bytes
+        return Disk(
+            name=want.name, image=want.image or "", size_bytes=size, format=want.format, bus=want.bus,
+            read_only=want.read_only,
+        )  # fmt: skip
+
+    def _same(self, key: str, digest: str) -> Started | None:
+        """The answer to a create that came before under the same key."""
+        now = self.world.clock()
+        found = next(
+            (r for r in self.store.all() if r.value.key == key and now - r.value.created < KEY_LIFE_S), None
+        )
+        if found is None:
+            return None
+        if found.value.digest != digest:
+            raise Problem(
+                Code.CONFLICT,
+                f"the idempotency key {key!r} was used for another request",
+                hint="Use a new key for a new VM.",
+            )
+        tasks = [t for t in self.world.tasks.all() if t.subject == found.id and t.verb == "vm.create"]
+        ended = Task(
+            id="task-forgotten", verb="vm.create", subject=found.id, state=TaskState.DONE, progress=1.0,
+            created=found.value.created, ended=found.value.created, result={"vm": found.id},
+        )  # fmt: skip
+        return Started(task=tasks[0] if tasks else ended, subject=found.id)
+
+    def finish_create(self, id: str, *, owner: str = "") -> Task:
+        """Start, or after a restart go on with, the work of a create."""
+
+        async def work(progress: Progress) -> dict[str, str]:
+            try:
+                await making.create(id, self.world, self.store, progress)
+            except BaseException:
+                self.drivers.pop(id, None)
+                raise
+            driver = self.drivers[id]
+            driver.created()
+            warning = {}
+            if self.store.get(id).value.start:
+                self._put(id, start=False, intent=Intent.RUNNING)
+                warning = await self._start(driver, progress)
+            return {"vm": id, **warning}
+
+        return self.world.tasks.start("vm.create", id, work, owner=owner, cancellable=True)
+
+    def _blockers(self, want: wire.VmCreate, old: Record[VmRecord] | None = None) -> builtins.list[Reason]:
+        """Everything against `want`, ours and the neighbours'. `old`: the VM that is to become so."""
+        host, storage, network = self._facts(), self.world.storage, self.world.network
+        reasons = rules.check(want, host)
+        same = [r for r in self.store.all() if r.value.name == want.name and (old is None or r.id != old.id)]
+        if same:
+            message = f"there is a VM {want.name!r} already"
+            reasons.append(Reason(message=message, code=Code.EXISTS, path="$.name"))
+        me = old.id if old else ""
+        home = want.datastore
+        reasons += storage.check_home(home, "$.datastore")
+        if any(reason.path == "$.datastore" for reason in reasons):
+            return reasons
+        kept = {disk.name for disk in old.value.disks} if old else set()
+        for n, disk in enumerate(want.disks):
+            if disk.name not in kept:
+                reasons += storage.check_disk(disk, home, f"$.disks[{n}]", vm=me)
+        for n, nic in enumerate(want.nics):
+            reasons += network.check_nic(nic, f"$.nics[{n}]", vm=me)
+        for n, cdrom in enumerate(want.cdroms):
+            if cdrom.image is not None:
+                reasons += storage.check_image(cdrom.image, home, f"$.cdroms[{n}].image")
+        if want.direct:
+            reasons += storage.check_image(want.direct.kernel, home, "$.direct.kernel")
+            if want.direct.initrd:
+                reasons += storage.check_image(want.direct.initrd, home, "$.direct.initrd")
+        if not reasons and old is None:
+            try:
+                self._draft(want)
+            except Problem as problem:
+                reasons.append(Reason(message=f"{problem.detail}. {problem.hint}", code=problem.code))
+        return reasons
+
+    def _create_effects(self, want: wire.VmCreate) -> builtins.list[str]:
+        lines = [f"creates VM {want.name} on {want.datastore}"]
+        for disk in want.disks:
+            if disk.volume is None:
+                size = f" ({show_size(disk.size_bytes)})" if disk.size_bytes else ""
+                copy = f", a copy of {disk.image}" if disk.image else ""
+                lines.append(f"creates volume {disk.name}{size}{copy}")
+        lines += [f"makes a port for {nic.name} on switch {nic.switch}" for nic in want.nics]
+        return [*lines, "starts it"] if want.start else lines
+
+    def _warnings_of(self, want: wire.VmCreate) -> builtins.list[str]:
+        storage = self.world.storage
+        lines = [w for disk in want.disks for w in storage.disk_warnings(disk, want.datastore, disk.name)]
+        if self.world.accel.name != "kvm":
+            lines.append(self._slow())
+        return lines
+
+    async def change(self, call: Call[wire.VmChange]) -> Started | DryRun:
+        found, driver = self._find(call)
+        verdict = lifecycle.decide(driver.status.state, found.value.phase, Verb.CHANGE)
+        blockers = list(verdict.reasons) if isinstance(verdict, Deny) else []
+        old = found.value
+        want = rules.normalise(change.as_spec(old, call.input, found.shelf), found.shelf)
+        own = {disk.name: volume_ref(found.shelf, found.id, disk) for disk in old.disks}
+        want = replace(want, seed=spec.kept_seed(want.seed, old.seed))
+        blockers += change.disk_reasons(old.disks, want.disks, own) + self._blockers(want, found)
+        value = None if blockers else self._changed(found, want)
+        if call.dry_run:
+            lines = [] if value is None else self._change_effects(found, driver, value)
+            return DryRun(
+                possible=not blockers,
+                effects=tuple(Effect(what=line) for line in lines),
+                blockers=tuple(blockers),
+            )
+        refuse(blockers, f"{old.name} cannot become so", hint="Correct every field named in the reasons.")
+        assert value is not None
+
+        async def work(progress: Progress) -> dict[str, str]:
+            return await self._carry_out_change(found, driver, value, progress)
+
+        return self._task("vm.change", found.id, work, call)
+
+    def _changed(self, found: Record[VmRecord], want: wire.VmCreate) -> VmRecord:
+        """The record that `want` means. Raises `Problem` when devices do not fit."""
+        old = found.value
+        known = {disk.name: disk for disk in old.disks}
+        others = [p for p in self.port_uses() if p.vm_id != found.id]
+        nics = draft.make_nics(
+            want, old.nics, {p.mac for p in others}, {p.ip for p in others}, self._entropy,
+            self.world.network.address_for,
+        )  # fmt: skip
+        disks = tuple(
+            change.merged_disk(disk, known[disk.name])
+            if disk.name in known
+            else self._disk(disk, found.shelf)
+            for disk in want.disks
+        )
+        fields = {f: getattr(want, f) for f in change.PLAIN}
+        value = replace(old, **fields, disks=disks, nics=nics, cdroms=change.merged_cdroms(want.cdroms))
+        return replace(value, addresses=layout.assign(value))
+
+    def _change_effects(self, found: Record[VmRecord], driver: Driver, value: VmRecord) -> builtins.list[str]:
+        if value == found.value:
+            return []
+        lines = [f"changes {found.value.name}"]
+        plan = driver.plan(value)
+        if plan is not None:
+            lines += [effect.describe() for effect in plan.hot]
+            lines += [f"at the next cold start: {words}" for words in plan.pending]
+        return lines
+
+    async def _carry_out_change(
+        self, found: Record[VmRecord], driver: Driver, value: VmRecord, progress: Progress
+    ) -> dict[str, str]:
+        old = found.value
+        if value == old:
+            return {"note": "it is so already"}
+        source = Source(self.world.storage, self.world.network, found.id, found.shelf)
+        known = {disk.name for disk in old.disks}
+        async with progress.step("volumes"):
+            fresh = tuple(disk for disk in value.disks if disk.name not in known)
+            made = {d.name: d for d in await making.make_volumes(source, value, fresh, self.world, progress)}
+            if value.firmware is wire.Firmware.UEFI:
+                making.make_variables(source, self.world)
+        async with progress.step("record"):
+            value = replace(
+                value,
+                disks=tuple(made.get(d.name, d) for d in value.disks),
+                intent=self.store.get(found.id).value.intent,
+            )
+            record = self.store.put(found.id, value, expect=found.rev)
+            self.world.events.publish("vm.changed", found.id, name=value.name, rev=str(record.rev))
+        async with progress.step("apply"):
+            pending = await driver.ask(driver.follow)
+        kept = [
+            making.release_volume(source, old, disk)
+            for disk in old.disks
+            if not disk.volume and disk.name not in {d.name for d in value.disks}
+        ]
+        notes = {"kept": ", ".join(filter(None, kept))} if any(kept) else {}
+        return {**notes, "pending": "; ".join(pending)} if pending else notes
+
+    async def delete(self, call: Call[wire.DeleteRequest]) -> Started | DryRun:
+        found, driver = self._find(call)
+        keep = bool(call.input and call.input.keep_volumes)
+        verdict = lifecycle.decide(driver.status.state, found.value.phase, Verb.DELETE)
+        if call.dry_run:
+            blockers = list(verdict.reasons) if isinstance(verdict, Deny) else []
+            return dry(blockers, verdict, f"deletes {found.value.name}{'' if keep else ' and its volumes'}")
+        refuse_verb(verdict, found)
+        if isinstance(verdict, Ignore):
+            running = [t for t in self.world.tasks.all() if t.subject == found.id and t.verb == "vm.delete"]
+            if running:
+                return Started(task=running[0], subject=found.id)
+        self._put(found.id, phase=Phase.DELETING, keep_volumes=keep, intent=Intent.STOPPED)
+        return Started(task=self.finish_delete(found.id, owner=call.user), subject=found.id)
+
+    def finish_delete(self, id: str, *, owner: str = "") -> Task:
+        driver = self.drivers[id]
+        if driver.status.state is not PowerState.DELETING:
+            driver.deleting()
+
+        async def work(progress: Progress) -> None:
+            try:
+                await making.delete(id, driver, self.world, self.store, progress)
+            except Problem as problem:
+                driver.delete_failed(problem.detail)
+                raise
+            await driver.close()
+            self.drivers.pop(id, None)
+            self.world.events.publish("vm.deleted", id)
+
+        return self.world.tasks.start("vm.delete", id, work, owner=owner)

@@ -12,7 +12,7 @@ from thimble.image.progress import Report
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes: what the promise counts, the makers' blobs apart from it, and thimble.efi as a whole; and in RAM."""
+    """Bytes: what the promise counts, the makers' blobs apart from it, thimble.efi, all of it in RAM."""
 
     counted: int
     apart: int
@@ -23,7 +23,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 def image(profile: str, out: Path, report: Report) -> Image:
     """The profile's image from the present sources."""
     found = build.build(build.Options(profile=profile, out=out), report)
-    return Image(where=found.directory, cmdline=build.CMDLINE)
+    return Image(where=found.directory.absolute(), cmdline=build.CMDLINE)
 
 
 def sizes(profile: str, out: Path, report: Report) -> Sizes:

@@ -79,6 +79,8 @@ def spawn(
             raise Problem(Code.UNSUPPORTED, f"the program {argv[0]} is missing") from error
         except (OSError, subprocess.SubprocessError) as error:
             raise Problem(Code.FAILED, f"cannot start {argv[0]}: {error}") from error
+    with suppress(OSError):  # in the image the agent is protected from the OOM killer; what it starts is not
+        Path(f"/proc/{child.pid}/oom_score_adj").write_text("0")
     child.returncode = 0  # we watch it by pidfd; keeps subprocess from waiting for it behind our back
     who = identify(child.pid)
     return who if who is not None else Identity(child.pid, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from thimble.image import build, cache, inspect
+from thimble.image import build, cache, inspect, toolbox
 from thimble.image.progress import on_stderr
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
@@ -51,3 +51,14 @@ def test_the_footprint_keeps_its_target(profile: str, tmp_path: Path) -> None:
     bill = json.loads((result.directory / "thimble.spdx.json").read_text())
     listed = {package["name"] for package in bill["packages"]}
     assert {package.name for component in report.components for package in component.packages} <= listed
+
+
+def test_compiled_constants_do_not_follow_the_hash_seed(tmp_path: Path) -> None:
+    """functools.pyc once differed between two builds: a frozenset's order was the interpreter's whim."""
+    box = toolbox.ensure(on_stderr)
+    script = (
+        "import marshal, sys; open(sys.argv[1], 'wb').write(marshal.dumps(frozenset(map(str, range(64)))))"
+    )
+    for name in ("one", "two"):
+        box.python(script, str(tmp_path / name))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()

@@ -114,7 +114,7 @@ def choose(box: Toolbox, kernel: Kernel, profile: str, source: Path, report: Rep
     names, unknown = drivers.closure(whole, wanted.modules)
     table = source / "thimble/boot/table.py"
     inputs = [names, sorted(wanted.plain), str(kernel.tree), cache.sha256(table) if table.exists() else ""]
-    stage = cache.root() / "stages" / f"drivers-{cache.key('drivers', 3, inputs)}"
+    stage = cache.root() / "stages" / f"drivers-{cache.key('drivers', 4, inputs)}"
 
     def make(into: Path) -> None:
         report("drivers", None, f"{len(names)} modules of {kernel.release}")
@@ -131,9 +131,7 @@ def choose(box: Toolbox, kernel: Kernel, profile: str, source: Path, report: Rep
             shutil.copy(kernel.modules / name, folder / name)
         _depmod(box, into, kernel.release)
         if table.exists():
-            subprocess.run(
-                box.argv("python3.13", "-I", "-B", "-c", _TABLE, str(source), str(folder)), check=True
-            )
+            box.python(_TABLE, str(source), str(folder))
         (into / "firmware").write_text("".join(f"{name}\n" for name in sorted(firmware)))
 
     cache.directory(stage, make)

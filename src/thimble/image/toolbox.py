@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,15 @@ class Toolbox:
         if program.name.startswith("qemu-system-"):
             words += [word for name in DATA for word in ("-L", str(self.tree / name))]
         return [*words, *args[1:]]
+
+    def python(self, script: str, *args: str, stdin: str = "") -> None:
+        """Run a script with the image's Python so that the same input gives the same bytes.
+
+        The order of a frozenset in compiled code follows the hash seed: it is fixed (`-I` would ignore it).
+        """
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        argv = self.argv("python3.13", "-s", "-S", "-B", "-P", "-c", script, *args)
+        subprocess.run(argv, input=stdin, text=True, env={**clean, "PYTHONHASHSEED": "0"}, check=True)
 
 
 def ensure(report: Report = silent) -> Toolbox:

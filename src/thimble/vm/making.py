@@ -19,9 +19,10 @@ from thimble.core.problem import Problem
 from thimble.state.store import Collection
 from thimble.state.tasks import Progress
 from thimble.sys import cgroup, files
-from thimble.vm.driver import Driver, World
+from thimble.vm.driver import Driver
 from thimble.vm.outfit import Source
 from thimble.vm.spec import Disk, Phase, VmRecord
+from thimble.vm.world import World
 
 replace = msgspec.structs.replace
 

@@ -61,7 +61,13 @@ def rows(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[Row]:
     a_third = Promised(bound=Bound.TIMES_OF_PEER, limit=1 / 3)
     return [
         row("memory in use, image included", "MiB", _in_use_mib, no_more),
-        row("private memory of user processes", "MiB", lambda one: one["private_kib"] / KIB, a_third),
+        row(
+            "private memory of user processes",
+            "MiB",
+            lambda one: one["private_kib"] / KIB,
+            a_third,
+            _shares(ours[-1]) if ours else "",
+        ),
         row("user processes", "", lambda one: float(one["processes"]), None),
         row("processor time of user processes, a minute", "s", lambda one: _a_minute(one, "cpu_s"), None),
         row("written to disk, a minute", "KiB", lambda one: _a_minute(one, "written_bytes") / KIB, None),
@@ -78,13 +84,17 @@ def _in_use_mib(one: dict[str, Any]) -> float:
     return float(one["total_kib"] - one["available_kib"]) / KIB
 
 
+def _shares(one: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {kib / KIB:.1f}" for kib, name in one.get("by_process", ()))
+
+
 def _a_minute(one: dict[str, Any], name: str) -> float:
     return float(one[name]) * 60 / float(one["over_s"])
 
 
 def _thimble(context: Context) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="thimble-bench.") as scratch:
-        system = thimble_server.with_child(context.image, Path(scratch))
+        system = thimble_server.with_child(context.image, Path(scratch), state_disk=True)
         with (
             powered_on(system, timeout=TIMEOUT_S) as (server, _),
             thimble_server.orders(server, timeout=60) as orders,

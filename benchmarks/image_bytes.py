@@ -23,6 +23,6 @@ def _row(profile: str, sizes: built.Sizes) -> Row:
         unit="MB",
         ours=(sizes.counted / MB,),
         promised=Promised(bound=Bound.AT_MOST, limit=LIMITS[profile]),
-        note=f"{sizes.apart / MB:.1f} MB of makers' firmware and microcode besides; thimble.efi is "
-        f"{sizes.total / MB:.1f} MB",
+        note=f"{sizes.apart / MB:.1f} MB of the makers' firmware and microcode besides; "
+        f"thimble.efi is {sizes.total / MB:.1f} MB; in RAM it takes {sizes.in_ram / MB:.1f} MB",
     )

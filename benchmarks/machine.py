@@ -18,7 +18,7 @@ from thimble.image import toolbox
 from thimble.image.progress import Report
 from thimble.lab import outer, tools
 from thimble.lab.server import Server
-from thimble.lab.spec import Disk, Nic, ServerSpec
+from thimble.lab.spec import STATE_LABEL, Disk, Nic, ServerSpec
 
 VCPUS = 2
 MEMORY_MIB = 4096
@@ -34,6 +34,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     cmdline: str
     ready: bytes
     disk: Path | None = None  # raw; writes to it are thrown away
+    state_disk: bool = False  # an empty state partition besides
     forwards: tuple[int, ...] = ()
 
 
@@ -50,6 +51,7 @@ def now(server: Server) -> Moment:
 
 def spec(system: System, disk: Path | None) -> ServerSpec:
     """The server's specification. Pure."""
+    state = (Disk(size_bytes=1 << 30, label=STATE_LABEL),) if system.state_disk else ()
     return ServerSpec(
         name=f"bench-{system.name}",
         cpus=VCPUS,
@@ -57,7 +59,7 @@ def spec(system: System, disk: Path | None) -> ServerSpec:
         kernel=str(system.kernel),
         initrd=str(system.initrd),
         append=system.cmdline,
-        disks=(Disk(file=str(disk), format="qcow2"),) if disk else (),
+        disks=((Disk(file=str(disk), format="qcow2"),) if disk else ()) + state,
         nics=(Nic(forwards=system.forwards),),
     )
 

@@ -15,9 +15,9 @@ ROW = {"name": "x" * 40, "state": "stopped"}
 
 def body(size: int) -> bytes:
     """JSON of exactly `size` bytes, rows as far as they go (at least 23). Pure."""
-    rows = size // len(json.dumps(ROW))
-    while (start := len(json.dumps({"vms": [ROW] * rows, "pad": ""}))) > size:
-        rows -= 1
+    bare = len(json.dumps({"vms": [], "pad": ""}))
+    rows = max(0, size - bare) // (len(json.dumps(ROW)) + len(", "))
+    start = len(json.dumps({"vms": [ROW] * rows, "pad": ""}))
     return json.dumps({"vms": [ROW] * rows, "pad": "x" * (size - start)}).encode()
 
 

@@ -26,6 +26,7 @@ from thimble.guest import cpio
 from thimble.lab.server import Server
 
 READY = b"thimble: ready"
+SILENT_S = 400.0
 PASSWORD = re.compile(rb"password (\S+)")
 MODULES = ("__init__", "api", "byhand", "channel", "idle", "measure", "start")
 
@@ -46,13 +47,19 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def with_child(image: Image, scratch: Path, *, files: Mapping[str, bytes] | None = None) -> System:
+def with_child(
+    image: Image, scratch: Path, *, files: Mapping[str, bytes] | None = None, state_disk: bool = False
+) -> System:
     """The image with our child in it; `files` come along in /bench.d."""
     initrd = scratch / "initrd"
     initrd.write_bytes(extended((image.where / "initrd").read_bytes(), entries(files or {})))
     plain = image.system("inside")
     return msgspec.structs.replace(
-        plain, initrd=initrd, cmdline=f"{plain.cmdline} rdinit=/bench.py", forwards=(PORT,)
+        plain,
+        initrd=initrd,
+        cmdline=f"{plain.cmdline} rdinit=/bench.py",
+        forwards=(PORT,),
+        state_disk=state_disk,
     )
 
 
@@ -94,8 +101,14 @@ def orders(server: Server, *, timeout: float) -> Iterator[Orders]:
             if time.monotonic() > deadline:
                 raise Problem(Code.TIMEOUT, f"the child in the server does not answer: {error}") from error
             time.sleep(0.2)
+    link.settimeout(SILENT_S)
     with link:
-        yield Orders(link)
+        try:
+            yield Orders(link)
+        except TimeoutError as error:
+            raise Problem(
+                Code.TIMEOUT, f"the measurement in the server said nothing for {SILENT_S:.0f} s"
+            ) from error
 
 
 class Orders:

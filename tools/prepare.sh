@@ -30,7 +30,8 @@ prepare() {
         say "$python is too old: Python 3.11 or later is needed"
         exit 1
     }
-    need_packages ca-certificates gpgv iproute2 nftables dnsmasq-base openssl
+    need_packages ca-certificates gpgv iproute2 nftables dnsmasq-base openssl e2fsprogs util-linux
+    [ "$1" = dev ] && need_packages busybox
     "$python" -c 'import ensurepip' 2>/dev/null || need_packages python3-venv
     stamp=.venv/.thimble-$1
     wanted=$("$python" -V; cksum requirements/*.txt pyproject.toml)

@@ -15,14 +15,21 @@ class Api:
     """Signed in as admin, unless told not to. Any status but 2xx raises."""
 
     def __init__(self, password: str, *, port: int = 443, sign_in: bool = True) -> None:
+        self._port = port
+        self._token = ""
+        self.connect()
+        if sign_in:
+            self._token = self.call("POST", "/session", {"user": "admin", "password": password})["token"]
+
+    def connect(self) -> None:
+        """A fresh connection: the agent closes those that were silent for long."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        self._link = context.wrap_socket(socket.create_connection(("127.0.0.1", port)))
+        link = socket.socket()  # not create_connection: it wants a name encoding that the image has not
+        link.connect(("127.0.0.1", self._port))
+        self._link = context.wrap_socket(link)
         self._rest = b""
-        self._token = ""
-        if sign_in:
-            self._token = self.call("POST", "/session", {"user": "admin", "password": password})["token"]
 
     def call(self, method: str, path: str, body: object = None, *, raw: bytes = b"") -> Any:
         """One request and its decoded answer."""

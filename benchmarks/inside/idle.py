@@ -11,6 +11,17 @@ import time
 
 TICKS = 100
 SECTOR = 512
+TOLD = (
+    "MemFree",
+    "Cached",
+    "Unevictable",
+    "AnonPages",
+    "Slab",
+    "SUnreclaim",
+    "KernelStack",
+    "PageTables",
+    "Percpu",
+)
 
 
 def processes() -> list[int]:
@@ -33,6 +44,15 @@ def private_kib(pid: int) -> int | None:
         int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:"))
     ]
     return sum(amounts) if amounts else None
+
+
+def name_of(pid: int) -> str:
+    """Its program's own name; PID 1 is told apart from the agent it forked."""
+    try:
+        with open(f"/proc/{pid}/comm") as handle:
+            return "PID 1" if pid == 1 else handle.read().strip()
+    except OSError:
+        return "?"
 
 
 def cpu_ticks(pid: int) -> int:
@@ -90,4 +110,6 @@ def watch(settle_s: float, over_s: float) -> dict[str, object]:
         "over_s": over_s,
         "written_bytes": written_bytes() - written,
         "own_kib": own,
+        "meminfo": {field: memory[field] for field in TOLD},
+        "by_process": sorted(((private_kib(pid) or 0, name_of(pid)) for pid in after), reverse=True),
     }

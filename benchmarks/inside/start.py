@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.inside.api import Api
-from benchmarks.inside.byhand import PLACE, ByHand, end
+from benchmarks.inside.byhand import LOG, PLACE, ByHand, end
 
 LOOK_S = 0.01
 GIVE_UP_S = 180.0
@@ -72,7 +72,7 @@ class _Api:
         """The command line of a first start, which is not counted."""
         self._start()
         status = self._api.call("GET", f"/vms/{self._vm}")["status"]
-        found = ByHand(status["pid"], self._run)
+        found = ByHand(status["pid"])
         self._say(side="argv", argv=found.argv, accel=status["accel"])
         self._kill()
         return found
@@ -86,10 +86,13 @@ class _Api:
     def _start(self) -> tuple[float, float]:
         log = f"{self._run}/serial.log"
         offset = _size(log)
+        self._api.connect()  # and one call on it, so that the call measured finds everything open
+        self._api.call("GET", f"/vms/{self._vm}")
         began = time.monotonic()
         started = self._api.call("POST", f"/vms/{self._vm}/start")
         answered = time.monotonic() - began
         seconds = first_line(log, offset, self._marker) - began
+        self._api.connect()  # the other one may have been silent for too long
         self._api.call("GET", f"/tasks/{started['task']['id']}?wait_s=60")
         return answered, seconds
 
@@ -102,7 +105,7 @@ class _Hand:
         self._taken, self._marker, self._say = taken, marker, say
 
     def once(self) -> None:
-        log = f"{PLACE}/serial.log"
+        log = f"{PLACE}/{LOG}"
         offset = _size(log)
         began = time.monotonic()
         pid = self._taken.start()

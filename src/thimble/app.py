@@ -10,6 +10,10 @@ off and reboot it in order: guests first.
 
 from __future__ import annotations
 
+# isort: off
+from thimble.sys import lean  # noqa: F401 — before asyncio: it makes that import cheaper
+# isort: on
+
 import asyncio
 import os
 import signal
@@ -148,7 +152,8 @@ class Agent:
             task.cancel()
         results = await asyncio.gather(serving, *after, return_exceptions=True)
         await self.vms.close()
-        await self.network.close()
+        await self.network.close(tidy=self.options.hosted)
+        await self.storage.close()
         if isinstance(results[0], Exception):  # it ended by itself; cancelled it is no Exception
             raise results[0]
         return 0
@@ -191,6 +196,8 @@ class Agent:
             **self.auth.tokens.broken,
         }
         lines = [f"{path}: not used, {why}" for path, why in broken.items()]
+        if self.accel.name != "kvm":
+            lines.append(f"VMs run emulated (TCG), many times slower than with KVM: {self.accel.why}")
         if not self.durable:
             lines.append("state is kept in RAM: everything, the VMs included, is gone at the next reboot")
         return (*lines, *self.storage.warnings(), *self.network.warnings(), *self.vms.warnings())
@@ -232,6 +239,8 @@ class Agent:
         yield Sample(name="memory_available_bytes", value=available, help="RAM guests can still have")
         yield Sample(name="load1", value=os.getloadavg()[0], help="load average over a minute")
         yield Sample(name="uptime_seconds", value=clock.since_boot() - self.started)
+        running = sum(task.ended is None for task in self.tasks.all())
+        yield Sample(name="tasks_running", value=running, help="tasks not ended yet")
         for state, count in self.vms.states().items():
             yield Sample(name="vms", value=count, labels={"state": state}, help="virtual machines by state")
 

@@ -23,7 +23,8 @@ from typing import Any
 
 from thimble.client.http import Client
 from thimble.client.trust import Trust
-from thimble.contract.host import Login, Session
+from thimble.contract.host import Login, Role, Session, TokenCreate
+from thimble.vm.boot import cgroup_root
 
 PASSWORD = "correct horse battery"
 PORT = 8443
@@ -55,6 +56,12 @@ def until(what: str, condition: Callable[[], Any], timeout: float = 60.0, pace: 
 
 def _network(pid: int) -> str:
     return str(Path(f"/proc/{pid}/ns/net").readlink())
+
+
+def _gone(group: Path) -> bool:
+    with suppress(OSError):
+        group.rmdir()
+    return not group.exists()
 
 
 class Place:
@@ -111,6 +118,8 @@ class Place:
 
     def close(self) -> None:
         """Kill everything in here."""
+        if self.holder.poll() is not None:
+            return
         for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -132,21 +141,22 @@ class Agent:
         self.password_file = base / "password"
         self.password_file.write_text(PASSWORD + "\n")
         self.password_file.chmod(0o600)
-        self._tools = (qemu_dir, share)
+        self.qemu_dir = qemu_dir
+        self.share = share
         self.process: subprocess.Popen[bytes] | None = None
         self.fingerprint = ""
+        self._token = ""
 
     def argv(self) -> list[str]:
         """How it is started."""
-        qemu_dir, share = self._tools
         return self.place.argv(
             sys.executable, "-m", "thimble.app",
             "--hosted", "yes",
             "--state", str(self.state),
             "--run", str(self.run),
             "--listen", f"127.0.0.1:{PORT}",
-            "--qemu-dir", str(qemu_dir),
-            "--share", str(share),
+            "--qemu-dir", str(self.qemu_dir),
+            "--share", str(self.share),
             "--password-file", str(self.password_file),
         )  # fmt: skip
 
@@ -177,31 +187,40 @@ class Agent:
         self.process.send_signal(number)
         return self.process.wait(timeout=30)
 
-    def client(self, *, user: str = "admin", password: str = PASSWORD) -> Client:
+    def forget_groups(self) -> None:
+        """Remove the control groups its VMs had; when all is over."""
+        root = cgroup_root(self.run)
+        if root is None or not root.is_dir():
+            return
+        for group in (*sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True), root):
+            until(f"{group} is empty and gone", lambda group=group: _gone(group), 10)  # type: ignore[misc]
+
+    def token(self) -> str:
+        """One that outlives the agent, as a session does not; inside `entered` only."""
+        if not self._token:
+            with Client(self.url, trust=Trust(fingerprint=self.fingerprint), timeout=60) as client:
+                session: Session = client.call("session.create", Login(user="admin", password=PASSWORD))
+                client.token = session.token
+                made: Session = client.call("token.create", TokenCreate(name="tests", role=Role.ADMIN))
+            self._token = made.token
+        return self._token
+
+    def client(self) -> Client:
         """A client signed in; inside `entered` only."""
-        client = Client(self.url, trust=Trust(fingerprint=self.fingerprint), timeout=60)
-        session: Session = client.call("session.create", Login(user=user, password=password))
-        client.token = session.token
-        return client
+        return Client(self.url, trust=Trust(fingerprint=self.fingerprint), token=self.token(), timeout=60)
 
 
 class Cli:
-    """The real command in a process of its own, signed in to an agent."""
+    """The real command in a process of its own, with a token for an agent and no profiles."""
 
     def __init__(self, agent: Agent) -> None:
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("THIMBLE_")},
+            **os.environ,
             "XDG_CONFIG_HOME": str(agent.base / "config"),
+            "THIMBLE_HOST": agent.url,
+            "THIMBLE_FINGERPRINT": agent.fingerprint,
+            "THIMBLE_TOKEN": agent.token(),
         }
-        told = self(
-            "login",
-            agent.url,
-            "--password-file",
-            str(agent.password_file),
-            "--fingerprint",
-            agent.fingerprint,
-        )
-        assert told.returncode == 0, told.stderr
 
     def argv(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "thimble.cli.main", *words]

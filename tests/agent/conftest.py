@@ -61,6 +61,8 @@ def started(place: Place, base: Path) -> Iterator[Agent]:
     yield made
     if made.process is not None and made.process.poll() is None:
         made.end()
+    place.close()
+    made.forget_groups()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from agent_place import PASSWORD, PORT, Agent, Cli, Place, until
+from agent_place import PORT, Agent, Cli, Place, until
 
 from thimble.client.http import Client
 from thimble.contract.host import Role, Session, TokenCreate
@@ -136,7 +136,7 @@ def test_an_upload_larger_than_the_datastore_is_refused_before_it_is_sent(
     """The length is told, and not one byte of it comes."""
     request = (
         f"PUT /api/v1/images/huge.raw HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {client.token}\r\n"
-        f"Content-Type: application/octet-stream\r\nContent-Length: {1 << 60}\r\n\r\n"
+        f"Content-Type: application/octet-stream\r\nContent-Length: {1 << 50}\r\n\r\n"
     )
     with tls(agent) as line:
         line.sendall(request.encode())
@@ -237,9 +237,3 @@ def test_without_kvm_the_host_says_how_guests_run_and_why(cli: Cli) -> None:
     if host["accel"] == "tcg":
         assert host["accel_why"]
         assert any("KVM" in warning for warning in host["warnings"])
-
-
-def test_the_password_is_nowhere_in_the_profile(cli: Cli, agent: Agent) -> None:
-    text = (agent.base / "config" / "thimble" / "profiles.toml").read_text()
-    assert PASSWORD not in text
-    assert agent.fingerprint in text

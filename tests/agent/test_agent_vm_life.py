@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -192,7 +193,7 @@ def test_a_crash_is_told_or_mended_as_the_policy_says(
     assert vm.status.pid is not None
     os.kill(vm.status.pid, signal.SIGKILL)
     crashed = state(client, "c", PowerState.CRASHED)
-    assert "signal 9" in crashed.status.why or "kill" in crashed.status.why.lower(), crashed.status.why
+    assert "QEMU" in crashed.status.why
     assert UP in crashed.status.last_output
     client.finish(client.call("vm.change", VmChange(on_crash=CrashPolicy.RESTART), path={"vm": "c"}))
     client.finish(client.call("vm.start", path={"vm": "c"}))
@@ -216,9 +217,8 @@ def test_vms_start_with_the_host_in_their_order(
     for name, order in (("late", 20), ("early", 10), ("never", None)):
         auto = Autostart(enabled=order is not None, order=order or 0, delay_s=0.5)
         create(client, tiny(name, images, autostart=auto, start=False))
-    agent.end()  # the host goes down: no QEMU, no runtime files
-    for path in (agent.run / "vms").glob("*/process.json"):
-        path.unlink()
+    agent.end()
+    shutil.rmtree(agent.run)  # as a reboot of the host does
     agent.start()
     early, late = state(client, "early", PowerState.RUNNING), state(client, "late", PowerState.RUNNING)
     assert early.status.started is not None

@@ -21,6 +21,7 @@ from thimble.api.attempts import Attempts, network
 from thimble.contract.host import Role
 from thimble.core.problem import Code, Problem
 from thimble.state.store import Collection, Record
+from thimble.sys.clock import since_boot
 
 SESSION_S = 12 * 3600.0
 TICKET_S = 30.0
@@ -62,11 +63,14 @@ class Who(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Pass(msgspec.Struct):
     user: str
-    expires: float
+    until: float  # in ticks
 
 
 class Auth:
-    """`rev`: the event stream's place, for lists. Passwords are hashed one at a time, in a thread."""
+    """`rev`: the event stream's place, for lists. Passwords are hashed one at a time, in a thread.
+
+    What lives in RAM expires by `ticks`, which never jump as `clock` may when the network tells the time.
+    """
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class Auth:
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         rev: Callable[[], int],
+        ticks: Callable[[], float] = since_boot,
     ) -> None:
         self.users: Collection[UserRecord] = Collection(UserRecord, noun="user", durable=durable)
         self.users.add_shelf("", state / "users")
@@ -83,12 +88,13 @@ class Auth:
         self.tokens.add_shelf("", state / "tokens")
         self.rev = rev
         self.clock = clock
+        self.ticks = ticks
         self.entropy = entropy
         self._by_digest = {record.value.digest: record.id for record in self.tokens.all()}
         self._sessions: dict[str, _Pass] = {}
-        self._tickets: dict[str, Who] = {}
-        self._by_peer = Attempts(clock, burst=10, pause=6.0)
-        self._by_user = Attempts(clock, burst=20, pause=3.0)
+        self._tickets: dict[str, tuple[str, float]] = {}  # (digest of whose, until)
+        self._by_peer = Attempts(ticks, burst=10, pause=6.0)
+        self._by_user = Attempts(ticks, burst=20, pause=3.0)
         self._known: set[tuple[str, str]] = set()  # (user, network) that signed in: not locked out by others
         self._one_hash = asyncio.Lock()
 
@@ -172,7 +178,7 @@ class Auth:
         if len(self._sessions) >= SESSIONS_MAX:
             self._sweep()
         digest = sha256(token)
-        self._sessions[digest] = _Pass(user, self.clock() + SESSION_S)
+        self._sessions[digest] = _Pass(user, self.ticks() + SESSION_S)
         return token, self.who(digest)
 
     def close_sessions(self, user: str, *, but: str = "") -> None:
@@ -188,25 +194,24 @@ class Auth:
 
     def issue_ticket(self, who: Who) -> tuple[str, float]:
         """(a ticket that stands for `who` once, when it expires)."""
-        now = self.clock()
-        self._tickets = {key: held for key, held in self._tickets.items() if held.expires > now}
+        now = self.ticks()
+        self._tickets = {key: held for key, held in self._tickets.items() if held[1] > now}
         if len(self._tickets) >= SESSIONS_MAX:
             del self._tickets[next(iter(self._tickets))]
         ticket = self.entropy(32).hex()
-        held = msgspec.structs.replace(who, expires=now + TICKET_S)
-        self._tickets[sha256(ticket)] = held
-        return ticket, held.expires
+        self._tickets[sha256(ticket)] = (who.digest, now + TICKET_S)
+        return ticket, self.clock() + TICKET_S
 
     def use_ticket(self, ticket: str) -> Who:
         """Raises `Problem` UNAUTHENTICATED."""
         held = self._tickets.pop(sha256(ticket), None)
-        if held is None or held.expires <= self.clock():
+        if held is None or held[1] <= self.ticks():
             raise Problem(
                 Code.UNAUTHENTICATED,
                 "this ticket is used or expired",
                 hint="POST /session/ticket for a new one.",
             )
-        return self.who(held.digest)
+        return self.who(held[0])
 
     def identify(self, token: str) -> Who:
         """Who has `token`; keeps a session alive. Raises `Problem` UNAUTHENTICATED."""
@@ -214,7 +219,7 @@ class Auth:
         who = self.who(digest)
         session = self._sessions.get(digest)
         if session is not None:
-            session.expires = self.clock() + SESSION_S
+            session.until = self.ticks() + SESSION_S
         return who
 
     def still(self, who: Who) -> bool:
@@ -240,8 +245,9 @@ class Auth:
         session = self._sessions.get(digest)
         if session is not None:
             user = self.users.find(session.user)
-            if user is not None and session.expires > self.clock():
-                return Who(user=user.id, role=user.value.role, digest=digest, expires=session.expires)
+            left = session.until - self.ticks()
+            if user is not None and left > 0:
+                return Who(user=user.id, role=user.value.role, digest=digest, expires=self.clock() + left)
             del self._sessions[digest]
             raise _expired("session")
         token = self.tokens.find(self._by_digest.get(digest, ""))
@@ -261,8 +267,8 @@ class Auth:
         )
 
     def _sweep(self) -> None:
-        now = self.clock()
-        self._sessions = {key: held for key, held in self._sessions.items() if held.expires > now}
+        now = self.ticks()
+        self._sessions = {key: held for key, held in self._sessions.items() if held.until > now}
         while len(self._sessions) >= SESSIONS_MAX:
             del self._sessions[next(iter(self._sessions))]
 

@@ -81,7 +81,9 @@ class Connection:
         self.busy, self._begun, self._head = True, False, None
         self._method = event.method
         scope = self._scope(event)
-        if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in event.headers):
+        if event.method == b"GET" and (b"upgrade", b"websocket") in (
+            (name, value.lower()) for name, value in event.headers
+        ):
             from thimble.api import websocket
 
             await websocket.serve(self, event, scope)

@@ -20,7 +20,7 @@ code {{ font: 14px/1.5 ui-monospace, monospace; overflow-wrap: anywhere }}
 </style>
 <h1>Thimble {version}</h1>
 <p>This host runs virtual machines. Operate it with the command line:</p>
-<p><code>thimble --host https://{host} login admin</code></p>
+<p><code>thimble login https://{host}</code></p>
 <p>The first password of <code>admin</code> was shown on this host's console when it first booted.</p>
 <p>The API is described at <a href="/api/v1/openapi.json">/api/v1/openapi.json</a>.</p>
 <p>SHA-256 of this host's certificate, to compare:<br><code>{fingerprint}</code></p>

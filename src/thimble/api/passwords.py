@@ -13,7 +13,7 @@ from collections.abc import Callable
 from thimble.core.problem import Code, Problem
 
 FULL = 14
-CHEAP = 10
+CHEAP = 6
 _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # 32, without I, O, 0 and 1
 
 
@@ -50,7 +50,7 @@ def check_hash(kept: str) -> None:
     """Raises `Problem` INVALID unless `kept` is a hash as `hashed` makes it."""
     try:
         cost, r, p, salt, wanted = _parts(kept)
-        if CHEAP < cost <= 17 and r == 8 and 1 <= p <= 4 and len(salt) >= 8 and len(wanted) == 32:
+        if 11 <= cost <= 17 and r == 8 and 1 <= p <= 4 and len(salt) >= 8 and len(wanted) == 32:
             return
     except ValueError:
         pass

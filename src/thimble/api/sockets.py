@@ -28,7 +28,12 @@ class Session(Protocol):
 async def attend(
     session: Session, receive: Receive, send: Send, *, still: Callable[[], bool], check: float = CHECK_S
 ) -> None:
-    """Carry bytes until one side ends; then end the other. The socket was accepted already."""
+    """Accept the socket, carry bytes until one side ends, then end the other."""
+    try:
+        await send({"type": "websocket.accept"})
+    except BaseException:
+        await _close(session)
+        raise
     work = (
         asyncio.ensure_future(_down(session, send)),
         asyncio.ensure_future(_up(session, receive)),
@@ -45,11 +50,15 @@ async def attend(
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
-        closing = session.close()
-        if hasattr(closing, "__await__"):
-            await closing
+        await _close(session)
     if code:
         await send({"type": "websocket.close", "code": code, "reason": why})
+
+
+async def _close(session: Session) -> None:
+    closing = session.close()
+    if hasattr(closing, "__await__"):
+        await closing
 
 
 async def _down(session: Session, send: Send) -> None:

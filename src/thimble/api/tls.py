@@ -1,4 +1,4 @@
-"""The host's certificate: made at first start with the openssl program, kept in the state directory.
+"""The host's certificate: made at first start, kept in the state directory.
 
     <state>/tls/key.pem            ECDSA P-256, 0600
     <state>/tls/certificate.pem    self-signed, 10 years, host name and addresses of that day as names
@@ -14,8 +14,7 @@ import ssl
 from contextlib import suppress
 from pathlib import Path
 
-from thimble.core.problem import Code, Problem
-from thimble.sys import command, files
+from thimble.sys import clock, command, files
 
 _REQUEST = """[req]
 distinguished_name = name
@@ -27,8 +26,9 @@ CN = {name}
 basicConstraints = critical,CA:FALSE
 keyUsage = critical,digitalSignature
 extendedKeyUsage = serverAuth
-subjectAltName = {names}
+subjectAltName = {alternatives}
 """
+DAYS = 3650
 
 
 async def ensure(
@@ -37,10 +37,13 @@ async def ensure(
     name: str,
     addresses: tuple[str, ...],
     durable: bool = True,
+    library: str = "libcrypto.so.3",
     openssl: str = "openssl",
-    timeout: float = 60.0,
 ) -> tuple[ssl.SSLContext, str]:
-    """(the context to serve with, the certificate's SHA-256 in hex). Raises `Problem`."""
+    """(the context to serve with, the certificate's SHA-256 in hex). Raises `Problem`.
+
+    Made by `library`; where there is none, by the program `openssl`.
+    """
     directory = state / "tls"
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     key, certificate = directory / "key.pem", directory / "certificate.pem"
@@ -50,7 +53,21 @@ async def ensure(
     for path in (key, certificate):
         if path.exists():
             path.rename(_free(path))
-    await _make(directory, name, addresses, durable=durable, openssl=openssl, timeout=timeout)
+    from thimble.api.x509 import Missing, self_signed  # with ctypes, only when it is needed
+
+    common, alternatives = names(name, addresses)
+    try:
+        pair = self_signed(
+            common,
+            alternatives,
+            serial=int.from_bytes(clock.entropy(8), "big") >> 1 or 1,
+            days=DAYS,
+            library=library,
+        )
+    except Missing:
+        pair = await _by_program(directory, common, alternatives, openssl)
+    files.write_atomic(key, pair[0], mode=0o600, durable=durable)
+    files.write_atomic(certificate, pair[1], mode=0o644, durable=durable)
     return context(key, certificate), fingerprint(certificate)
 
 
@@ -71,45 +88,40 @@ def fingerprint(certificate: Path) -> str:
     return sha256(ssl.PEM_cert_to_DER_cert(certificate.read_text())).hexdigest()
 
 
-def request(name: str, addresses: tuple[str, ...]) -> str:
-    """The openssl configuration that asks for a certificate for these names. Pure."""
+def names(name: str, addresses: tuple[str, ...]) -> tuple[str, str]:
+    """(common name, alternative names as openssl writes them) of a host; strange letters left out. Pure."""
     plain = "".join(letter for letter in name if letter.isascii() and (letter.isalnum() or letter in "-._"))
-    hosts = dict.fromkeys(["localhost", plain or "thimble"])
+    plain = plain[:63] or "thimble"
     bare = [address.partition("/")[0].partition("%")[0] for address in addresses]
-    numbers = dict.fromkeys(["127.0.0.1", "::1", *bare])
-    names = [*(f"DNS:{host}" for host in hosts), *(f"IP:{number}" for number in numbers)]
-    return _REQUEST.format(name=(plain or "thimble")[:64], names=",".join(names))
+    found = [f"DNS:{host}" for host in dict.fromkeys(["localhost", plain])]
+    found += [f"IP:{number}" for number in dict.fromkeys(["127.0.0.1", "::1", *bare])]
+    return plain, ",".join(found)
 
 
-async def _make(
-    directory: Path, name: str, addresses: tuple[str, ...], *, durable: bool, openssl: str, timeout: float
-) -> None:
-    config = directory / "request.cnf"
-    new_key, new_certificate = directory / "key.new", directory / "certificate.new"
-    files.write_atomic(config, request(name, addresses).encode(), durable=False)
+async def _by_program(directory: Path, common: str, alternatives: str, openssl: str) -> tuple[bytes, bytes]:
+    """(key, certificate). Raises `Problem`."""
+    config, key, certificate = directory / "request.cnf", directory / "key.new", directory / "certificate.new"
+    text = _REQUEST.format(name=common, alternatives=alternatives)
+    files.write_atomic(config, text.encode(), durable=False)
     try:
-        os.close(os.open(new_key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+        os.close(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
         await command.run(
             [
                 openssl, "req", "-x509", "-new", "-nodes", "-batch", "-sha256",
                 "-config", str(config),
                 "-newkey", "ec",
                 "-pkeyopt", "ec_paramgen_curve:prime256v1",
-                "-days", "3650",
-                "-keyout", str(new_key),
-                "-out", str(new_certificate),
+                "-days", str(DAYS),
+                "-keyout", str(key),
+                "-out", str(certificate),
             ],
-            timeout=timeout,
+            timeout=60.0,
         )  # fmt: skip
-        key, certificate = new_key.read_bytes(), new_certificate.read_bytes()
-        if not key or not certificate:
-            raise Problem(Code.FAILED, "openssl made no certificate")
-        files.write_atomic(directory / "key.pem", key, mode=0o600, durable=durable)
-        files.write_atomic(directory / "certificate.pem", certificate, mode=0o644, durable=durable)
+        return key.read_bytes(), certificate.read_bytes()
     except OSError as error:
         raise files.problem(error, f"cannot make a certificate in {directory}") from error
     finally:
-        for path in (config, new_key, new_certificate):
+        for path in (config, key, certificate):
             path.unlink(missing_ok=True)
 
 

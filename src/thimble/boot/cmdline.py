@@ -5,6 +5,7 @@ thimble.nic=WHICH          the management NIC: interface name, MAC, or PCI addre
 thimble.ntp=A,B            time servers; default: by DHCP, else the public pool
 thimble.state=auto|ram     whether to look for a state partition
 thimble.state_wait=SECONDS how long to look for it at most on buses that are slow to tell (USB)
+thimble.timeline           say on the consoles when which phase of the boot was done
 ip=…                       see ipparam.py
 """
 

@@ -50,14 +50,15 @@ PHASES = (
     Phase("agent-go", needs=("agent-fork", "settings", "seed")),
     Phase("nics", needs=("disks",)),
     Phase("uplink", needs=("settings", "nics")),
-    Phase("guests", needs=("nics",)),
+    Phase("address", needs=("uplink",)),
     Phase("ready", needs=("agent-go",)),
-    Phase("rest", needs=("ready", "uplink", "guests")),
+    Phase("rest", needs=("ready", "address")),
     Phase("input", needs=("rest",)),
     Phase("ntp", needs=("rest",)),
 )
 # The phases after readiness do not wait longer for an agent that fails to get ready.
 READY_AT_LATEST = 60.0
+ADDRESS_AT_LATEST = 5.0
 
 
 def run(built: float) -> None:
@@ -87,6 +88,7 @@ class Boot:
         self.candidates: list[statedisk.Candidate] = []
         self.is_ready = False
         self.ready_done: Callable[[], None] = lambda: None
+        self.address_done: Callable[[], None] = lambda: None
         self.shown: list[str] = []
 
         children, words = self.children, self.children.words
@@ -212,9 +214,12 @@ class Boot:
         self.uplink.start()
         done()
 
-    def phase_guests(self, done: Callable[[], None]) -> None:
-        """What VMs need beside KVM."""
-        self._load_job("guests", lambda: drivers.load(self.table, drivers.GUESTS), done)
+    def phase_address(self, done: Callable[[], None]) -> None:
+        """Done with the first address, or after a while: what is not urgent makes room for DHCP."""
+        self.address_done = done
+        self.loop.after(ADDRESS_AT_LATEST, done)
+        if self.uplink.urls():
+            done()
 
     def phase_ready(self, done: Callable[[], None]) -> None:
         """Done when the agent says so, or after `READY_AT_LATEST`."""
@@ -224,11 +229,12 @@ class Boot:
             done()
 
     def phase_rest(self, done: Callable[[], None]) -> None:
-        """All other drivers: sensors, watchdogs, keyboards, graphics, filters."""
+        """All other drivers: for guests, filters, sensors, watchdogs, keyboards, graphics."""
 
         def work() -> list[str]:
             os.nice(10)
-            return drivers.load(self.table, (*drivers.INPUT, *drivers.NETFILTER)) + drivers.coldplug(
+            names = (*drivers.GUESTS, *drivers.INPUT, *drivers.NETFILTER)
+            return drivers.load(self.table, names) + drivers.coldplug(
                 self.table, (drivers.STORAGE, drivers.NETWORK, drivers.LATER)
             )
 
@@ -243,6 +249,9 @@ class Boot:
     def phase_ntp(self, done: Callable[[], None]) -> None:
         self.identity.keep_time(self.uplink.lease)
         done()
+        self.write_facts()
+        if "thimble.timeline" in self.settings.values:
+            self.say("timeline " + ", ".join(f"{what} {at:.2f}" for what, at in first.marks))
 
     # -- events ----------------------------------------------------------------------------------
 
@@ -275,6 +284,7 @@ class Boot:
 
     def on_ready(self, lines: list[str]) -> None:
         """The agent serves; after its restarts that is not news for the consoles."""
+        self.power.agent_ready()
         if self.is_ready:
             self.say("the agent is ready again")
             return
@@ -292,6 +302,8 @@ class Boot:
         facts = self.uplink.facts()
         write_json(f"{DIRECTORY}/uplink.json", facts)
         self.identity.learn(self.uplink.mac, self.uplink.lease, self.uplink.dns(), facts["search"])
+        if self.uplink.urls():
+            self.address_done()
         self.write_facts()
         self.show_addresses()
 

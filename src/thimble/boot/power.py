@@ -1,7 +1,7 @@
 """Going down in order, and the buttons that ask for it.
 
     up ──asked by button or keys──► draining ──agent done, 180 s, asked again──► stopping ──► down
-     └──────────── agent done, or no agent runs ────────────────────────────────────▲
+     └──────────── agent done, or it never served ──────────────────────────────────▲
 
 draining: the agent got SIGPWR (power off) or SIGUSR2 (reboot) and shuts its guests down. stopping: everybody
 gets SIGTERM, then SIGKILL. down: seed and clock saved, file systems synced and unmounted, reboot(2).
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .jobs import Children
-    from .loop import Loop, Timer
+    from .loop import Loop
     from .supervise import Supervised
 
 POWEROFF, REBOOT = "poweroff", "reboot"
@@ -49,20 +49,32 @@ class Power:
         self._loop, self._children, self._say = loop, children, say
         self._agent, self._supervised, self._state_path = agent, supervised, state
         self.stage = "up"
-        self._timer: Timer | None = None
+        self._wanted = POWEROFF
+        self._served_by = 0
 
     def ask(self, kind: str, source: str) -> None:
         """Somebody at the machine wants it down; asking twice does not wait for the guests."""
         if self.stage == "draining":
             self._say(f"{source} again: not waiting any longer")
             self.stop(kind)
-        elif self.stage == "up" and self._agent.signal(ASK[kind]):
-            self.stage = "draining"
+        elif self.stage == "up" and self._served_by:
+            self.stage, self._wanted = "draining", kind
+            if self._served_by == self._agent.pid:
+                self._agent.signal(ASK[kind])
             self._say(f"{source}: shutting down virtual machines, then {_WORDS[kind]} (once more: at once)")
-            self._timer = self._loop.after(self.drain_timeout, lambda: self._too_long(kind))
+            self._loop.after(self.drain_timeout, lambda: self._too_long(kind))
         elif self.stage == "up":
             self._say(f"{source}: {_WORDS[kind]}")
             self.stop(kind)
+
+    def agent_ready(self) -> None:
+        """The agent serves. One that fell while its guests were to be shut down is asked again.
+
+        Before this a signal would only kill it.
+        """
+        self._served_by = self._agent.pid
+        if self.stage == "draining":
+            self._agent.signal(ASK[self._wanted])
 
     def stop(self, kind: str) -> None:
         """Guests are stopped, or shall not be waited for: ends all processes, then the machine."""

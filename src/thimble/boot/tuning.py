@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 from .bridge import write_setting
@@ -31,13 +32,35 @@ SYSCTLS = (
 )
 CONTROLLERS = "+cpu +memory +io +pids +cpuset"
 
+# Nodes whose opening makes the kernel load the driver: path, minor of the misc device, mode.
+NODES = (
+    ("/dev/net/tun", 200, 0o666),
+    ("/dev/vhost-net", 238, 0o660),
+    ("/dev/vhost-vsock", 241, 0o660),
+    ("/dev/fuse", 229, 0o660),
+    ("/dev/loop-control", 237, 0o660),
+)
+_MISC = 10
+
 
 def apply() -> None:
     """Writes all of it; what a kernel lacks is passed over."""
+    make_nodes()
     replace_file(MODPROBE, MODPROBE_TEXT, 0o755)
     for key, value in SYSCTLS:
         write_setting(f"/proc/sys/{key}", value)
     write_setting("/sys/fs/cgroup/cgroup.subtree_control", CONTROLLERS)
+
+
+def make_nodes() -> None:
+    """The device nodes of drivers that are not loaded yet."""
+    for path, minor, mode in NODES:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            os.mknod(path, mode | stat.S_IFCHR, os.makedev(_MISC, minor))
+            os.chmod(path, mode)
+        except FileExistsError:
+            pass
 
 
 def replace_file(path: str, text: str, mode: int = 0o644) -> None:

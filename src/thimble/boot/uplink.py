@@ -106,7 +106,8 @@ class Uplink:
 
     def urls(self) -> list[str]:
         """Addresses worth showing, as a browser takes them."""
-        best = [item for item in self.addresses if not is_link_local(item)] or list(self.addresses)
+        best = [item for item in self.addresses if not is_link_local(item)]
+        best = best or [item for item in self.addresses if ":" not in item]
         return [f"https://[{item}]/" if ":" in item else f"https://{item}/" for item in best]
 
     def _open_netlink(self) -> socket.socket:

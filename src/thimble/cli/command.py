@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
@@ -15,6 +16,7 @@ from thimble.cli import show
 from thimble.cli.session import Session
 from thimble.contract.common import DryRun, Task
 from thimble.contract.verbs import Started
+from thimble.contract.vm import VmList
 from thimble.core.problem import TABLE, Problem
 
 
@@ -154,6 +156,14 @@ def preview(session: Session, dry: DryRun) -> None:
 
     session.emit(dry, text)
     raise click.exceptions.Exit(0 if dry.possible or not dry.blockers else TABLE[dry.blockers[0].code][1])
+
+
+def vm_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """For the shell's completion: the VMs' names; nothing when the host cannot be asked."""
+    with suppress(Exception):
+        vms: VmList = ctx.ensure_object(Session).client.call("vm.list")
+        return [vm.name for vm in vms.vms if vm.name.startswith(incomplete)]
+    return []
 
 
 def width() -> int | None:

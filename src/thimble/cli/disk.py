@@ -126,9 +126,7 @@ def create(
         format=DiskFormat(format),
     )
     task = act(session, "volume.create", wanted, key=secrets.token_hex(16))
-    if session.json:
-        session.emit(task, str)
-    session.say(f"created {task.result.get('volume', name)}")
+    session.done(task, lambda: f"created {task.result.get('volume', name)}")
 
 
 @disk.command("delete", cls=Changing)
@@ -184,7 +182,7 @@ def upload(session: Session, file: str, name: str, sha256: str | None) -> None:
             f"the host stored {stored.name} with another digest than was sent",
             hint=f"Delete it with `thimble disk image delete {stored.name}`, and upload it again.",
         )
-    session.emit(stored, lambda: f"uploaded {stored.name}: {stored.format}, {show_size(stored.size_bytes)}")
+    session.done(stored, lambda: f"uploaded {stored.name}: {stored.format}, {show_size(stored.size_bytes)}")
 
 
 @image.command("delete", cls=Changing)
@@ -239,7 +237,7 @@ def store_create(
         size_bytes=parse_size(ram) if ram else None,
     )
     made: Datastore = act(session, "datastore.create", wanted, key=secrets.token_hex(16))
-    session.emit(made, lambda: f"created {made.name}: {show_size(made.free_bytes)} free at {made.where}")
+    session.done(made, lambda: f"created {made.name}: {show_size(made.free_bytes)} free at {made.where}")
 
 
 @store.command("delete", cls=Changing)

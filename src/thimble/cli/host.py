@@ -63,7 +63,7 @@ def show_(session: Session) -> None:
 def rename(session: Session, name: str) -> None:
     """Give the host another name."""
     found: Host = act(session, "host.change", HostChange(name=name))
-    session.emit(found, lambda: f"this host is {found.name} now")
+    session.done(found, lambda: f"this host is {found.name} now")
 
 
 @host.command("log", cls=Asking)
@@ -72,7 +72,7 @@ def rename(session: Session, name: str) -> None:
 def log(session: Session, lines: int) -> None:
     """The last lines of the host's log."""
     found: HostLog = session.client.call("host.log", query={"lines": lines})
-    session.emit(found, lambda: show.safe("\n".join(found.lines)))
+    session.emit(found, lambda: "\n".join(found.lines))
 
 
 def _power(name: str, verb: str, help: str, done: str) -> None:

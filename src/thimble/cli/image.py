@@ -45,6 +45,22 @@ def _plain(value: Any) -> object:
     return str(value) if isinstance(value, Path) else msgspec.to_builtins(value)
 
 
+@image.command("inspect", cls=Local)
+@click.argument("path", type=click.Path(), required=False)
+@click.pass_obj
+def inspect(session: Session, path: str | None) -> None:
+    """What is in an image, and how large is each part? PATH is what `build` wrote.  [out/virtual]"""
+    inspector = part("image.inspect")
+    found = inspector.inspect(Path(path) if path else built())
+    click.echo(as_json(found.document()) if session.json else "\n".join(inspector.lines(found)))
+
+
+def built() -> Path:
+    """The image in the default place; the small one's when there are both or none."""
+    places = [Path("out") / name for name in ("virtual", "server")]
+    return next((place for place in places if (place / "manifest.json").exists()), places[0])
+
+
 @image.command("lock", cls=Local)
 @click.pass_obj
 def lock(session: Session) -> None:

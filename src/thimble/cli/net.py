@@ -104,7 +104,7 @@ def create(
     )
     made: Switch = act(session, "switch.create", wanted, key=secrets.token_hex(16))
     where = made.subnet or made.uplink
-    session.emit(made, lambda: f"created {made.name} ({made.kind})" + (f" on {where}" if where else ""))
+    session.done(made, lambda: f"created {made.name} ({made.kind})" + (f" on {where}" if where else ""))
 
 
 @net.command("change", cls=Changing)
@@ -117,7 +117,7 @@ def change(session: Session, name: str, add: tuple[str, ...], remove: tuple[str,
     seen: Switch = session.client.call("switch.get", path={"switch": name})
     wanted = SwitchChange(forwards=forwarded(seen.forwards, add, remove))
     made: Switch = act(session, "switch.change", wanted, path={"switch": name}, if_match=seen.rev)
-    session.emit(made, lambda: f"{made.name} forwards " + (", ".join(map(arrow, made.forwards)) or "nothing"))
+    session.done(made, lambda: f"{made.name} forwards " + (", ".join(map(arrow, made.forwards)) or "nothing"))
 
 
 def forwarded(old: tuple[Forward, ...], add: tuple[str, ...], remove: tuple[str, ...]) -> tuple[Forward, ...]:

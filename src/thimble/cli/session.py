@@ -150,15 +150,20 @@ class Session:
         click.echo(text, err=True)
 
     def say(self, text: str) -> None:
-        """A confirmation; not when quiet, and not among JSON."""
+        """A confirmation without a value; not when quiet, and not among JSON."""
         if not self.quiet and not self.json:
             click.echo(text)
 
-    def emit(self, value: msgspec.Struct, text: Callable[[], str]) -> None:
-        """The answer: its JSON, or `text()`."""
-        from thimble.cli.show import as_json
+    def done(self, value: msgspec.Struct, text: Callable[[], str]) -> None:
+        """A mutation's result: as `emit`, but as words only when not quiet."""
+        if self.json or not self.quiet:
+            self.emit(value, text)
 
-        click.echo(as_json(value) if self.json else text())
+    def emit(self, value: msgspec.Struct, text: Callable[[], str]) -> None:
+        """The answer: its JSON, or `text()`, in which nothing from elsewhere can drive the terminal."""
+        from thimble.cli.show import as_json, safe
+
+        click.echo(as_json(value) if self.json else safe(text()))
 
 
 def _signed_in(profile: Profile, *, now: float) -> None:

@@ -71,7 +71,7 @@ def user_create(session: Session, name: str, role: str, password_file: str | Non
     password = secret(password_file, VARIABLE, f"Password for {name}", twice=True)
     wanted = UserCreate(name=name, password=password, role=Role(role))
     made: User = act(session, "user.create", wanted, key=secrets.token_hex(16))
-    session.emit(made, lambda: f"created {made.name} ({made.role})")
+    session.done(made, lambda: f"created {made.name} ({made.role})")
 
 
 @user.command("change", cls=Changing)
@@ -94,7 +94,7 @@ def user_change(
         else UNSET,
     )
     made: User = act(session, "user.change", wanted, path={"user": name})
-    session.emit(made, lambda: f"changed {made.name} ({made.role})")
+    session.done(made, lambda: f"changed {made.name} ({made.role})")
 
 
 @user.command("delete", cls=Changing)

@@ -6,8 +6,8 @@ import time
 
 import click
 
-from thimble.cli import show, vm_view
-from thimble.cli.command import Asking, Working, act, confirm, width
+from thimble.cli import vm_view
+from thimble.cli.command import Asking, Working, act, confirm, vm_names, width
 from thimble.cli.session import Session
 from thimble.cli.vm_edit import change, create
 from thimble.cli.vm_words import seconds
@@ -39,7 +39,7 @@ def list_(session: Session) -> None:
 
 
 @vm.command("show", cls=Asking)
-@click.argument("name")
+@click.argument("name", shell_complete=vm_names)
 @click.pass_obj
 def show_(session: Session, name: str) -> None:
     """Everything about one VM."""
@@ -48,7 +48,7 @@ def show_(session: Session, name: str) -> None:
 
 
 @vm.command("delete", cls=Working)
-@click.argument("name")
+@click.argument("name", shell_complete=vm_names)
 @click.option("--keep-volumes", is_flag=True, help="Keep the volumes made for it.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
@@ -56,16 +56,14 @@ def delete(session: Session, *, name: str, keep_volumes: bool, yes: bool) -> Non
     """Delete a VM, and the volumes made for it."""
     confirm(session, f"Delete {name}" + ("?" if keep_volumes else " and its volumes?"), yes=yes)
     task = act(session, "vm.delete", DeleteRequest(keep_volumes=keep_volumes), path={"vm": name})
-    if session.json:
-        session.emit(task, str)
-    session.say(f"{name}: deleted")
+    session.done(task, lambda: f"{name}: deleted")
 
 
 def _power(name: str, help: str) -> None:
     """A verb that needs nothing but the VM's name."""
 
     @vm.command(name, cls=Working, help=help)
-    @click.argument("vm_name", metavar="NAME")
+    @click.argument("vm_name", metavar="NAME", shell_complete=vm_names)
     @click.pass_obj
     def command(session: Session, vm_name: str) -> None:
         act(session, f"vm.{name}", path={"vm": vm_name})
@@ -84,7 +82,7 @@ _power("start", "Start a VM.")
 
 
 @vm.command("stop", cls=Working)
-@click.argument("name")
+@click.argument("name", shell_complete=vm_names)
 @click.option("--timeout", default="120s", metavar="TIME", help="How long the guest may take.  [120s]")
 @click.option("--force", is_flag=True, help="Power it off when it has not obeyed in time.")
 @click.pass_obj
@@ -101,7 +99,7 @@ _power("resume", "Let a paused VM run on.")
 
 
 @vm.command("console", cls=Asking)
-@click.argument("name")
+@click.argument("name", shell_complete=vm_names)
 @click.option("--timeout", metavar="TIME", help="Leave after this long.")
 @click.pass_obj
 def console(session: Session, name: str, timeout: str | None) -> None:
@@ -116,16 +114,16 @@ def console(session: Session, name: str, timeout: str | None) -> None:
 
 
 @vm.command("log", cls=Asking)
-@click.argument("name")
+@click.argument("name", shell_complete=vm_names)
 @click.pass_obj
 def log(session: Session, name: str) -> None:
     """The last output of a VM's serial console."""
     said: ConsoleLog = session.client.call("vm.log", path={"vm": name})
-    session.emit(said, lambda: show.safe(said.text).rstrip("\n"))
+    session.emit(said, lambda: said.text.rstrip("\r\n"))
 
 
 @vm.command("wait", cls=Asking)
-@click.argument("name")
+@click.argument("name", shell_complete=vm_names)
 @click.option(
     "--for",
     "wanted",

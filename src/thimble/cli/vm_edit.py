@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from thimble.cli import vm_view
-from thimble.cli.command import Working, act, choice
+from thimble.cli.command import Working, act, choice, vm_names
 from thimble.cli.session import Session
 from thimble.cli.vm_spec import alteration, creation
 from thimble.cli.vm_words import spec_file, typed
@@ -91,12 +91,11 @@ def create(session: Session, /, **given: Any) -> None:
     spec = typed(creation(given, _file(given["file"]), read), VmCreate, "the VM")
     task = act(session, "vm.create", spec, key=secrets.token_hex(16))
     found: Vm = session.client.call("vm.get", path={"vm": task.subject})
-    if session.json or not session.quiet:
-        session.emit(found, lambda: f"created {vm_view.line(found)}")
+    session.done(found, lambda: f"created {vm_view.line(found)}")
 
 
 @click.command(cls=Working)
-@click.argument("name")
+@click.argument("name", shell_complete=vm_names)
 @shared
 @seeding
 @click.option("--rename", metavar="NAME", help="Its new name.")
@@ -117,8 +116,7 @@ def change(session: Session, /, **given: Any) -> None:
         raise Problem(Code.INVALID, "nothing to change", hint="`thimble vm change --help` lists what can be.")
     act(session, "vm.change", wanted, path={"vm": seen.id}, if_match=seen.rev)
     found: Vm = session.client.call("vm.get", path={"vm": seen.id})
-    if session.json or not session.quiet:
-        session.emit(found, lambda: f"changed {vm_view.line(found)}")
+    session.done(found, lambda: f"changed {vm_view.line(found)}")
 
 
 def _file(name: str | None) -> dict[str, Any]:

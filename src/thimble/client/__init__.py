@@ -10,3 +10,9 @@
 It knows no verb by itself: paths, methods and types come from `thimble.contract.verbs`. It never prints,
 never asks and never keeps a password.
 """
+
+import sys
+
+# httpx imports its own command line, and with it all of rich, whenever that is installed: half of the time
+# our command would take to start. It goes on without when that import fails.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

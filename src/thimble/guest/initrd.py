@@ -1,7 +1,8 @@
 """The first program of each guest, as cpio entries. Pure.
 
-Debian: load the few drivers its disk and network need, find the file system labelled `thimble-guest`, go on
-there. Tiny: everything it is. Its very first output is the line `tiny guest: up`, which tests wait for.
+Debian: load the few drivers its disk, network and power button need, find the file system labelled
+`thimble-guest`, go on there. Tiny: everything it is. Its very first output is the line `tiny guest: up`,
+which tests wait for.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from thimble.guest.cpio import Entry
 
 LABEL = "thimble-guest"
 
-DEBIAN_MODULES = ("virtio_mmio", "virtio_blk", "failover", "net_failover", "virtio_net")
-TINY_MODULES = (*DEBIAN_MODULES, "evdev", "button", "virtio_balloon", "virtio-rng", "pvpanic", "pvpanic-pci")
+DEBIAN_MODULES = ("virtio_mmio", "virtio_blk", "failover", "net_failover", "virtio_net", "evdev", "button")
+TINY_MODULES = (*DEBIAN_MODULES, "virtio_balloon", "virtio-rng", "pvpanic", "pvpanic-pci")
 
 DEBIAN_INIT = f"""\
 #!/bin/busybox sh
@@ -44,8 +45,8 @@ mount -t devpts pts /dev/pts
 acpid -f -l /dev/null >/dev/null 2>&1 &
 if [ -e /sys/class/net/eth0 ]; then
   ip link set eth0 up
-  udhcpc -i eth0 -t 3 -T 1 -b -S -s /etc/dhcp -x hostname:tiny >/dev/null 2>&1
   nc -ll -p 7 -e /bin/greet >/dev/null 2>&1 &
+  udhcpc -i eth0 -t 3 -T 1 -b -S -s /etc/dhcp -x hostname:tiny >/dev/null 2>&1
 fi
 for word in $(cat /proc/cmdline); do
   case $word in

@@ -107,6 +107,8 @@ Conflicts=shutdown.target
 [Service]
 Type=oneshot
 RemainAfterExit=yes
+ExecStartPre=mkdir -p /run/tmpfiles.d
+ExecStart=-kmod static-nodes --format=tmpfiles --output=/run/tmpfiles.d/static-nodes.conf
 ExecStart=-systemd-tmpfiles --prefix=/dev --create --boot
 """
 
@@ -214,6 +216,8 @@ FILES: dict[str, str] = {
 }
 
 LINKS: dict[str, str] = {
+    # Users other than root may log in as soon as sshd answers, not only when all of Debian is up.
+    "etc/tmpfiles.d/systemd-nologin.conf": "/dev/null",
     **{f"{UNITS}/{unit}": "/dev/null" for unit in MASKED_UNITS},
     **{f"etc/systemd/system-generators/{name}": "/dev/null" for name in SILENT_GENERATORS},
     "etc/resolv.conf": "/run/systemd/resolve/stub-resolv.conf",

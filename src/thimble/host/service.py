@@ -101,12 +101,7 @@ class HostService:
 
     def warnings(self) -> tuple[str, ...]:
         """Everything an operator should know now, in words."""
-        own = (
-            [f"no KVM, guests run slowly under emulation: {self._facts.accel.why}"]
-            if self._facts.accel.why
-            else []
-        )
-        return (*own, *self._init.warnings, *self._warnings())
+        return (*self._init.warnings, *self._warnings())
 
     async def change(self, call: Call[wire.HostChange]) -> wire.Host | DryRun:
         wanted = call.input.name

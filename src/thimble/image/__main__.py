@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
 
 from thimble.image.progress import on_stderr
@@ -19,6 +20,9 @@ def main() -> None:
     build.add_argument("--profile", choices=("server", "virtual"), default="virtual")
     build.add_argument("--out", type=Path, default=Path("out"))
     build.add_argument("--source", type=Path, help="the src/ directory to pack; default: this checkout's")
+    look = verbs.add_parser("inspect", help="what is the footprint")
+    look.add_argument("path", type=Path)
+    look.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.verb == "lock":
         from thimble.image import lock
@@ -29,6 +33,11 @@ def main() -> None:
         from thimble.image import toolbox
 
         print(toolbox.ensure(on_stderr).wrappers)
+    elif options.verb == "inspect":
+        from thimble.image import inspect
+
+        found = inspect.inspect(options.path)
+        print(json.dumps(found.document()) if options.json else "\n".join(inspect.lines(found)))
     elif options.verb == "build":
         from thimble.image import build as builder
 

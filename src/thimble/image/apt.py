@@ -1,7 +1,7 @@
 """The private apt root: Debian's own solver, downloader and signature check, pointed at our suite and state.
 
-It must never touch the machine's package state: every directory apt writes is below `<cache>/apt`. It keeps the
-machine's apt.conf.d, because that is where a proxy is configured.
+It must never touch the machine's package state: every directory apt writes is below `<cache>/apt`. It keeps
+the machine's apt.conf.d, because that is where a proxy is configured.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def admit(scratch: Path, expected: set[str], into: Path) -> None:
             raise fault(
                 "invalid",
                 f"{path.name} is not the package that is pinned",
-                hint="the mirror serves something else than what was locked; `thimble image lock` looks again",
+                hint="the mirror serves something else than was locked; `thimble image lock` looks again",
                 reasons=(f"its SHA-256 is {digest}",),
             )
         path.chmod(0o644)

@@ -1,17 +1,30 @@
 """`thimble image build`: all stages in order, each cached by the hash of its inputs.
 
-packages → toolbox → drivers, libraries → python → entries → early.zst, root.erofs → initrd → thimble.efi
+packages → toolbox → drivers, libraries → python → entries
+         → early.zst, root.squashfs → initrd → thimble.efi
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from thimble import __version__
-from thimble.image import cache, etc, interpreter, kernel, layout, pack, packages, toolbox, tree
+from thimble.image import (
+    cache,
+    etc,
+    footprint,
+    interpreter,
+    kernel,
+    layout,
+    pack,
+    packages,
+    sbom,
+    stages,
+    toolbox,
+    tree,
+)
 from thimble.image.fault import fault
 from thimble.image.layout import Component, Entry, Place
 from thimble.image.progress import Report
@@ -28,7 +41,7 @@ main()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What to build. `source` is the src/ directory that is packed, `web` a built web client if there is one."""
+    """What to build. `source` is the src/ directory that is packed, `web` a built web client if any."""
 
     profile: str = "virtual"
     out: Path = Path("out")
@@ -39,13 +52,17 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What was built, and what of the pins could not be had."""
+    """What was built, and what of the pins could not be had.
+
+    `total_bytes` is kernel, RAM root and QEMU's firmware; `blob_bytes` is what makers of NICs and CPUs add.
+    """
 
     directory: Path
     efi: Path
     kernel: Path
     initrd: Path
     total_bytes: int
+    blob_bytes: int
     replaced: tuple[str, ...]
 
 
@@ -66,12 +83,8 @@ def build(options: Options, report: Report) -> Result:
         report("drivers", None, f"this kernel has no module {name}")
     entries = layout.complete(_entries(options, box, found, linux, chosen, report))
     packer = pack.Packer(box=box, epoch=lock.epoch)
-    early = _early(packer, [entry for entry in entries if entry.place is Place.EARLY], report)
-    root = _root(packer, [entry for entry in entries if entry.place is Place.ROOT], report)
-    first = [entry for entry in entries if entry.place is Place.FIRST]
-    return _write(
-        options, packer, linux, found, entries, packer.archive(first) if first else b"", early, root, report
-    )
+    packed = stages.pack_all(packer, entries, report)
+    return _write(options, packer, linux, found, packed, footprint.components(entries, packed), report)
 
 
 def _entries(
@@ -110,79 +123,74 @@ def _web(folder: Path) -> list[Entry]:
     ]
 
 
-def _fingerprint(entries: Iterable[Entry]) -> list[list[object]]:
-    return [
-        [
-            entry.path,
-            entry.mode,
-            entry.link,
-            "" if entry.is_directory or entry.link else hashlib.sha256(entry.read()).hexdigest(),
-        ]
-        for entry in entries
-    ]
-
-
-def _early(packer: pack.Packer, entries: list[Entry], report: Report) -> Path:
-    """The compressed archive that becomes the RAM root."""
-    key = cache.key(
-        "early", 1, packer.epoch, pack.EARLY_LEVEL, packer.box.versions["zstd"], _fingerprint(entries)
-    )
-
-    def make(into: Path) -> None:
-        report("early", None, f"compressing {len(entries)} entries")
-        plain = into / "early.cpio"
-        plain.write_bytes(packer.archive(entries, [kernel.console_node()]))
-        packer.compress(plain, into / "early.cpio.zst")
-        plain.unlink()
-
-    return cache.directory(cache.root() / "stages" / f"early-{key}", make) / "early.cpio.zst"
-
-
-def _root(packer: pack.Packer, entries: list[Entry], report: Report) -> Path:
-    """The compressed file system that becomes /usr."""
-    versions = packer.box.versions["erofs-utils"]
-    key = cache.key("root", 1, packer.epoch, pack.EROFS_OPTIONS, versions, _fingerprint(entries))
-
-    def make(into: Path) -> None:
-        report("root", None, f"packing {len(entries)} entries")
-        packer.erofs(entries, into / "tree", into / "root.erofs")
-
-    return cache.directory(cache.root() / "stages" / f"root-{key}", make) / "root.erofs"
-
-
 def _write(
     options: Options,
     packer: pack.Packer,
     linux: kernel.Kernel,
     found: packages.PackageSet,
-    entries: list[Entry],
-    first: bytes,
-    early: Path,
-    root: Path,
+    packed: stages.Packed,
+    shares: list[footprint.Share],
     report: Report,
 ) -> Result:
     out = options.out / options.profile
     out.mkdir(parents=True, exist_ok=True)
     report("image", None, f"writing {out}")
-    cache.write(out / "initrd", b"".join(pack.initrd(first, early.read_bytes(), root)))
+    cache.write(out / "initrd", b"".join(pack.initrd(packed.first, packed.early.read_bytes(), packed.root)))
     cache.write(out / "vmlinuz", linux.image.read_bytes())
     scratch = out / ".thimble.efi"
-    packer.uki(
-        out / "vmlinuz",
-        out / "initrd",
-        CMDLINE,
-        etc.os_release(__version__, options.profile),
-        linux.release,
-        scratch,
-    )
+    release = etc.os_release(__version__, options.profile)
+    packer.uki(out / "vmlinuz", out / "initrd", CMDLINE, release, linux.release, scratch)
     scratch.rename(out / "thimble.efi")
-    total = (out / "vmlinuz").stat().st_size + (out / "initrd").stat().st_size
-    report("image", 1.0, f"{total / 1e6:.1f} MB")
-    return Result(
+    whole = [footprint.kernel_share(linux.package, linux.image.read_bytes()), *shares]
+    described = sbom.describe(found, {name for share in whole for name in share.packages})
+    manifest = _manifest(options, packer, linux, found, whole, described, out)
+    cache.write(out / "manifest.json", _json(manifest))
+    cache.write(out / "thimble.spdx.json", _json(sbom.document(described, options.profile, packer.epoch)))
+    result = Result(
         directory=out,
         efi=out / "thimble.efi",
         kernel=out / "vmlinuz",
         initrd=out / "initrd",
-        total_bytes=total,
+        total_bytes=footprint.counted(whole),
+        blob_bytes=footprint.apart(whole),
         replaced=found.replaced,
     )
+    report(
+        "image",
+        1.0,
+        f"{result.total_bytes / 1e6:.1f} MB, and {result.blob_bytes / 1e6:.1f} MB of makers' blobs",
+    )
+    return result
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _manifest(
+    options: Options,
+    packer: pack.Packer,
+    linux: kernel.Kernel,
+    found: packages.PackageSet,
+    shares: list[footprint.Share],
+    described: dict[str, sbom.Part],
+    out: Path,
+) -> dict[str, object]:
+    """What `inspect` reads: the footprint, the files with their hashes, and what was not as pinned."""
+    names = ("thimble.efi", "vmlinuz", "initrd")
+    files = {
+        name: {"bytes": (out / name).stat().st_size, "sha256": cache.sha256(out / name)} for name in names
+    }
+    return {
+        "format": 1,
+        "profile": options.profile,
+        "version": __version__,
+        "kernel": linux.release,
+        "command_line": CMDLINE,
+        "epoch": packer.epoch,
+        "total_bytes": footprint.counted(shares),
+        "blob_bytes": footprint.apart(shares),
+        "components": [footprint.plain(share, described) for share in shares],
+        "files": files,
+        "replaced": list(found.replaced),
+    }

@@ -6,8 +6,8 @@
     <root>/toolbox/    the tools of the build and of the lab; bin/ has wrappers for PATH
     <root>/stages/     one directory per build stage, named by the hash of all its inputs
 
-Invariant: an entry is made in a directory beside it under a lock and renamed when it is complete, so a build that
-is interrupted resumes and two builds at once share their work.
+Invariant: an entry is made in a directory beside it under a lock and renamed when it is complete, so a
+build that is interrupted resumes and two builds at once share their work.
 """
 
 from __future__ import annotations

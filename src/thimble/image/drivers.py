@@ -24,7 +24,7 @@ def wanted(profile: str) -> Wanted:
     return Wanted(
         modules=tuple(name for group in groups for name in group),
         early=tuple(raw["early"]["modules"]),
-        plain=frozenset(map(plain_name, raw["plain"]["modules"])),
+        plain=frozenset(map(plain_name, raw["plain"][profile])),
     )
 
 
@@ -118,4 +118,6 @@ def load_order(kernel: Graph, names: Iterable[str]) -> tuple[str, ...]:
 
 def firmware(module: bytes) -> tuple[str, ...]:
     """The firmware files a module (uncompressed) says it may ask for."""
-    return tuple(sorted({match.decode() for match in re.findall(rb"(?:^|\0)firmware=([^\0]+)\0", module)}))
+    return tuple(
+        sorted({match.decode() for match in re.findall(rb"(?:^|\0)firmware=([^\0]+)(?=\0)", module)})
+    )

@@ -1,4 +1,4 @@
-"""The few configuration files of a machine that has no configuration: /etc and the empty directories; pure."""
+"""The few configuration files of a machine without configuration: /etc and empty directories; pure."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ GROUPS = {
     "kvm": 105,
     **{name: uid for name, uid in USERS.items() if uid > 100},
 }
+
+SERVICES = (
+    "ssh 22/tcp",
+    "domain 53/tcp",
+    "domain 53/udp",
+    "bootps 67/udp",
+    "bootpc 68/udp",
+    "tftp 69/udp",
+    "http 80/tcp",
+    "ntp 123/udp",
+    "https 443/tcp",
+)
 
 MOUNT_POINTS = ("dev", "proc", "sys", "run", "tmp", "usr", "root", "mnt", "var/lib", "var/log", "var/tmp")
 
@@ -43,7 +55,7 @@ def files(version: str, profile: str) -> dict[str, str]:
         "etc/os-release": os_release(version, profile),
         "etc/ssl/openssl.cnf": "[req]\ndistinguished_name = dn\n[dn]\n",
         "etc/protocols": "ip 0 IP\nicmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\n",
-        "etc/services": "ssh 22/tcp\ndomain 53/tcp\ndomain 53/udp\nbootps 67/udp\nbootpc 68/udp\ntftp 69/udp\nhttp 80/tcp\nntp 123/udp\nhttps 443/tcp\n",
+        "etc/services": "".join(f"{name}\n" for name in SERVICES),
     }
 
 

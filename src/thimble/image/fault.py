@@ -8,7 +8,7 @@ class BareFault(Exception):
 
 
 def fault(code: str, what: str, *, hint: str = "", reasons: tuple[str, ...] = ()) -> Exception:
-    """A problem of the builder. `code` is one of `Code`'s values: failed, not-found, invalid, unavailable …"""
+    """A problem of the builder. `code` is one of `Code`'s values: failed, not-found, invalid …"""
     try:
         from thimble.core.problem import Code, Problem, Reason
     except ModuleNotFoundError:

@@ -1,7 +1,8 @@
 """Python in the image: trimmed standard library, the agent's libraries, Thimble itself, all compiled ahead.
 
-The image's own interpreter compiles (it runs from the toolbox or the same package), every .pyc is of the unchecked
-kind, no source and no path of the building machine goes in. Without this, the first import would cost eight CPU seconds.
+The image's own interpreter compiles (it runs from the toolbox or the same package), every .pyc is of the
+unchecked kind, no source and no path of the building machine goes in. Without this, the first import would
+cost eight CPU seconds.
 """
 
 from __future__ import annotations
@@ -113,12 +114,12 @@ def project(source: Path, chosen: Choice) -> list[Module]:
 
 
 def wheels(box: Toolbox, requirements: Path, report: Report) -> Path:
-    """The directory with the agent's libraries for the image's Python, each checked against its pinned hash."""
+    """The directory with the agent's libraries for the image's Python, checked against their hashes."""
 
     def make(into: Path) -> None:
         report("libraries", None, "fetching the agent's Python libraries")
         argv = [
-            *box.argv("python3.13", "-I", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+            *box.argv("python3.13", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
             "--dest",
             str(into),
             "--require-hashes",

@@ -1,4 +1,4 @@
-"""The kernel's part of the image: its file, the chosen modules, their table for PID 1, firmware and microcode."""
+"""The kernel's part of the image: its file, the chosen modules, PID 1's table, firmware, microcode."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def choose(box: Toolbox, kernel: Kernel, profile: str, source: Path, report: Rep
     names, unknown = drivers.closure(whole, wanted.modules)
     table = source / "thimble/boot/table.py"
     inputs = [names, sorted(wanted.plain), str(kernel.tree), cache.sha256(table) if table.exists() else ""]
-    stage = cache.root() / "stages" / f"drivers-{cache.key('drivers', 2, inputs)}"
+    stage = cache.root() / "stages" / f"drivers-{cache.key('drivers', 3, inputs)}"
 
     def make(into: Path) -> None:
         report("drivers", None, f"{len(names)} modules of {kernel.release}")

@@ -1,11 +1,11 @@
 """What lies where in the image, as a list of entries; pure.
 
-    early    unpacked into the RAM root: python, its libraries, the boot path, /etc     `bin/…  lib/…  etc/…`
-    root     packed into root.erofs, mounted at /usr                                    `bin/…  lib/…  share/…` below usr/
+    early    unpacked into the RAM root: python, the boot path, /etc   `py/…  lib/…  etc/…`
+    root     packed into root.squashfs, mounted at /usr              `bin/…  lib/…  share/…`
     first    uncompressed at the very front: CPU microcode, which the kernel reads before anything else
 
-Invariant: a path occurs once; a library or program is in `early` or in `root`, never in both, because the loader and
-the interpreter search /lib before /usr/lib.
+Invariant: a path occurs once; a library or program is in `early` or in `root`, never in both, because the
+loader and the interpreter search /lib before /usr/lib.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The lock file's contents: which package, which version, which SHA-256; pure.
 
-`lock.json` names no host: the pins are true wherever the packages come from. `epoch` is the one date that goes into
-the image.
+`lock.json` names no host: the pins are true wherever the packages come from. `epoch` is the one date that
+goes into the image.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Packing: entries become archives, archives become the initrd, kernel and initrd become one UKI.
 
-Invariant: owners are root, modes and one date come from the entries and the lock, order is sorted, so the same inputs
-give the same bytes on any machine, in any directory, for any user.
+Invariant: owners are root, modes and one date come from the entries and the lock, order is sorted, so the
+same inputs give the same bytes on any machine, in any directory, for any user.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import shutil
 import stat
 import subprocess
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ from thimble.image.layout import Entry
 from thimble.image.toolbox import Toolbox
 
 EARLY_LEVEL = ("--ultra", "-22")
-EROFS_OPTIONS = ("-zlz4hc,12", "-C65536", "-Eztailpacking")
+ROOT_OPTIONS = ("-comp", "zstd", "-Xcompression-level", "22", "-b", "1M")
+"""Measured against erofs (lz4hc, zstd, lzma) and squashfs-xz: docs/decisions/0010-root-image.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Packer:
     epoch: int
 
     def _run(self, *args: str) -> None:
-        environment = {**os.environ, "SOURCE_DATE_EPOCH": str(self.epoch), "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+        environment = {**os.environ, "TZ": "UTC", "LC_ALL": "C.UTF-8"}
         done = subprocess.run(
             self.box.argv(*args), capture_output=True, text=True, env=environment, check=False
         )
@@ -54,24 +54,26 @@ class Packer:
             "zstd", "--quiet", "--force", "--single-thread", *EARLY_LEVEL, str(source), "-o", str(target)
         )
 
-    def erofs(
-        self, entries: Iterable[Entry], scratch: Path, target: Path, options: Iterable[str] = EROFS_OPTIONS
-    ) -> None:
+    def squashfs(self, entries: Iterable[Entry], scratch: Path, target: Path) -> None:
         """A read-only file system with these entries, laid out in `scratch` first."""
         scratch.mkdir()
         for entry in entries:
             _place(entry, scratch / entry.path)
-        name = uuid.uuid5(uuid.NAMESPACE_URL, f"thimble:{self.epoch}")
         self._run(
-            "mkfs.erofs",
-            "--quiet",
-            *options,
-            f"-T{self.epoch}",
-            f"-U{name}",
-            "-x-1",
-            "--all-root",
-            str(target),
+            "mksquashfs",
             str(scratch),
+            str(target),
+            "-noappend",
+            "-quiet",
+            "-no-progress",
+            "-no-xattrs",
+            "-all-root",
+            "-root-mode",
+            "755",
+            "-reproducible",
+            *("-mkfs-time", str(self.epoch)),
+            *("-all-time", str(self.epoch)),
+            *ROOT_OPTIONS,
         )
         shutil.rmtree(scratch)
 
@@ -104,7 +106,7 @@ def initrd(first: bytes, early: bytes, root: Path) -> Iterable[bytes]:
     yield early
     yield bytes(-len(early) % 512)
     image = root.read_bytes()
-    yield cpio.pack([cpio.Member(path="root.erofs", mode=stat.S_IFREG | 0o600, data=image)], mtime=0)
+    yield cpio.pack([cpio.Member(path="root.squashfs", mode=stat.S_IFREG | 0o600, data=image)], mtime=0)
 
 
 def _member(entry: Entry) -> cpio.Member:

@@ -1,8 +1,8 @@
 """Packages on disk: from a set's name to one extracted directory per package.
 
-The pins of the lock file decide. Only if Debian no longer offers one of them is the whole set resolved anew to the
-newest verified versions (mixing old and new would break exact dependencies), and that is said loudly.
-Nothing is extracted whose SHA-256 was not checked just before.
+The pins of the lock file decide. Only if Debian no longer offers one of them is the whole set resolved anew
+to the newest verified versions (mixing old and new would break exact dependencies), and that is said
+loudly. Nothing is extracted whose SHA-256 was not checked just before.
 """
 
 from __future__ import annotations

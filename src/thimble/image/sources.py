@@ -1,8 +1,8 @@
 """From the machine's own package sources to those of the private root; pure.
 
-The mirror is the one this machine already uses for Debian, whatever its address; only the suite is replaced.
-Every stanza demands Debian's archive keyring: whatever a mirror (or a foreign repository that slipped through) serves,
-nothing is taken that Debian has not signed.
+The mirror is the one this machine already uses for Debian, whatever its address; only the suite is
+replaced. Every stanza demands Debian's archive keyring: whatever a mirror (or a foreign repository that
+slipped through) serves, nothing is taken that Debian has not signed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 RELEASES = frozenset(
-    "oldoldstable oldstable stable testing unstable sid buster bullseye bookworm trixie forky duke".split()
+    {"oldstable", "stable", "testing", "unstable", "sid", "bullseye", "bookworm", "trixie", "forky", "duke"}
 )
 COMPONENTS = ("main", "non-free-firmware")
 
@@ -78,7 +78,7 @@ def parse_lines(text: str) -> list[Source]:
 
 
 def _is_debian(source: Source, suite: str) -> bool:
-    """Is this one of Debian's own archives? Third parties borrow the suite names but not keyring and component."""
+    """Is this one of Debian's own archives? Others borrow the suite names, not keyring and component."""
     base = re.sub(r"(-security|-updates|/updates)$", "", suite)
     signer = source.signed_by.rsplit("/", 1)[-1]
     return (
@@ -89,7 +89,7 @@ def _is_debian(source: Source, suite: str) -> bool:
 
 
 def derive(sources: Iterable[Source], *, suite: str, keyring: str) -> str:
-    """The text of the private root's sources: `suite`, its updates and its security archive; "" if none is known."""
+    """The private root's sources: `suite`, its updates and security archive; "" if no mirror is known."""
     archive: list[str] = []
     security: list[str] = []
     for source in sources:

@@ -3,9 +3,9 @@
     <cache>/toolbox/<key>/          the tree (usr-merged), made of hard links to the extracted packages
     <cache>/toolbox/bin/<program>   wrappers for PATH; they point at the tree made last
 
-A program of the tree runs through the tree's own dynamic linker with the tree's own libraries, so that no chroot is
-needed, host paths work, and the result does not depend on the machine's Debian version. The tree's environment never
-leaks into other programs: everything is on the command line or in the wrapper.
+A program of the tree runs through the tree's own dynamic linker with the tree's own libraries, so that no
+chroot is needed, host paths work, and the result does not depend on the machine's Debian version. The
+tree's environment never leaks into other programs: everything is on the command line or in the wrapper.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _place(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True) if not _is_merged(target) else None
     if source.is_symlink():
         if not target.is_symlink():
-            target.symlink_to(os.readlink(source))
+            target.symlink_to(source.readlink())
         return
     try:
         os.link(source, target, follow_symlinks=False)
@@ -157,7 +157,7 @@ def _place(source: Path, target: Path) -> None:
 
 
 def _is_merged(target: Path) -> bool:
-    return target.is_symlink() and target.name in MERGED and not os.readlink(target).startswith("/")
+    return target.is_symlink() and target.name in MERGED and not target.readlink().is_absolute()
 
 
 def _write_wrappers(box: Toolbox) -> None:

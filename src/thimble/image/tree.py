@@ -14,8 +14,8 @@ from thimble.image.layout import LIBRARY_FOLDER, Component, Entry, Place
 from thimble.image.packages import PackageSet
 
 
-def _moved(path: str, place: Place, to: str) -> str:
-    """Where a package's file lies in the image: programs in one folder, the rest as packaged (below /usr in `root`)."""
+def _moved(path: str, to: str) -> str:
+    """Where a package's file lies in the image: programs in one folder, the rest as packaged."""
     if to:
         return f"{to}/{path.rsplit('/', 1)[-1]}"
     path = path.removeprefix("usr/")
@@ -46,7 +46,7 @@ def listed(found: PackageSet) -> list[Entry]:
 
 def _entry(path: Path, root: Path, place: Place, component: Component, package: str, to: str) -> Entry:
     inside = str(path.relative_to(root))
-    target = _moved(inside, place, to)
+    target = _moved(inside, to)
     if path.is_symlink() and "/" not in str(path.readlink()):
         return Entry(
             place=place,
@@ -95,7 +95,7 @@ class Libraries:
 
 
 def with_libraries(found: PackageSet, entries: Iterable[Entry], extra: Iterable[str] = ()) -> list[Entry]:
-    """`entries` and the libraries they need: what the early part needs goes there, the rest into the root image."""
+    """`entries` and the libraries they need: the early part's there, the rest in the root image."""
     known = list(entries)
     libraries = Libraries(found)
     placed: dict[str, Entry] = {}

@@ -68,8 +68,22 @@ class MakeBridge(msgspec.Struct, frozen=True):
         mac = ":".join((mac[:5], mac[6:8], mac[8:10], mac[10:12], mac[12:14]))
         return [
             f"link add name {self.bridge} address {mac} type bridge forward_delay 0 stp_state 0",
-            f"link set dev {self.bridge} alias {self.owner} addrgenmode none",
+            *Claim(self.switch, self.bridge, self.owner).lines(),
         ]
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Say that a bridge is ours; alone only after a crash between making and saying so."""
+
+    switch: str
+    bridge: str
+    owner: str
+
+    def describe(self) -> str:
+        return f"marks the bridge {self.bridge} as ours"
+
+    def lines(self) -> list[str]:
+        return [f"link set dev {self.bridge} alias {self.owner} addrgenmode none"]
 
 
 class SetAddress(msgspec.Struct, frozen=True):
@@ -171,7 +185,7 @@ class TellDhcp(msgspec.Struct, frozen=True):
         return f"tells DHCP on {self.plan.bridge} of {self.plan.hosts.count(chr(10))} VMs"
 
 
-LinkEffect: TypeAlias = MakeBridge | SetAddress | DropAddress | JoinUplink | SetUp | RemoveBridge
+LinkEffect: TypeAlias = MakeBridge | Claim | SetAddress | DropAddress | JoinUplink | SetUp | RemoveBridge
 Effect: TypeAlias = LinkEffect | SetSysctl | LoadRules | DropRules | StopDhcp | StartDhcp | TellDhcp
 
 
@@ -276,6 +290,8 @@ def _bridge(bridge: Bridge, owner: str, links: dict[str, Link]) -> list[Effect]:
     effects: list[Effect] = []
     if link is None:
         effects.append(MakeBridge(bridge.switch, bridge.name, owner))
+    elif link.alias != owner:
+        effects.append(Claim(bridge.switch, bridge.name, owner))
     has = link.addresses if link else ()
     if bridge.address and bridge.address not in has:
         effects.append(SetAddress(bridge.switch, bridge.name, bridge.address))

@@ -134,6 +134,8 @@ class Reconciler:
             except Problem as error:
                 self.why[switch] = error.detail
         for effect in effects:
+            if isinstance(effect, plan.StartDhcp) and effect.plan.switch in self.why:
+                continue  # there is no bridge to serve
             try:
                 await self._act(effect)
             except (Problem, OSError) as error:

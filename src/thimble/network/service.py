@@ -75,10 +75,15 @@ class Network:
         self._adopt_uplink()
         self.events.listen(self._heard)
 
-    async def close(self) -> None:
-        """Stop watching; bridges, rules and dnsmasqs stay for the VMs that run on."""
+    async def close(self, *, tidy: bool = False) -> None:
+        """Stop watching; bridges, rules and dnsmasqs stay for the VMs that run on.
+
+        With `tidy`, as is polite on somebody else's host, they go when no port is in use.
+        """
         if self._later is not None:
             self._later.cancel()
+        if tidy and self._worker is not None and not self._in_use():
+            await self.remove()
         if self._worker is not None:
             await self._worker.dhcp.close()
 
@@ -227,6 +232,10 @@ class Network:
     def bridge_name(self, switch: str) -> str:
         """A kernel name for the bridge of a new switch, the same whenever it is asked for."""
         return f"tb-{crc32(f'{self._owner}/{switch}'.encode()):08x}"
+
+    def _in_use(self) -> bool:
+        own = [record for record in self.switches().values() if not record.adopted]
+        return any(set(hostnet.ports(record.bridge)) - {record.uplink} for record in own)
 
     def _first(self) -> None:
         try:

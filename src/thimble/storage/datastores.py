@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,10 +18,12 @@ from thimble.contract.storage import Datastore, DatastoreCreate, DatastoreKind
 from thimble.core.problem import Code, Problem
 from thimble.state.events import Events
 from thimble.state.store import Collection, Record, is_durable
-from thimble.storage import plan
-from thimble.storage.contents import HEAD, TAIL, Contents, identify
 from thimble.storage.records import DatastoreRecord, Marker
-from thimble.sys import block, command, files, mount
+from thimble.sys import files, mount
+
+if TYPE_CHECKING:
+    from thimble.storage import plan
+    from thimble.sys.uevent import Uevents
 
 LOCAL = "local"
 MARKER = "thimble-datastore.json"
@@ -40,6 +43,7 @@ class Datastores:
         )
         self._roots: dict[str, Path] = {}
         self._why: dict[str, str] = {}
+        self._uevents: Uevents | None = None
         #: Held while deciding and doing: between the two nobody else may take the name or the disk.
         self.lock = asyncio.Lock()
 
@@ -51,6 +55,29 @@ class Datastores:
             self._records.put(LOCAL, DatastoreRecord(kind=DatastoreKind.DIRECTORY), expect=0)
         for record in self._records.all():
             self._try(record)
+        self._watch()
+
+    def close(self) -> None:
+        """Stop watching for disks."""
+        if self._uevents is not None:
+            self._uevents.close()
+            self._uevents = None
+
+    def _watch(self) -> None:
+        """Once a disk is among them: notice when disks come and go."""
+        disks = any(record.value.kind is DatastoreKind.DISK for record in self._records.all())
+        if disks and self._uevents is None:
+            from thimble.sys.uevent import Uevents
+
+            try:
+                self._uevents = Uevents("block", self.refresh)
+            except OSError:
+                pass  # then `datastore.list` notices
+
+    def warnings(self) -> tuple[str, ...]:
+        """Records that are not used, datastores that are not there."""
+        lines = [f"{path}: not used, {why}" for path, why in self._records.broken.items()]
+        return (*lines, *(f"datastore {name} is not there: {why}" for name, why in self._why.items()))
 
     def refresh(self) -> None:
         """Notice disks that went and came."""
@@ -107,24 +134,28 @@ class Datastores:
 
     def decide(self, request: DatastoreCreate) -> plan.Decision:
         """Look at the device or directory, and at nothing else, and plan."""
+        from thimble.storage import disks, plan
+
         facts: plan.DeviceFacts | plan.DirectoryFacts | None = None
         if request.kind is DatastoreKind.DISK:
-            facts = device_facts(request.device)
+            facts = disks.device_facts(request.device)
         elif request.kind is DatastoreKind.DIRECTORY:
             facts = self._directory_facts(Path(request.path))
         return plan.datastore(request, facts)
 
     async def create(self, request: DatastoreCreate, effects: tuple[plan.DatastoreEffect, ...]) -> None:
         """Carry out `effects`; the record comes last, so that a failure leaves nothing wanted."""
+        from thimble.storage import disks, plan
+
         record = DatastoreRecord(
             kind=request.kind, path=request.path, device=request.device, size_bytes=request.size_bytes or 0
         )
         for effect in effects:
             match effect:
                 case plan.MakeFileSystem():
-                    await self._make_file_system(effect.device)
+                    await disks.make_file_system(effect.device, self._mkfs)
                 case plan.MountDisk():
-                    found = device_facts(effect.device)
+                    found = disks.device_facts(effect.device)
                     record = msgspec.structs.replace(record, uuid=found.contents.uuid)
                 case plan.MountRam() | plan.UseDirectory():
                     pass
@@ -136,6 +167,7 @@ class Datastores:
             self._roots.pop(request.name, None)
             self._unmount(request.name, record)
             raise
+        self._watch()
         self._events.publish("datastore.changed", request.name, mounted="true")
 
     def delete(self, name: str, expect: int | None) -> None:
@@ -182,7 +214,9 @@ class Datastores:
         if record.kind is DatastoreKind.RAM:
             mount.mount("thimble", target, "tmpfs", flags=_FLAGS, data=f"size={record.size_bytes},mode=711")
         else:
-            mount.mount(find_disk(record), target, "ext4", flags=_FLAGS, data="errors=remount-ro")
+            from thimble.storage import disks
+
+            mount.mount(disks.find_disk(record), target, "ext4", flags=_FLAGS, data="errors=remount-ro")
         return target
 
     def _unmount(self, name: str, record: DatastoreRecord, *, detach: bool = False) -> None:
@@ -201,22 +235,9 @@ class Datastores:
         self._roots[name] = root
         self._why.pop(name, None)
 
-    async def _make_file_system(self, device: str) -> None:
-        block.wipe_ends(device, HEAD)
-        await command.run(
-            [
-                self._mkfs,
-                "-q",
-                "-F",
-                "-m", "0",
-                "-L", plan.LABEL,
-                "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
-                device,
-            ],
-            timeout=600,
-        )  # fmt: skip
-
     def _directory_facts(self, path: Path) -> plan.DirectoryFacts:
+        from thimble.storage import plan
+
         mine = os.path.realpath(path).rstrip("/") + "/"
         overlaps = ""
         for name, root in [*self._roots.items(), ("", self._state)]:
@@ -236,31 +257,6 @@ class Datastores:
         except OSError:
             return False
         return Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").exists()
-
-
-def device_facts(device: str) -> plan.DeviceFacts:
-    """Look at a disk without changing it."""
-    if not block.is_block(device):
-        return plan.DeviceFacts(device=device, problem=f"{device} is not a disk of this host")
-    try:
-        size, head, tail = block.read_ends(device, HEAD, TAIL)
-        return plan.DeviceFacts(
-            device=device, size_bytes=size, contents=identify(head, tail), in_use=block.in_use(device)
-        )
-    except Problem as error:
-        return plan.DeviceFacts(device=device, problem=error.detail)
-
-
-def find_disk(record: DatastoreRecord) -> str:
-    """The device that holds the file system now; names move between boots, UUIDs do not."""
-    for device in [record.device, *block.names()]:
-        try:
-            contents = identify(block.read_ends(device, 4096, 0)[1], b"")
-        except Problem:
-            continue
-        if contents != Contents() and contents.uuid == record.uuid:
-            return device
-    raise Problem(Code.UNAVAILABLE, f"the disk {record.device} (file system {record.uuid}) is missing")
 
 
 def clean(root: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from thimble.contract.storage import DatastoreCreate, DatastoreKind, VolumeCreate
-from thimble.contract.vm import DiskFormat, DiskSpec
+from thimble.contract.storage import DatastoreCreate, DatastoreKind
+from thimble.contract.vm import DiskSpec
 from thimble.core.ids import NAME_MAX, name_reasons
 from thimble.core.problem import Code, Reason
 from thimble.core.units import MIB, TIB, show_size
@@ -97,15 +97,18 @@ def disk_reasons(spec: DiskSpec, path: str) -> list[Reason]:
     ]
 
 
-def overcommit(size: int, used: int, free: int, name: str) -> str:
-    """A warning when a sparse disk may outgrow what is free; empty if not."""
-    if size - used <= free:
+def overcommit(size: int, promised: int, free: int, name: str) -> str:
+    """A warning when sparse disks may outgrow what is free; empty if not.
+
+    `promised`: what the volumes that are there may still grow by.
+    """
+    if size + promised <= free:
         return ""
-    return f"{name} may grow to {show_size(size)}, and {show_size(free)} are free: the datastore can fill up"
-
-
-def volume_create_reasons(request: VolumeCreate) -> list[Reason]:
-    return volume_name_reasons(request.name, "$.name")
+    others = f", the volumes there by {show_size(promised)} more" if promised else ""
+    return (
+        f"{name} may grow to {show_size(size)}{others}, and {show_size(free)} are free:"
+        f" the datastore can fill up"
+    )
 
 
 def datastore_reasons(request: DatastoreCreate, memory: int) -> list[Reason]:
@@ -145,10 +148,6 @@ def _ram_reasons(size: int, memory: int) -> list[Reason]:
             )
         ]
     return []
-
-
-def volume_file(name: str, format: DiskFormat) -> str:
-    return f"{name}.{format}"
 
 
 def free_reasons(facts: VolumeFacts, users: dict[str, str], vm: str, path: str) -> list[Reason]:

@@ -6,18 +6,22 @@ Checks answer with reasons and touch nothing but `stat`; what they found is chec
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thimble.contract.vm import DiskFormat, DiskSpec
+from thimble.core.later import Later
 from thimble.core.problem import Code, Problem, Reason
 from thimble.state.events import Events
 from thimble.state.tasks import Tasks
-from thimble.storage import rules, volumes
 from thimble.storage.datastores import LOCAL, Datastores
-from thimble.storage.images import Images
-from thimble.storage.qemu_img import QemuImg
-from thimble.storage.records import ImageFacts, VolumeFacts
-from thimble.storage.volumes import Volumes
+
+if TYPE_CHECKING:
+    from thimble.storage.images import Images
+    from thimble.storage.qemu_img import QemuImg
+    from thimble.storage.records import ImageFacts, VolumeFacts
+    from thimble.storage.volumes import Volumes
 
 
 def _nobody() -> dict[str, str]:
@@ -39,28 +43,52 @@ class Storage:
     ) -> None:
         self.events = events
         self.tasks = tasks
-        tool = QemuImg(qemu_img)
         self.datastores = Datastores(root, run / "datastores", events, mkfs=mkfs)
-        self.volumes = Volumes(self.datastores, tool)
-        self.images = Images(self.datastores, tool)
+        self._qemu_img = qemu_img
         #: volume ref → id of the VM that uses it; set by `app` from the VM service.
         self.users: Callable[[], dict[str, str]] = _nobody
         #: image ref → id of a VM whose CD-ROM or direct boot names it; set likewise.
         self.image_users: Callable[[], dict[str, str]] = _nobody
 
+    @cached_property
+    def volumes(self) -> Volumes:
+        from thimble.storage.volumes import Volumes
+
+        return Volumes(self.datastores, self._tool)
+
+    @cached_property
+    def images(self) -> Images:
+        from thimble.storage.images import Images
+
+        return Images(self.datastores, self._tool)
+
+    @cached_property
+    def _tool(self) -> QemuImg:
+        from thimble.storage.qemu_img import QemuImg
+
+        return QemuImg(self._qemu_img)
+
     async def open(self) -> None:
         """Read the records and mount; never fails for a single datastore."""
         self.datastores.open()
 
+    async def close(self) -> None:
+        """Mounts stay: VMs run on from them."""
+        self.datastores.close()
+
     def services(self) -> dict[str, object]:
         """What the API binds verbs to."""
-        from thimble.storage.verbs import DatastoreService, ImageService, VolumeService
+        return {noun: Later(partial(self._service, noun)) for noun in ("datastore", "volume", "image")}
 
-        return {
-            "datastore": DatastoreService(self),
-            "volume": VolumeService(self),
-            "image": ImageService(self),
+    def _service(self, noun: str) -> object:
+        from thimble.storage import verbs
+
+        made = {
+            "datastore": verbs.DatastoreService,
+            "volume": verbs.VolumeService,
+            "image": verbs.ImageService,
         }
+        return made[noun](self)
 
     @property
     def default(self) -> str:
@@ -73,6 +101,10 @@ class Storage:
         """Of every mounted datastore: where VMs' directories are."""
         return {name: root / "vms" for name, root in self.datastores.mounted().items()}
 
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should know: records that cannot be read, datastores that are not there."""
+        return self.datastores.warnings()
+
     def check_home(self, home: str, path: str) -> list[Reason]:
         """Why the datastore `home` cannot take a VM now."""
         try:
@@ -83,6 +115,8 @@ class Storage:
 
     def check_disk(self, spec: DiskSpec, home: str, path: str, *, vm: str = "") -> list[Reason]:
         """Why this disk cannot be had; `vm`: the VM whose own use of a volume does not count."""
+        from thimble.storage import rules
+
         home = home or self.default
         found = rules.disk_reasons(spec, path)
         try:
@@ -102,7 +136,17 @@ class Storage:
         """What may go wrong later with a disk that can be made now."""
         if spec.volume is not None or spec.size_bytes is None:
             return []
-        warning = rules.overcommit(spec.size_bytes, 0, self.datastores.free(home or self.default), name)
+        return self.size_warnings(spec.size_bytes, home or self.default, name)
+
+    def size_warnings(self, size: int, store: str, name: str) -> list[str]:
+        """Is a new disk of `size` on `store` a promise that cannot be kept?"""
+        from thimble.storage import rules
+
+        try:
+            free = self.datastores.free(store)
+        except Problem:
+            return []  # a blocker says so
+        warning = rules.overcommit(size, self.volumes.promised(store), free, name)
         return [warning] if warning else []
 
     def check_image(self, ref: str, home: str, path: str) -> list[Reason]:
@@ -143,6 +187,8 @@ class Storage:
 
     async def volume_size(self, path: Path, format: DiskFormat) -> int:
         """The virtual size."""
+        from thimble.storage import volumes
+
         return volumes.size_of(path, format)
 
     def remove_volume(self, target: Path) -> None:

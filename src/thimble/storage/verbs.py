@@ -180,15 +180,12 @@ class VolumeService:
         what = f"creates volume {home}/{request.name} ({show_size(size)})"
         if image:
             what += f" as a copy of {image.ref}"
-        warning = ""
-        if not reasons:
-            free = self._storage.datastores.free(home)
-            warning = rules.overcommit(size, 0, free, f"{home}/{request.name}")
+        warnings = [] if reasons else self._storage.size_warnings(size, home, f"{home}/{request.name}")
         return DryRun(
             possible=not reasons,
             effects=(Effect(what=what),),
             blockers=tuple(reasons),
-            warnings=(warning,) if warning else (),
+            warnings=tuple(warnings),
         )
 
     async def delete(self, call: Call[None]) -> Nothing | DryRun:

@@ -110,6 +110,11 @@ class Volumes:
                 except Problem:
                     continue
 
+    def promised(self, store: str) -> int:
+        """Bytes by which the volumes of a datastore may still grow."""
+        mine = (facts for facts in self.all() if facts.ref.startswith(f"{store}/"))
+        return sum(max(0, facts.size_bytes - facts.used_bytes) for facts in mine)
+
 
 _FORMATS = {f".{format}": format for format in DiskFormat}
 

@@ -16,6 +16,14 @@ def is_bridge(link: str) -> bool:
     return Path(f"/sys/class/net/{link}/bridge").exists()
 
 
+def ports(bridge: str) -> list[str]:
+    """The links that are ports of `bridge`; empty when there is no such bridge."""
+    try:
+        return sorted(path.name for path in Path(f"/sys/class/net/{bridge}/brif").iterdir())
+    except OSError:
+        return []
+
+
 def routes() -> list[tuple[str, int, int]]:
     """(link, base, prefix) of every IPv4 route; (…, 0, 0) is a default one."""
     found = []

@@ -83,7 +83,18 @@ def _link(line: _Line) -> Link:
 
 async def batch(lines: list[str]) -> None:
     """Run `ip` commands in order up to the first that fails. Raises `Problem`."""
-    await command.run(["ip", "-batch", "-"], stdin="\n".join(lines).encode() + b"\n")
+    result = await command.run(["ip", "-batch", "-"], stdin="\n".join(lines).encode() + b"\n", check=False)
+    if result.code == 0:
+        return
+    said = [
+        line.removeprefix("RTNETLINK answers: ").removeprefix("Error: ")
+        for line in result.stderr.decode(errors="replace").splitlines()
+        if not line.startswith("Command failed")
+    ]
+    why = said[-1] if said else result.last_words
+    if "not permitted" in why:
+        why += "; run the agent as root"
+    raise Problem(Code.FAILED, f"ip: {why}")
 
 
 def open_tap(name: str, bridge: str, mac: str) -> int:

@@ -26,12 +26,17 @@ class Identity(msgspec.Struct, frozen=True):
 
 def identify(pid: int) -> Identity | None:
     """The identity of a live `pid`; None when there is none, or only its zombie."""
+    state, who = _look(pid)
+    return None if state in (b"Z", b"X") else who
+
+
+def _look(pid: int) -> tuple[bytes, Identity | None]:
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        return None
+        return b"", None
     fields = stat[stat.rindex(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else Identity(pid, int(fields[19]))
+    return fields[0], Identity(pid, int(fields[19]))
 
 
 def alive(who: Identity) -> bool:
@@ -74,6 +79,8 @@ def spawn(
             raise Problem(Code.UNSUPPORTED, f"the program {argv[0]} is missing") from error
         except (OSError, subprocess.SubprocessError) as error:
             raise Problem(Code.FAILED, f"cannot start {argv[0]}: {error}") from error
+    with suppress(OSError):  # in the image the agent is protected from the OOM killer; what it starts is not
+        Path(f"/proc/{child.pid}/oom_score_adj").write_text("0")
     child.returncode = 0  # we watch it by pidfd; keeps subprocess from waiting for it behind our back
     who = identify(child.pid)
     return who if who is not None else Identity(child.pid, 0)
@@ -86,7 +93,8 @@ async def exited(who: Identity) -> None:
     except ProcessLookupError:
         return
     try:
-        if not alive(who):
+        # not `alive`: a first thread may be a zombie while others still hold the files
+        if _look(who.pid)[1] != who:
             return
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()

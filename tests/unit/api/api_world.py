@@ -28,7 +28,7 @@ from thimble.state.store import check
 from thimble.state.tasks import Progress, Tasks
 
 PASSWORD = "correct horse"
-HASH = passwords.hashed(PASSWORD, b"salt" * 4, cost=passwords.CHEAP + 1)
+HASH = passwords.hashed(PASSWORD, b"salt" * 4, cost=11)
 
 
 class Clock:
@@ -36,9 +36,19 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
+        self.jumped = 0.0
 
     def __call__(self) -> float:
         return self.now
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the clock; no time passes."""
+        self.now += seconds
+        self.jumped += seconds
+
+    def ticks(self) -> float:
+        """Time that passed."""
+        return self.now - self.jumped
 
 
 def counted(count: int, _number: itertools.count[int] = itertools.count()) -> bytes:  # noqa: B008
@@ -75,6 +85,7 @@ class Vms:
         self.lines: list[Line] = []
         self.rows: tuple[wire.VmSummary, ...] = ()
         self.go_on = asyncio.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     async def create(self, call: Call[wire.VmCreate]) -> Started | DryRun:
         self.calls.append(call)  # type: ignore[arg-type]
@@ -113,6 +124,8 @@ class Vms:
         return self.lines[-1]
 
     def _start(self, verb: str, subject: str) -> Started:
+        self.loop = asyncio.get_running_loop()
+
         async def work(progress: Progress) -> None:
             async with progress.step("wait"):
                 await self.go_on.wait()
@@ -181,7 +194,14 @@ class World:
         self.clock = Clock()
         self.events = Events(base=1000, clock=self.clock, keep=16)
         self.tasks = Tasks(self.events, clock=self.clock, entropy=counted)
-        self.auth = Auth(state, durable=False, clock=self.clock, entropy=counted, rev=lambda: self.events.rev)
+        self.auth = Auth(
+            state,
+            durable=False,
+            clock=self.clock,
+            entropy=counted,
+            rev=lambda: self.events.rev,
+            ticks=self.clock.ticks,
+        )
         self.auth.first_password(HASH)
         self.vms = Vms(self.tasks, self.events)
         self.switches = Switches()
@@ -213,3 +233,8 @@ class World:
         value = msgspec.structs.replace(self.auth.users.get("admin").value, role=role)
         self.auth.users.put(name, value)
         return self.auth.open_session(name)[0]
+
+    def go_on(self) -> None:
+        """Let the VMs' tasks end; from any thread."""
+        assert self.vms.loop is not None
+        self.vms.loop.call_soon_threadsafe(self.vms.go_on.set)

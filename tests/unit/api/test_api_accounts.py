@@ -65,6 +65,19 @@ def test_a_session_slides_and_then_expires(world: World) -> None:
     assert (got.status, got.code) == (401, "unauthenticated") and "expired" in got.json["detail"]
 
 
+@pytest.mark.parametrize("jump", [-(10**9), 10**9])
+def test_a_clock_that_is_set_ends_no_session_and_frees_or_blocks_nobody(world: World, jump: float) -> None:
+    token = world.admin()
+    for _ in range(9):
+        sign_in(world, "wrong")
+    world.clock.jump(jump)
+    got = do(world, "GET", "/session", token=token)
+    assert got.status == 200 and got.json["expires"] == world.clock.now + SESSION_S
+    assert [sign_in(world, "wrong").status for _ in range(2)] == [401, 429]
+    world.clock.now += 60
+    assert sign_in(world).status == 201
+
+
 @pytest.mark.parametrize("header", ["Bearer", "Bearer  ", "Basic YTpi", "bearer nonsense", "Bearer \xff\xfe"])
 def test_a_strange_authorization_is_refused(world: World, header: str) -> None:
     assert run(ask(world, "GET", "/api/v1/vms", headers={"authorization": header})).status == 401

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from api_client import run
 
-from thimble.api import tls
+from thimble.api import tls, x509
 from thimble.core.problem import Code, Problem
 
 
@@ -21,8 +21,9 @@ def ensure(state: Path, **more: Any) -> str:
     return fingerprint
 
 
-def test_a_certificate_is_made_once_with_names_and_a_secret_key(tmp_path: Path) -> None:
-    first = ensure(tmp_path)
+@pytest.mark.parametrize("library", ["libcrypto.so.3", "libnone.so"], ids=["library", "program"])
+def test_a_certificate_is_made_once_with_names_and_a_secret_key(tmp_path: Path, library: str) -> None:
+    first = ensure(tmp_path, library=library)
     assert first == ensure(tmp_path) and len(first) == 64
     assert stat.S_IMODE((tmp_path / "tls" / "key.pem").stat().st_mode) == 0o600
     assert sorted(path.name for path in (tmp_path / "tls").iterdir()) == ["certificate.pem", "key.pem"]
@@ -48,15 +49,30 @@ def test_a_missing_key_makes_a_new_pair(tmp_path: Path) -> None:
     assert ensure(tmp_path) != first
 
 
-def test_without_openssl_one_is_told_so_and_nothing_is_left(tmp_path: Path) -> None:
+def test_without_library_and_program_one_is_told_so_and_nothing_is_left(tmp_path: Path) -> None:
     with pytest.raises(Problem) as caught:
-        ensure(tmp_path, openssl="no-such-openssl")
+        ensure(tmp_path, library="libnone.so", openssl="no-such-openssl")
     assert caught.value.code is Code.UNSUPPORTED
     assert not list((tmp_path / "tls").iterdir())
 
 
+def test_no_two_certificates_have_a_serial_in_common(tmp_path: Path) -> None:
+    serials = set()
+    for number in range(3):
+        ensure(tmp_path / str(number))
+        path = tmp_path / str(number) / "tls" / "certificate.pem"
+        serials.add(ssl._ssl._test_decode_cert(str(path))["serialNumber"])  # type: ignore[attr-defined]
+    assert len(serials) == 3
+
+
+def test_a_library_that_is_no_libcrypto_or_refuses_is_missing() -> None:
+    for library, alternatives in (("libc.so.6", "DNS:a"), ("libcrypto.so.3", "nonsense")):
+        with pytest.raises(x509.Missing):
+            x509.self_signed("box", alternatives, serial=1, days=1, library=library)
+
+
 @pytest.mark.parametrize("name", ["", "host\nbasicConstraints = CA:TRUE", "a,DNS:evil", "é", "x" * 300])
-def test_a_strange_host_name_cannot_change_what_is_asked_for(name: str) -> None:
-    text = tls.request(name, ())
-    assert text.count("CA:") == 1 and "DNS:evil" not in text and text.isascii()
-    assert len(text.splitlines()) == len(tls.request("box", ()).splitlines())
+def test_a_strange_host_name_cannot_change_what_is_asked_for(tmp_path: Path, name: str) -> None:
+    common, alternatives = tls.names(name, ())
+    assert alternatives.count("DNS:") == 2 and common.isascii() and 0 < len(common) < 64
+    run(tls.ensure(tmp_path, name=name, addresses=()))

@@ -218,6 +218,13 @@ def test_no_secret_gets_into_the_log(world: World) -> None:
     assert "hidden" not in said and token not in said and "wrong" not in said
 
 
+def test_a_stranger_cannot_wash_the_log_away(world: World) -> None:
+    mark = "api-log-test"
+    for number in range(200):
+        run(ask(world, "GET", f"/api/v1/vms/{mark}-{number}"))
+    assert 0 < sum(mark in line for line in log.ring) < 100
+
+
 # ---------------------------------------------------------------------- roles
 
 
@@ -300,10 +307,10 @@ def test_a_failure_is_not_kept(world: World) -> None:
 
 
 def test_the_kept_answers_are_bounded(world: World) -> None:
-    world.api._replay._keep = 3
+    world.api._binding._replay._keep = 3
     for number in range(9):
         run(create(world, NET, f"k{number}"))
-    assert len(world.api._replay._kept) <= 3
+    assert len(world.api._binding._replay._kept) <= 3
 
 
 def test_a_vm_gets_its_key_itself(world: World) -> None:

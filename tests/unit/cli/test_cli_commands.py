@@ -396,3 +396,55 @@ def test_a_new_user_gets_the_password_of_the_file(host, thimble, tmp_path: Path)
     line = thimble("user", "create", "ann", "--role", "operator", "--password-file", str(file))
     assert line.out == "created ann (operator)\n"
     assert host.body("user.create")["password"] == "correct horse"
+
+
+def test_quiet_mutations_say_nothing_and_json_ones_their_value(host, thimble) -> None:
+    host.answers |= {"vm.create": started(), "vm.get": vm(), "vm.delete": started("vm.delete")}
+    assert thimble("vm", "create", "web1", "-q").out == ""
+    assert json.loads(thimble("vm", "create", "web1", "--json").out)["name"] == "web1"
+    assert json.loads(thimble("vm", "delete", "web1", "--json").out)["state"] == "done"
+
+
+def test_a_guests_last_words_cannot_drive_the_terminal(host, thimble) -> None:
+    status = VmStatus(
+        state=PowerState.CRASHED, since=0.0, why="QEMU died", last_output="\x1b]0;owned\x07 end"
+    )
+    host.answers["vm.get"] = vm(status=status)
+    assert "\x1b" not in thimble("vm", "show", "web1").out
+
+
+def test_the_shell_completes_vm_names(host, location: Path) -> None:
+    import httpx
+    from click.shell_completion import ShellComplete
+
+    from thimble.cli.main import cli
+    from thimble.cli.session import Session
+
+    host.answers["vm.list"] = LISTED
+    session = Session(transport=httpx.MockTransport(host), location=location)
+    complete = ShellComplete(cli, {"obj": session}, "thimble", "_THIMBLE_COMPLETE")
+    assert [item.value for item in complete.get_completions(["vm", "start"], "we")] == ["web1"]
+    assert "vm" in [item.value for item in complete.get_completions([], "")]
+
+
+def test_the_image_is_inspected(thimble, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Inspector:
+        @staticmethod
+        def inspect(path: Path) -> Any:
+            class Found:
+                @staticmethod
+                def document() -> dict[str, object]:
+                    return {"total_bytes": 7, "where": str(path)}
+
+            return Found
+
+        @staticmethod
+        def lines(found: Any) -> list[str]:
+            return ["total 7"]
+
+    monkeypatch.setattr("thimble.cli.image.part", lambda name: Inspector)
+    assert thimble("image", "inspect", "somewhere").out == "total 7\n"
+    assert json.loads(thimble("image", "inspect", "somewhere", "--json").out) == {
+        "total_bytes": 7,
+        "where": "somewhere",
+    }

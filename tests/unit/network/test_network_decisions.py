@@ -85,6 +85,8 @@ def apply(actual: plan.Actual, effects: tuple[plan.Effect, ...]) -> plan.Actual:
             case plan.MakeBridge():
                 assert effect.bridge not in links
                 links[effect.bridge] = Link(name=effect.bridge, kind="bridge", alias=effect.owner, ether=True)
+            case plan.Claim():
+                change(effect.bridge, alias=effect.owner)
             case plan.SetAddress():
                 change(effect.bridge, addresses=(*links[effect.bridge].addresses, effect.address))
             case plan.DropAddress():
@@ -144,6 +146,23 @@ def test_taking_all_away_leaves_the_host_as_it_was(
     assert set(after.links) == set(HOST)
     assert after.rules == ""
     assert after.dhcp == {}
+
+
+def test_a_bridge_made_by_an_agent_that_crashed_at_once_is_claimed() -> None:
+    links = {**HOST, "tb-cccccccc": Link(name="tb-cccccccc", kind="bridge", ether=True)}
+    want = plan.wanted({"quiet": SWITCHES["quiet"]}, (), SETTINGS)
+    actual = apply(plan.Actual(links=links), plan.plan(want, plan.Actual(links=links)))
+    assert actual.links["tb-cccccccc"].alias == SETTINGS.owner
+    assert plan.plan(want, actual) == ()
+
+
+def test_every_effect_can_tell_itself() -> None:
+    want = plan.wanted(SWITCHES, (WEB, DB), SETTINGS)
+    told = [effect.describe() for effect in plan.plan(want, plan.Actual(links=HOST))]
+    assert "makes the bridge tb-aaaaaaaa for the switch nat" in told
+    assert "puts eth1 into tb-dddddddd" in told
+    assert "loads 2 forwards and address translation" in told
+    assert all(told)
 
 
 def test_a_new_vm_does_not_restart_dnsmasq() -> None:

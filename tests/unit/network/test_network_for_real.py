@@ -316,3 +316,62 @@ async def test_dry_runs_change_nothing_and_stale_changes_are_refused(tmp_path: P
         await get(switch, "nope")
     assert error.value.code is Code.NOT_FOUND
     await network.remove()
+
+
+@own_network.own_network
+async def test_dnsmasq_is_not_root_and_still_learns_of_new_vms(tmp_path: Path) -> None:
+    directory = Path("/run/netns/agent")  # in RAM of the test's own, and open to all as /run is
+    network, switch = await agent(directory)
+    await network.sync()
+    bridge = (await get(switch)).bridge
+    pid = pid_of(directory, bridge)
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert "Uid:\t0\t" not in status
+    network.hosts = lambda: [host(network, "late")]
+    await network.refresh()
+    assert pid_of(directory, bridge) == pid
+    machine("guest", bridge=bridge, mac=MAC)
+    assert dhcp("guest", tmp_path) == host(network, "late").ip
+    while not (await get(switch)).leases:
+        await asyncio.sleep(0.01)
+    await network.remove()
+
+
+@own_network.own_network
+async def test_a_subnet_that_the_host_has_elsewhere_meanwhile_is_given_up(tmp_path: Path) -> None:
+    network, switch = await agent(tmp_path)
+    await network.sync()
+    before = await get(switch)
+    machine("lan")
+    ip("address", "add", f"{before.gateway}/24", "dev", "to-lan")
+    await network.sync()
+    after = await get(switch)
+    assert after.up
+    assert after.subnet != before.subnet, "nobody used it: another one was chosen"
+
+    network.hosts = lambda: [host(network, "web1")]
+    ip("address", "add", f"{after.gateway}/24", "dev", "to-lan")
+    await network.sync()
+    down = await get(switch)
+    assert (down.subnet, down.up) == (after.subnet, False)
+    assert "by to-lan" in down.why
+    assert network.warnings() == (f"switch nat: {down.why}",)
+    assert after.gateway not in ip("-br", "address", "show", "dev", down.bridge)
+    ip("address", "delete", f"{after.gateway}/24", "dev", "to-lan")
+    await network.sync()
+    assert (await get(switch)).up
+    await network.remove()
+
+
+@own_network.own_network
+async def test_a_polite_agent_takes_its_things_along_unless_vms_run_on(tmp_path: Path) -> None:
+    network, switch = await agent(tmp_path)
+    port = await network.open_port("vm-1", "nic0", switch="nat", mac=MAC, ip="")
+    await network.close(tidy=True)
+    assert "tb-" in ip("-br", "link")
+    os.close(port.fd)
+    network, switch = await agent(tmp_path)
+    await network.sync()
+    await network.close(tidy=True)
+    assert "tb-" not in ip("-br", "link")
+    assert inside("", "nft", "list", "ruleset") == ""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from thimble.contract.storage import Datastore, DatastoreCreate, DatastoreKind, 
 from thimble.contract.vm import DiskFormat
 from thimble.core.problem import Code
 from thimble.core.units import MIB
+from thimble.state.events import Events
+from thimble.storage.datastores import Datastores
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
 
@@ -199,6 +202,27 @@ def test_a_missing_disk_is_told_and_taken_back_under_another_name(world: World, 
     disk.plug()
     assert listed(world)["d"].mounted
     assert (world.storage.homes()["d"] / "vm-1").is_dir()
+
+
+def test_a_disk_that_comes_back_is_noticed_by_itself(world: World, disk: Disk) -> None:
+    create(world, "d", DatastoreKind.DISK, device=disk.device, format=True)
+    subprocess.run(["umount", str(world.directory / "run" / "datastores" / "d")], check=True)
+    disk.pull()
+
+    async def scenario() -> None:
+        events = Events(base=1, clock=time.time)
+        datastores = Datastores(world.directory / "state", world.directory / "run" / "datastores", events)
+        datastores.open()
+        assert sorted(datastores.mounted()) == ["local"]
+        disk.plug()
+        async with asyncio.timeout(20):
+            async for batch in events.follow(1):
+                if any(event.subject == "d" and event.detail["mounted"] == "true" for event in batch):
+                    break
+        assert sorted(datastores.mounted()) == ["d", "local"]
+        datastores.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_forgotten_disk_is_adopted_by_its_label(world: World, disk: Disk) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from benchmarks import table
 from benchmarks.promise import Bound, Promised, Row, judge, ratios, spread
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 TIMES = st.lists(st.floats(min_value=0.001, max_value=1e6), min_size=1, max_size=9)
 
@@ -62,6 +61,7 @@ def test_sides_of_different_length_are_held_against_the_peers_median() -> None:
     assert ratios([2.0, 4.0], [1.0, 2.0, 9.0]) == [1.0, 2.0]
 
 
+@settings(deadline=None)
 @given(TIMES)
 def test_a_spread_lies_within_its_values(values: list[float]) -> None:
     found = spread(values)
@@ -69,6 +69,7 @@ def test_a_spread_lies_within_its_values(values: list[float]) -> None:
     assert min(values) == found.least <= found.median <= found.greatest == max(values)
 
 
+@settings(deadline=None)
 @given(TIMES)
 def test_measured_against_oneself_everything_is_one(values: list[float]) -> None:
     assert ratios(values, values) == [1.0] * len(values)

@@ -1,0 +1,51 @@
+"""Disks looked at, found again and given a file system. Changes nothing but in `make_file_system`."""
+
+from __future__ import annotations
+
+from thimble.core.problem import Code, Problem
+from thimble.storage import plan
+from thimble.storage.contents import HEAD, TAIL, Contents, identify
+from thimble.storage.records import DatastoreRecord
+from thimble.sys import block, command
+
+
+def device_facts(device: str) -> plan.DeviceFacts:
+    """Look at a disk without changing it."""
+    if not block.is_block(device):
+        return plan.DeviceFacts(device=device, problem=f"{device} is not a disk of this host")
+    try:
+        size, head, tail = block.read_ends(device, HEAD, TAIL)
+        return plan.DeviceFacts(
+            device=device, size_bytes=size, contents=identify(head, tail), in_use=block.in_use(device)
+        )
+    except Problem as error:
+        return plan.DeviceFacts(device=device, problem=error.detail)
+
+
+def find_disk(record: DatastoreRecord) -> str:
+    """The device that holds the file system now; names move between boots, UUIDs do not."""
+    for device in [record.device, *block.names()]:
+        try:
+            contents = identify(block.read_ends(device, 4096, 0)[1], b"")
+        except Problem:
+            continue
+        if contents != Contents() and contents.uuid == record.uuid:
+            return device
+    raise Problem(Code.UNAVAILABLE, f"the disk {record.device} (file system {record.uuid}) is missing")
+
+
+async def make_file_system(device: str, mkfs: str) -> None:
+    """An ext4 of ours on the whole of `device`, whatever it held. Raises `Problem`."""
+    block.wipe_ends(device, HEAD)
+    await command.run(
+        [
+            mkfs,
+            "-q",
+            "-F",
+            "-m", "0",
+            "-L", plan.LABEL,
+            "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+            device,
+        ],
+        timeout=600,
+    )  # fmt: skip

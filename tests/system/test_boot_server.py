@@ -1,0 +1,134 @@
+"""PID 1 for real: the built image in a virtual server, its state partition, its buttons, its plug."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from thimble.lab import home
+from thimble.lab.command import spec_of_image
+from thimble.lab.outer import with_retries
+from thimble.lab.server import Server
+from thimble.lab.spec import STATE_LABEL, Bus, Disk, Nic
+
+BOOT_S = 180
+STATE = Disk(size_bytes=256 << 20, label=STATE_LABEL)
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    yield
+    for entry in home.entries():
+        Server.attach(entry.name).down(force=True)
+
+
+def power_on(
+    image: Path, *, disks: tuple[Disk, ...] = (), append: str = "", nics: tuple[Nic, ...] = (Nic(),)
+) -> Server:
+    return Server.up(spec_of_image(image, name="boot", disks=disks, append=append, nics=nics))
+
+
+def press_ctrl_alt_del(server: Server) -> None:
+    keys = [{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")]
+    server.qmp("send-key", keys=keys)
+
+
+def test_a_server_keeps_its_state_over_reboot_power_loss_and_power_off(image: Path) -> None:
+    def run(attempt: int) -> None:
+        server = power_on(image, disks=(STATE,))
+        try:
+            server.wait_for(b"thimble: state is on /dev/vda", BOOT_S)
+            server.wait_for(b"thimble: ready in ", BOOT_S)
+            server.wait_for(b"thimble: https://10.0.2.15/", BOOT_S)
+
+            press_ctrl_alt_del(server)
+            server.wait_for(b"Ctrl-Alt-Del", BOOT_S)
+            server.wait_for(b"thimble: rebooting", BOOT_S)
+            after = server.wait_for(b"thimble: state is on /dev/vda", BOOT_S)
+            assert b"checking the state partition" not in after, "the reboot left a clean file system"
+            server.wait_for(b"thimble: ready in ", BOOT_S)
+
+            server.cut_power()
+            server.power_on()
+            server.wait_for(b"thimble: checking the state partition /dev/vda", BOOT_S)
+            server.wait_for(b"thimble: state is on /dev/vda", BOOT_S)
+            server.wait_for(b"thimble: ready in ", BOOT_S)
+            server.wait_for(b"thimble: https://10.0.2.15/", BOOT_S)
+
+            assert press_power_until_off(server), "the power button ends in power off"
+        finally:
+            server.down(force=True)
+
+    with_retries(run)
+
+
+def press_power_until_off(server: Server) -> bool:
+    """The button's driver comes after readiness: a press before that is lost, as on any machine."""
+    for _ in range(30):
+        server.power_button()
+        if server.wait_off(4):
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("disks", "reason"),
+    [
+        ((), b"no partition is labelled thimble-state"),
+        ((STATE, STATE), b"more than one partition is labelled thimble-state: /dev/vda, /dev/vdb"),
+    ],
+)
+def test_without_one_clear_state_partition_the_server_runs_from_ram_and_says_so(
+    image: Path, disks: tuple[Disk, ...], reason: bytes
+) -> None:
+    def run(attempt: int) -> None:
+        server = power_on(image, disks=disks)
+        try:
+            server.wait_for(reason, BOOT_S)
+            server.wait_for(b"thimble: ready in ", BOOT_S)
+        finally:
+            server.down(force=True)
+
+    with_retries(run)
+
+
+@pytest.mark.parametrize("bus", [Bus.NVME, Bus.AHCI])
+def test_the_state_partition_is_found_on_every_bus(image: Path, bus: Bus) -> None:
+    def run(attempt: int) -> None:
+        disk = Disk(size_bytes=256 << 20, label=STATE_LABEL, bus=bus)
+        server = power_on(image, disks=(disk,))
+        try:
+            server.wait_for(b"thimble: state is on /dev/", BOOT_S)
+        finally:
+            server.down(force=True)
+
+    with_retries(run)
+
+
+def test_static_addresses_come_from_the_kernel_command_line(image: Path) -> None:
+    def run(attempt: int) -> None:
+        static = "ip=10.0.2.77::10.0.2.2:255.255.255.0:static-host::off:10.0.2.3 ip=[fec0::77]::[fec0::2]:64"
+        server = power_on(image, append=static)
+        try:
+            server.wait_for(b"thimble: ready in ", BOOT_S)
+            server.wait_for(b"thimble: https://10.0.2.77/", BOOT_S)
+        finally:
+            server.down(force=True)
+
+    with_retries(run)
+
+
+def test_a_server_without_network_gets_ready(image: Path) -> None:
+    def run(attempt: int) -> None:
+        server = power_on(image, nics=())
+        try:
+            before = server.wait_for(b"thimble: ready in ", BOOT_S)
+            if b"no network card has a link yet" not in before:  # on a slow machine patience ends first
+                server.wait_for(b"thimble: no network card has a link yet", BOOT_S)
+        finally:
+            server.down(force=True)
+
+    with_retries(run)

@@ -1,7 +1,7 @@
 """One VM's QEMU: brought up, found again, asked, taken down. Knows nothing of states and intents.
 
-A QEMU is (`who`, `qmp`, `running`): its process, its control connection, what it was started as. All three are
-set by `launch`, or by `find` and `attach`, and given back together by `release`.
+A QEMU is (`who`, `qmp`, `running`): its process, its control connection, what it was started as. All three
+are set by `launch`, or by `find` and `attach`, and given back together by `release`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -94,7 +93,7 @@ def protect(directory: Path, record: VmRecord, world: World) -> None:
 async def take_back(id: str, source: Source, world: World, store: Collection[VmRecord]) -> None:
     """As if the create had never been asked for."""
     with suppress(Problem, OSError):
-        shutil.rmtree(source.directory)
+        _remove_files(source.directory)
     with suppress(Problem):
         store.delete(id)
     with suppress(Problem, OSError):
@@ -133,6 +132,8 @@ def _remove_files(directory: Path) -> None:
             continue
         try:
             if path.is_dir() and not path.is_symlink():
+                import shutil
+
                 shutil.rmtree(path)
             else:
                 path.unlink()

@@ -79,8 +79,8 @@ class VmService(ShapingVerbs):
             return
         try:
             await driver.ask(driver.begin_stop)
-            await asyncio.wait_for(driver.off.wait(), timeout)
-        except (Problem, TimeoutError):
+            await self._await_off(driver, wire.StopRequest(timeout_s=timeout, force=True))
+        except Problem:
             driver.kill()
             await driver.off.wait()
 

@@ -1,5 +1,5 @@
-"""The agent dies at every step of create, start and delete in turn; a new one on the same directories makes it
-true again, and nothing has leaked.
+"""The agent dies at every step of create, start and delete in turn; a new one on the same directories makes
+it true again, and nothing has leaked.
 """
 
 from __future__ import annotations

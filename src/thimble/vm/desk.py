@@ -23,9 +23,10 @@ from thimble.host import hardware
 from thimble.network.records import PortUse
 from thimble.state.store import Collection, Record, check
 from thimble.state.tasks import Work
-from thimble.vm.driver import Driver, World
+from thimble.vm.driver import Driver
 from thimble.vm.rules import HostFacts
 from thimble.vm.spec import VmRecord
+from thimble.vm.world import World
 
 replace = msgspec.structs.replace
 

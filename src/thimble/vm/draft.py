@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 
 import msgspec
@@ -25,6 +24,13 @@ def free_uid(used: set[int]) -> int:
     return uid
 
 
+def new_uuid(entropy: bytes) -> str:
+    """A random UUID (RFC 9562, version 4) from 16 bytes."""
+    number = int.from_bytes(entropy, "big") & ~(0xF << 76) & ~(0x3 << 62) | 4 << 76 | 2 << 62
+    text = f"{number:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
 def record(
     spec: VmCreate,
     *,
@@ -42,7 +48,7 @@ def record(
         cdroms=tuple(Cdrom(name=c.name, image=c.image) for c in spec.cdroms),
         rng=spec.rng, balloon=spec.balloon, serial=spec.serial, vga=spec.vga, tablet=spec.tablet,
         guest_agent=spec.guest_agent, seed=spec.seed, autostart=spec.autostart, on_crash=spec.on_crash,
-        uuid=str(uuid.UUID(bytes=entropy(16), version=4)), uid=uid, addresses={}, created=created,
+        uuid=new_uuid(entropy(16)), uid=uid, addresses={}, created=created,
         start=spec.start,
     )  # fmt: skip
     return msgspec.structs.replace(found, addresses=layout.assign(found))

@@ -11,76 +11,30 @@ decided for itself. The task of an idle VM does not exist.
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from thimble.console.serial import Consoles
 from thimble.contract.vm import CrashPolicy, Intent, PowerState, VmStatus
-from thimble.core.problem import Code, Problem
+from thimble.core.problem import Problem
 from thimble.core.units import show_seconds
-from thimble.host.hardware import Accel
-from thimble.network.service import Network
-from thimble.state.events import Events
-from thimble.state.store import Record
-from thimble.state.tasks import Progress, Tasks
-from thimble.storage.service import Storage
-from thimble.sys import cgroup, log
-from thimble.sys import process as linux
-from thimble.vm import change, control, hot, layout, lifecycle, outfit, process, render
-from thimble.vm.control import Control
+from thimble.state.tasks import Progress
+from thimble.sys import log
+from thimble.vm import change, control, lifecycle
+from thimble.vm.engine import Engine
 from thimble.vm.lifecycle import Ending
-from thimble.vm.process import Outfit, Place, QemuPaths
 from thimble.vm.spec import Running, VmRecord
+from thimble.vm.world import World
 
 T = TypeVar("T")
 replace = msgspec.structs.replace
 
 #: A VM that ran this long is steady: its next crash counts as the first.
 STEADY_S = 60.0
-
-
-class World:
-    """What all drivers share. `record`, `intend` and `restart` belong to the service."""
-
-    def __init__(
-        self,
-        *,
-        storage: Storage,
-        network: Network,
-        consoles: Consoles,
-        events: Events,
-        tasks: Tasks,
-        accel: Accel,
-        qemu: QemuPaths,
-        run: Path,
-        clock: Callable[[], float],
-        own_users: bool,
-        cgroups: Path | None,
-    ) -> None:
-        self.storage = storage
-        self.network = network
-        self.consoles = consoles
-        self.events = events
-        self.tasks = tasks
-        self.accel = accel
-        self.qemu = qemu
-        self.run = run
-        self.clock = clock
-        self.own_users = own_users
-        self.cgroups = cgroups
-        self.host_stopping = False
-        self.record: Callable[[str], Record[VmRecord]]
-        self.intend: Callable[[str, Intent], None]
-        self.restart: Callable[[str], None]
-
-    def group(self, id: str) -> Path | None:
-        return None if self.cgroups is None else self.cgroups / id
+SILENT = "QEMU does not answer on its control socket: kill it if it hangs"
 
 
 class Driver:
@@ -89,18 +43,14 @@ class Driver:
         self.status = VmStatus(state=state, since=world.clock(), why=why)
         self.off = asyncio.Event()
         self.off.set()
-        self.place = Place(world.run, id)
+        self.engine = Engine(id, world, self._tell)
+        self.place = self.engine.place
         self._world = world
         self._inbox: deque[Callable[[], Awaitable[None]]] = deque()
         self._told: deque[tuple[str, control.Json]] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._watch: asyncio.Task[None] | None = None
         self._again: asyncio.TimerHandle | None = None
-        self._who: linux.Identity | None = None
-        self._qmp: Control | None = None
-        self._running: Running | None = None
-        self._killed = False
         self._helper: asyncio.Task[bool] | None = None
 
     # ── the inbox ────────────────────────────────────────────────────────────────────────────────
@@ -185,153 +135,58 @@ class Driver:
         if self.status.state in lifecycle.LIVE:
             return
         self.cancel_restart()
-        self._killed = False
+        self.engine.killed = False
         self._set(PowerState.STARTING)
         self.off.clear()
         try:
             async with AsyncExitStack() as undo:
-                undo.push_async_callback(self._release)
-                await self._launch(progress)
+                undo.push_async_callback(self.engine.release, self._record.nics)
+                running = await self.engine.launch(progress)
                 undo.pop_all()
         except Problem as error:
-            self._set(PowerState.STOPPED if self._killed else PowerState.FAILED, why=error.detail)
+            self._set(PowerState.STOPPED if self.engine.killed else PowerState.FAILED, why=error.detail)
             self.off.set()
             raise
         except BaseException as error:
             self._set(PowerState.FAILED, why=f"{type(error).__name__}: {error}")
             self.off.set()
             raise
-        assert self._running is not None and self._who is not None
-        self._set(
-            PowerState.RUNNING,
-            accel=self._running.accel,
-            pid=self._who.pid,
-            started=self._running.started,
-            pending=(),
-        )
-
-    async def _launch(self, progress: Progress) -> None:
-        found = self._world.record(self.id)
-        record, world = found.value, self._world
-        source = outfit.Source(world.storage, world.network, self.id, found.shelf)
-        with Outfit() as things:
-            async with progress.step("open"):
-                self.place.make()
-                names = outfit.open_all(things, self.place, source, record, world.qemu, world.accel.name)
-            async with progress.step("ports"):
-                for nic in record.nics:
-                    await outfit.open_nic(things, source, record, nic)
-            async with progress.step("spawn"):
-                self._spawn(record, things, names)
-        assert self._who is not None
-        async with progress.step("connect"):
-            await self._connect(record)
-        self._watch = asyncio.get_running_loop().create_task(self._watch_exit(self._who))
-
-    def _spawn(self, record: VmRecord, things: Outfit, credentials: tuple[str, ...]) -> None:
-        world = self._world
-        given = render.Machinery(
-            accel=world.accel.name,
-            share=world.qemu.share,
-            fds=things.fds,
-            credentials=credentials,
-            qboot=world.qemu.qboot,
-        )
-        argv = render.argv([world.qemu.program], render.render(record, given))
-        self._running = Running(
-            record=record, ports=layout.ports(record), accel=world.accel.name, started=world.clock()
-        )
-        self.place.write_running(self._running)
-        self._who = process.spawn(
-            self.place,
-            argv,
-            things,
-            uid=record.uid if world.own_users else None,
-            group=world.group(self.id),
-        )
-        if self._killed:
-            linux.send(self._who, signal.SIGKILL)
-
-    async def _connect(self, record: VmRecord) -> None:
-        assert self._who is not None
-        try:
-            self._qmp = await control.connect(self.place.qmp, self.id, self._tell)
-        except Problem as error:
-            ended = not linux.alive(self._who)
-            if not ended:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(linux.exited(self._who), 2.0)
-                    ended = True
-            if self._killed:
-                raise Problem(Code.CANCELLED, "it was killed while starting") from error
-            if ended:
-                raise process.start_problem(process.tail(self.place.qemu_log, 4096)) from error
-            raise
-        if record.serial:
-            await self._world.consoles.attach(self.id, self.place.serial)
-
-    async def _watch_exit(self, who: linux.Identity) -> None:
-        await linux.exited(who)
-        self._tell("EXITED", {})
+        self._set(PowerState.RUNNING, pending=(), **self._facts(running))
 
     # ── adoption ─────────────────────────────────────────────────────────────────────────────────
 
     def adoptable(self) -> bool:
         """Does a QEMU of this VM run? Takes it in hand if so; the rest is `adopt`'s."""
-        record = self._record
-        who = self.place.identity()
-        if who is None and self.place.directory.exists():
-            who = process.find(record, self._world.group(self.id))
-        if who is None or not linux.alive(who):
+        running = self.engine.find(self._record)
+        if running is None:
             return False
-        self._who = who
-        was = self.place.was()
-        self._running = was or Running(
-            record=record,
-            ports=layout.ports(record),
-            accel=self._world.accel.name,
-            started=self._world.clock(),
-        )
         self.off.clear()
-        self.status = VmStatus(
-            state=PowerState.RUNNING,
-            since=self._running.started,
-            accel=self._running.accel,
-            pid=who.pid,
-            started=self._running.started,
-            pending=change.plan(self._running, record).pending,
-        )
+        pending = change.plan(running, self._record).pending
+        started = running.started
+        state = PowerState.RUNNING
+        self.status = VmStatus(state=state, since=started, pending=pending, **self._facts(running))
         return True
+
+    def _facts(self, running: Running) -> dict[str, Any]:
+        who = self.engine.who
+        return {"accel": running.accel, "pid": who and who.pid, "started": running.started}
 
     async def adopt(self) -> None:
         """Connect to a QEMU that outlived the agent, and ask it what it is: reality beats the record."""
-        assert self._who is not None
-        self._watch = asyncio.get_running_loop().create_task(self._watch_exit(self._who))
-        keep = {"accel": self.status.accel, "pid": self.status.pid, "started": self.status.started}
         try:
-            self._qmp = await control.connect(self.place.qmp, self.id, self._tell, timeout=10.0)
-            state = (await self._qmp.execute("query-status"))["status"]
+            state = await self.engine.attach()
         except Problem:
-            self._set(
-                PowerState.RUNNING,
-                why="QEMU does not answer on its control socket: kill it if it hangs",
-                **keep,
-            )
+            self._set(PowerState.RUNNING, why=SILENT)
             return
         if state == "paused":
-            self._set(PowerState.PAUSED, **keep)
-        if self._record.serial:
-            await self._world.consoles.attach(self.id, self.place.serial)
+            self._set(PowerState.PAUSED)
 
     async def was_lost(self) -> None:
         """QEMU ended while no agent was there to see it."""
-        ended = self._ending()
-        await self._release()
+        ended = self.engine.ending()
+        await self.engine.release(self._record.nics)
         self.status = replace(self.status, state=PowerState.RUNNING)
         self._concluded(ended, "while the agent was not running")
-
-    def _ending(self) -> Ending:
-        return lifecycle.ending(process.tail(self.place.qemu_log, 8192).decode(errors="replace"))
 
     # ── what QEMU tells ──────────────────────────────────────────────────────────────────────────
 
@@ -341,7 +196,7 @@ class Driver:
         except Exception as error:  # the actor must live on
             log.say(f"{self.id}: {name}: {type(error).__name__}: {error}")
 
-    async def _heard(self, name: str, _data: control.Json) -> None:
+    async def _heard(self, name: str, data: control.Json) -> None:
         state = self.status.state
         keep = {"why": self.status.why}
         if name == "EXITED":
@@ -350,32 +205,30 @@ class Driver:
             self._set(PowerState.PAUSED, **keep)
         elif name == "RESUME" and state is PowerState.PAUSED:
             self._set(PowerState.RUNNING)
-        elif name == control.LOST and self._who is not None and linux.alive(self._who):
+        elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
+            words = data.get("reason", "unknown")
+            self._set(
+                state,
+                why=f"disk {data.get('device') or data.get('node-name')}: {words}; resume it when cured",
+            )
+        elif name == control.LOST:
             await self._reconnect()
 
     async def _reconnect(self) -> None:
-        """The connection broke. QEMU is ending, or else it gets one more try."""
-        assert self._who is not None
-        self._qmp = None
-        with suppress(TimeoutError):
-            await asyncio.wait_for(linux.exited(self._who), 1.0)
-            return
         try:
-            self._qmp = await control.connect(self.place.qmp, self.id, self._tell, timeout=5.0)
+            await self.engine.reconnect()
         except Problem:
-            self._set(
-                self.status.state, why="QEMU does not answer on its control socket: kill it if it hangs"
-            )
+            self._set(self.status.state, why=SILENT)
 
     async def _exited(self) -> None:
-        ended = self._ending()
-        await self._release()
+        ended = self.engine.ending()
+        await self.engine.release(self._record.nics)
         self._concluded(ended, "")
 
     def _concluded(self, ended: Ending, when: str) -> None:
         """QEMU is gone: what does that mean for the VM?"""
         record, world = self._record, self._world
-        asked = self._killed or world.host_stopping or record.intent is Intent.STOPPED
+        asked = self.engine.killed or world.host_stopping or record.intent is Intent.STOPPED
         started = self.status.started
         if asked:
             self._set(PowerState.STOPPED, restarts=0)
@@ -385,7 +238,7 @@ class Driver:
         else:
             steady = started is not None and world.clock() - started > STEADY_S
             self._crashed(" ".join(filter(None, (ended, when))), 0 if steady else self.status.restarts)
-        self._killed = False
+        self.engine.killed = False
         self.off.set()
 
     def _crashed(self, why: str, restarts: int) -> None:
@@ -415,32 +268,11 @@ class Driver:
             self._again.cancel()
             self._again = None
 
-    async def _release(self) -> None:
-        """Give back everything a QEMU had; end it if it still runs."""
-        if self._watch is not None and self._watch is not asyncio.current_task():
-            self._watch.cancel()
-            self._watch = None
-        if self._who is not None:
-            linux.send(self._who, signal.SIGKILL)
-            await linux.exited(self._who)
-            self._who = None
-        if self._qmp is not None:
-            await self._qmp.close()
-            self._qmp = None
-        running, self._running = self._running, None
-        await self._world.consoles.detach(self.id)
-        for nic in running.record.nics if running else self._record.nics:
-            await self._world.network.close_port(self.id, nic.name)
-        if (group := self._world.group(self.id)) is not None:
-            with suppress(Problem):
-                cgroup.delete(group)
-        self.place.clear()
-
     # ── requests ─────────────────────────────────────────────────────────────────────────────────
 
     async def command(self, name: str, state: PowerState | None = None) -> None:
         """A QMP command without arguments; `state` is what follows from it."""
-        await self._control.execute(name)
+        await self.engine.control.execute(name)
         if (
             state is not None
             and self.status.state is not state
@@ -454,8 +286,8 @@ class Driver:
             self._give_up()
             return
         if self.status.state is PowerState.PAUSED:
-            await self._control.execute("cont")
-        await self._control.execute("system_powerdown")
+            await self.engine.control.execute("cont")
+        await self.engine.control.execute("system_powerdown")
         if self.status.state is not PowerState.STOPPING:
             self._set(PowerState.STOPPING)
         if self._record.guest_agent:
@@ -469,9 +301,7 @@ class Driver:
 
     def kill(self) -> None:
         """End QEMU at once; does not queue."""
-        self._killed = True
-        if self._who is not None:
-            linux.send(self._who, signal.SIGKILL)
+        self.engine.kill()
 
     def _give_up(self) -> None:
         """Nobody wants it to run any longer: no further restart."""
@@ -481,46 +311,30 @@ class Driver:
 
     async def give_up(self) -> None:
         if self.status.state not in lifecycle.LIVE:
-            self._killed = False
+            self.engine.killed = False
             self._give_up()
 
     async def follow(self) -> tuple[str, ...]:
         """Bring a running QEMU to its changed record as far as it can; what remains pending, in words."""
-        if self._running is None or self._qmp is None:
-            return ()
         found = self._world.record(self.id)
-        source = outfit.Source(self._world.storage, self._world.network, self.id, found.shelf)
+        if self.engine.running is None:
+            return ()
         try:
-            for effect in change.plan(self._running, found.value).hot:
-                await hot.carry_out(effect, self._control, source, found.value)
-                self._running = replace(self._running, record=effect.after(self._running.record))
-                self.place.write_running(self._running)
+            await self.engine.follow(found.value, found.shelf)
         finally:
-            pending = change.plan(self._running, found.value).pending
+            pending = change.plan(self.engine.running, found.value).pending
             self._set(self.status.state, why=self.status.why, pending=pending)
         return pending
 
     def plan(self, wanted: VmRecord) -> change.Plan | None:
         """How the running QEMU would follow; None when none runs."""
-        return None if self._running is None else change.plan(self._running, wanted)
-
-    @property
-    def _control(self) -> Control:
-        if self._qmp is None:
-            raise Problem(
-                Code.UNAVAILABLE,
-                "QEMU does not answer on its control socket",
-                hint="Kill the VM if it hangs.",
-            )
-        return self._qmp
+        return None if self.engine.running is None else change.plan(self.engine.running, wanted)
 
     async def close(self) -> None:
         """Let go; QEMU runs on."""
         self.cancel_restart()
-        for task in (self._watch, self._task):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-        if self._qmp is not None:
-            await self._qmp.close()
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self.engine.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,9 +18,10 @@ from thimble.core.problem import Problem
 from thimble.state.store import Collection
 from thimble.state.tasks import Progress
 from thimble.sys import cgroup, files
-from thimble.vm.driver import Driver, World
+from thimble.vm.driver import Driver
 from thimble.vm.outfit import Source
 from thimble.vm.spec import Disk, Phase, VmRecord
+from thimble.vm.world import World
 
 replace = msgspec.structs.replace
 
@@ -93,7 +93,7 @@ def protect(directory: Path, record: VmRecord, world: World) -> None:
 async def take_back(id: str, source: Source, world: World, store: Collection[VmRecord]) -> None:
     """As if the create had never been asked for."""
     with suppress(Problem, OSError):
-        shutil.rmtree(source.directory)
+        _remove_files(source.directory)
     with suppress(Problem):
         store.delete(id)
     with suppress(Problem, OSError):
@@ -132,6 +132,8 @@ def _remove_files(directory: Path) -> None:
             continue
         try:
             if path.is_dir() and not path.is_symlink():
+                import shutil
+
                 shutil.rmtree(path)
             else:
                 path.unlink()

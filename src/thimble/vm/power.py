@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+from contextlib import suppress
 from typing import Any
 
 from thimble.contract import vm as wire
@@ -21,6 +22,9 @@ from thimble.vm.desk import OVERHEAD, Desk, dry, hint_for, refuse_verb
 from thimble.vm.driver import Driver
 from thimble.vm.lifecycle import Verb
 from thimble.vm.spec import VmRecord
+
+#: Seconds between two presses of the power button.
+PRESS_EVERY_S = 5.0
 
 
 class PowerVerbs(Desk):
@@ -101,14 +105,23 @@ class PowerVerbs(Desk):
         return self._power(call, Verb.STOP, found, driver, work, Intent.STOPPED, "asks {} to shut down")
 
     async def _await_off(self, driver: Driver, ask: wire.StopRequest) -> dict[str, str]:
-        try:
-            await asyncio.wait_for(driver.off.wait(), ask.timeout_s)
-            return {}
-        except TimeoutError:
-            if ask.force:
-                driver.kill()
-                await driver.off.wait()
-                return {"note": "the guest did not obey in time and was killed"}
+        """Press the button again and again: a guest that is just booting does not feel it yet."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + ask.timeout_s
+        while True:
+            left = end - loop.time()
+            try:
+                await asyncio.wait_for(driver.off.wait(), min(PRESS_EVERY_S, max(left, 0.0)))
+                return {}
+            except TimeoutError:
+                if left <= PRESS_EVERY_S:
+                    break
+            with suppress(Problem):
+                await driver.ask(driver.begin_stop)
+        if ask.force:
+            driver.kill()
+            await driver.off.wait()
+            return {"note": "the guest did not obey in time and was killed"}
         await driver.ask(lambda: driver.stop_refused(ask.timeout_s))
         raise Problem(
             Code.TIMEOUT,

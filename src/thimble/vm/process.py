@@ -11,7 +11,6 @@ Invariant: `process.json` exists exactly while a QEMU of ours may run. QEMU open
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -44,13 +43,21 @@ class QemuPaths(msgspec.Struct, frozen=True, kw_only=True):
         found = [str(share / name) for name in ("qemu", "seabios") if (share / name).is_dir()]
         qboot = share / "qemu" / "qboot.rom"
         return cls(
-            program=str(directory / _QEMU) if directory else shutil.which(_QEMU) or _QEMU,
+            program=str(directory / _QEMU) if directory else _on_path(_QEMU),
             img=str(directory / "qemu-img") if directory else "qemu-img",
             share=tuple(found),
             ovmf_code=share / "OVMF" / "OVMF_CODE_4M.fd",
             ovmf_vars=share / "OVMF" / "OVMF_VARS_4M.fd",
             qboot=str(qboot) if qboot.exists() else "",
         )
+
+
+def _on_path(program: str) -> str:
+    """Its full path; `shutil.which` costs an import on the way to ready."""
+    for directory in os.environ.get("PATH", "/usr/bin:/bin").split(":"):
+        if os.access(f"{directory}/{program}", os.X_OK):
+            return f"{directory}/{program}"
+    return program
 
 
 class Place:
@@ -78,7 +85,11 @@ class Place:
             path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """The logs too; the directory is flat."""
+        with suppress(FileNotFoundError):
+            for path in self.directory.iterdir():
+                path.unlink(missing_ok=True)
+            self.directory.rmdir()
 
     def identity(self) -> linux.Identity | None:
         """Who ran here last; None when nobody is recorded."""

@@ -20,11 +20,12 @@ from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
 from thimble.vm import boot, lifecycle, process, spec
 from thimble.vm.desk import refuse_verb
-from thimble.vm.driver import Driver, World
+from thimble.vm.driver import Driver
 from thimble.vm.lifecycle import Verb
 from thimble.vm.process import QemuPaths
 from thimble.vm.shaping import ShapingVerbs
 from thimble.vm.spec import volume_ref
+from thimble.vm.world import World
 
 
 class VmService(ShapingVerbs):
@@ -78,8 +79,8 @@ class VmService(ShapingVerbs):
             return
         try:
             await driver.ask(driver.begin_stop)
-            await asyncio.wait_for(driver.off.wait(), timeout)
-        except (Problem, TimeoutError):
+            await self._await_off(driver, wire.StopRequest(timeout_s=timeout, force=True))
+        except Problem:
             driver.kill()
             await driver.off.wait()
 

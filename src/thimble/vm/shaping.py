@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import hashlib
 
 import msgspec
 
@@ -40,7 +39,7 @@ KEY_LIFE_S = 86_400.0
 
 class ShapingVerbs(PowerVerbs):
     async def create(self, call: Call[wire.VmCreate]) -> Started | DryRun:
-        digest = hashlib.sha256(msgspec.json.encode(call.input)).hexdigest() if call.key else ""
+        digest = _digest(call.input) if call.key else ""
         if call.key and (again := self._same(call.key, digest)) is not None:
             return again
         want = rules.normalise(call.input, self.world.storage.default)
@@ -304,3 +303,9 @@ class ShapingVerbs(PowerVerbs):
             self.world.events.publish("vm.deleted", id)
 
         return self.world.tasks.start("vm.delete", id, work, owner=owner)
+
+
+def _digest(value: wire.VmCreate) -> str:
+    import hashlib  # loads libcrypto: only for those who use idempotency keys
+
+    return hashlib.sha256(msgspec.json.encode(value)).hexdigest()

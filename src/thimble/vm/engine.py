@@ -1,0 +1,207 @@
+"""One VM's QEMU: brought up, found again, asked, taken down. Knows nothing of states and intents.
+
+A QEMU is (`who`, `qmp`, `running`): its process, its control connection, what it was started as. All three
+are set by `launch`, or by `find` and `attach`, and given back together by `release`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import suppress
+
+import msgspec
+
+from thimble.core.problem import Code, Problem
+from thimble.state.tasks import Progress
+from thimble.sys import cgroup
+from thimble.sys import process as linux
+from thimble.vm import change, control, hot, layout, lifecycle, outfit, process, render
+from thimble.vm.control import Control
+from thimble.vm.lifecycle import Ending
+from thimble.vm.process import Outfit, Place
+from thimble.vm.spec import Nic, Running, VmRecord
+from thimble.vm.world import World
+
+replace = msgspec.structs.replace
+
+
+class Engine:
+    """`tell` gets QEMU's events, `control.LOST`, and `EXITED` when the process has ended."""
+
+    def __init__(self, id: str, world: World, tell: control.OnEvent) -> None:
+        self.id = id
+        self.place = Place(world.run, id)
+        self.who: linux.Identity | None = None
+        self.qmp: Control | None = None
+        self.running: Running | None = None
+        self.killed = False
+        self._world = world
+        self._tell = tell
+        self._watch: asyncio.Task[None] | None = None
+
+    async def launch(self, progress: Progress) -> Running:
+        """Start QEMU; returns when it answers. Raises `Problem`; call `release` then."""
+        found = self._world.record(self.id)
+        record, world = found.value, self._world
+        source = outfit.Source(world.storage, world.network, self.id, found.shelf)
+        with Outfit() as things:
+            async with progress.step("open"):
+                self.place.make()
+                names = outfit.open_all(things, self.place, source, record, world.qemu, world.accel.name)
+            async with progress.step("ports"):
+                for nic in record.nics:
+                    await outfit.open_nic(things, source, record, nic)
+            async with progress.step("spawn"):
+                self._spawn(record, things, names)
+        assert self.who is not None
+        async with progress.step("connect"):
+            await self._connect(record)
+        self._watch_exit()
+        assert self.running is not None
+        return self.running
+
+    def _spawn(self, record: VmRecord, things: Outfit, credentials: tuple[str, ...]) -> None:
+        world = self._world
+        given = render.Machinery(
+            accel=world.accel.name,
+            share=world.qemu.share,
+            fds=things.fds,
+            credentials=credentials,
+            qboot=world.qemu.qboot,
+        )
+        argv = render.argv([world.qemu.program], render.render(record, given))
+        self.running = Running(
+            record=record, ports=layout.ports(record), accel=world.accel.name, started=world.clock()
+        )
+        self.place.write_running(self.running)
+        self.who = process.spawn(
+            self.place,
+            argv,
+            things,
+            uid=record.uid if world.own_users else None,
+            group=world.group(self.id),
+        )
+        if self.killed:
+            linux.send(self.who, signal.SIGKILL)
+
+    async def _connect(self, record: VmRecord) -> None:
+        assert self.who is not None
+        try:
+            self.qmp = await control.connect(self.place.qmp, self.id, self._tell)
+        except Problem as error:
+            ended = not linux.alive(self.who)
+            if not ended:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(linux.exited(self.who), 2.0)
+                    ended = True
+            if self.killed:
+                raise Problem(Code.CANCELLED, "it was killed while starting") from error
+            if ended:
+                raise process.start_problem(process.tail(self.place.qemu_log, 4096)) from error
+            raise
+        if record.serial:
+            await self._world.consoles.attach(self.id, self.place.serial)
+
+    def _watch_exit(self) -> None:
+        async def watch(who: linux.Identity) -> None:
+            await linux.exited(who)
+            self._tell("EXITED", {})
+
+        assert self.who is not None
+        self._watch = asyncio.get_running_loop().create_task(watch(self.who))
+
+    def find(self, record: VmRecord) -> Running | None:
+        """Take the QEMU of this VM in hand that an earlier agent left running; None when there is none."""
+        who = self.place.identity()
+        if who is None and self.place.directory.exists():
+            who = process.find(record, self._world.group(self.id))
+        if who is None or not linux.alive(who):
+            return None
+        self.who = who
+        self.running = self.place.was() or Running(
+            record=record,
+            ports=layout.ports(record),
+            accel=self._world.accel.name,
+            started=self._world.clock(),
+        )
+        return self.running
+
+    async def attach(self) -> str:
+        """Connect to what `find` found and ask what it is: QEMU's word. Raises `Problem`."""
+        assert self.running is not None
+        self._watch_exit()
+        self.qmp = await control.connect(self.place.qmp, self.id, self._tell, timeout=10.0)
+        if self.running.record.serial:
+            await self._world.consoles.attach(self.id, self.place.serial)
+        return str((await self.qmp.execute("query-status"))["status"])
+
+    async def reconnect(self) -> None:
+        """The connection broke: QEMU is ending, or it gets one more try. Raises `Problem`."""
+        self.qmp = None
+        if self.who is None or not linux.alive(self.who):
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(linux.exited(self.who), 1.0)
+            return
+        self.qmp = await control.connect(self.place.qmp, self.id, self._tell, timeout=5.0)
+
+    async def follow(self, record: VmRecord, home: str) -> None:
+        """Carry out what of a change QEMU takes while it runs. Raises `Problem` where it stopped."""
+        if self.running is None or self.qmp is None:
+            return
+        source = outfit.Source(self._world.storage, self._world.network, self.id, home)
+        for effect in change.plan(self.running, record).hot:
+            await hot.carry_out(effect, self.qmp, source, record)
+            self.running = replace(self.running, record=effect.after(self.running.record))
+            self.place.write_running(self.running)
+
+    def kill(self) -> None:
+        """End QEMU at once, also one that is just being started."""
+        self.killed = True
+        if self.who is not None:
+            linux.send(self.who, signal.SIGKILL)
+
+    @property
+    def control(self) -> Control:
+        if self.qmp is None:
+            raise Problem(
+                Code.UNAVAILABLE,
+                "QEMU does not answer on its control socket",
+                hint="Kill the VM if it hangs.",
+            )
+        return self.qmp
+
+    def ending(self) -> Ending:
+        """Why it ended, from its log."""
+        return lifecycle.ending(process.tail(self.place.qemu_log, 8192).decode(errors="replace"))
+
+    async def release(self, nics: tuple[Nic, ...]) -> None:
+        """Give back everything a QEMU had; end it if it still runs."""
+        if self._watch is not None and self._watch is not asyncio.current_task():
+            self._watch.cancel()
+            self._watch = None
+        if self.who is not None:
+            linux.send(self.who, signal.SIGKILL)
+            await linux.exited(self.who)
+            self.who = None
+        if self.qmp is not None:
+            await self.qmp.close()
+            self.qmp = None
+        running, self.running = self.running, None
+        await self._world.consoles.detach(self.id)
+        for nic in running.record.nics if running else nics:
+            await self._world.network.close_port(self.id, nic.name)
+        if (group := self._world.group(self.id)) is not None:
+            with suppress(Problem):
+                cgroup.delete(group)
+        self.place.clear()
+
+    async def close(self) -> None:
+        """Let go; QEMU runs on."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+        if self.qmp is not None:
+            await self.qmp.close()

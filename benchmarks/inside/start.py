@@ -44,7 +44,7 @@ def upload(api: Api, folder: str) -> None:
 
 
 def measure(given: dict[str, Any], say: Callable[..., None]) -> None:
-    """Says `create`, then `api` and `hand` in turns, as samples in seconds; `…-begins` before each of them."""
+    """Says `create`, then `api` and `hand` in turns, in seconds; `…-begins` before each of them."""
     api = Api(given["password"])
     upload(api, "/bench.d")
     marker = given["marker"].encode()

@@ -44,7 +44,7 @@ def upload(api: Api, folder: str) -> None:
 
 
 def measure(given: dict[str, Any], say: Callable[..., None]) -> None:
-    """Says `create`, then `api` and `hand` in turns, as samples in seconds."""
+    """Says `create`, then `api` and `hand` in turns, in seconds; `…-begins` before each of them."""
     api = Api(given["password"])
     upload(api, "/bench.d")
     marker = given["marker"].encode()
@@ -88,6 +88,7 @@ class _Api:
         offset = _size(log)
         self._api.connect()  # and one call on it, so that the call measured finds everything open
         self._api.call("GET", f"/vms/{self._vm}")
+        self._say(side="api-begins")
         began = time.monotonic()
         started = self._api.call("POST", f"/vms/{self._vm}/start")
         answered = time.monotonic() - began
@@ -107,6 +108,7 @@ class _Hand:
     def once(self) -> None:
         log = f"{PLACE}/{LOG}"
         offset = _size(log)
+        self._say(side="hand-begins")
         began = time.monotonic()
         pid = self._taken.start()
         try:

@@ -83,15 +83,19 @@ def test_power_on_is_kept_only_if_both_clock_and_processor_say_so() -> None:
 
 def test_start_pairs_the_api_with_the_hand_and_leaves_the_rest_as_context() -> None:
     samples: list[dict[str, Any]] = [
-        {"side": "argv", "argv": [], "accel": "kvm"},
-        {"side": "create", "seconds": 0.1},
-        {"side": "api", "seconds": 4.4, "answered": 0.02},
-        {"side": "hand", "seconds": 4.0},
+        {"side": "create", "seconds": 0.1, "cpu_s": 10.0},
+        {"side": "argv", "argv": [], "accel": "kvm", "cpu_s": 12.0},
+        {"side": "api-begins", "cpu_s": 13.0},
+        {"side": "api", "seconds": 4.4, "answered": 0.02, "cpu_s": 18.5},
+        {"side": "hand-begins", "cpu_s": 20.0},
+        {"side": "hand", "seconds": 4.0, "cpu_s": 25.0},
     ]
     rows = by_what(start.rows(samples))
     line = rows["start call → guest's first line"]
     assert (line.ours, line.theirs) == ((4.4,), (4.0,))
     assert judge(line).kept is True
+    processor = rows["the same, processor time of the virtual server"]
+    assert (processor.ours, processor.theirs) == ((5.5,), (5.0,))
     assert rows["API call → VM created"].ours == (0.1,)
     assert rows["start call → answer"].promised is None
 

@@ -34,7 +34,7 @@ prepare() {
     [ "$1" = dev ] && need_packages busybox
     "$python" -c 'import ensurepip' 2>/dev/null || need_packages python3-venv
     stamp=.venv/.thimble-$1
-    wanted=$("$python" -V; cksum requirements/*.txt pyproject.toml)
+    wanted=$("$python" -V; cksum requirements/*.txt)
     [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
     say "making the Python environment in .venv (pinned, with hashes)"
     [ -x .venv/bin/python ] || "$python" -m venv .venv

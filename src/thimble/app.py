@@ -246,7 +246,14 @@ class Agent:
 
 
 def warm() -> None:
-    """Called by PID 1 before the state is mounted: all of our imports are done by being here."""
+    """Called by PID 1 while disks are still looked for: imports what the way to ready would import later."""
+    import ctypes
+    import encodings.idna  # by the first name that is looked up
+    import hashlib
+
+    from thimble.api import x509
+
+    del ctypes, encodings, hashlib, x509
 
 
 def main(argv: list[str] | None = None) -> int:

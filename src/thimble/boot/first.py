@@ -52,6 +52,7 @@ def main() -> None:
         mount_basics()
         take_stdio()
         mount_root()
+        forget("/kernel")  # the microcode: the kernel took it long ago
         extend_path()
         mark("root")
         from .main import run
@@ -59,6 +60,17 @@ def main() -> None:
         run(built)
     except BaseException as error:
         last_resort(error)
+
+
+def forget(path: str) -> None:
+    """Gives the RAM of a whole tree of the initrd back."""
+    for folder, names, files in os.walk(path, topdown=False):
+        for name in files:
+            os.unlink(f"{folder}/{name}")
+        for name in names:
+            os.rmdir(f"{folder}/{name}")
+    if os.path.isdir(path):
+        os.rmdir(path)
 
 
 def extend_path() -> None:
@@ -104,6 +116,7 @@ def mount_root() -> None:
     names = sorted(os.listdir("/modules")) if os.path.isdir("/modules") else []
     for name in names:
         linux.load_module(f"/modules/{name}")
+        os.unlink(f"/modules/{name}")  # what lies in the RAM root costs RAM for ever
     if os.path.exists("/root.erofs"):
         linux.mount("/root.erofs", "/usr", "erofs", linux.MS_RDONLY | linux.MS_NODEV)
     elif os.path.exists("/root.squashfs"):

@@ -19,6 +19,7 @@ TINY_MODULES = (*DEBIAN_MODULES, "virtio_balloon", "virtio-rng", "pvpanic", "pvp
 
 DEBIAN_INIT = f"""\
 #!/bin/busybox sh
+echo "debian guest: first program"
 busybox mount -t devtmpfs dev /dev
 for module in {" ".join(DEBIAN_MODULES)}; do busybox insmod /modules/$module.ko; done
 tries=0

@@ -56,6 +56,7 @@ class Logger:
         return WARNING
 
 
+_CO_COROUTINE = 0x80  # inspect.CO_COROUTINE
 DEBUG, INFO, WARNING, ERROR, CRITICAL = 10, 20, 30, 40, 50
 
 
@@ -82,11 +83,17 @@ def _extract_stack(*values: Any, **more: Any) -> Any:
     return traceback.extract_stack(*values, **more)
 
 
+def _iscoroutinefunction(thing: object) -> bool:
+    """What `loop.add_signal_handler` wants to know of a plain function."""
+    code = getattr(thing, "__code__", None)
+    return bool(code is not None and code.co_flags & _CO_COROUTINE)
+
+
 def stand_ins() -> tuple[StandIn, ...]:
     levels = {"DEBUG": DEBUG, "INFO": INFO, "WARNING": WARNING, "ERROR": ERROR, "CRITICAL": CRITICAL}
     return (
         StandIn("logging", getLogger=Logger, StreamHandler=lambda *_: None, **levels),
-        StandIn("inspect"),
+        StandIn("inspect", iscoroutinefunction=_iscoroutinefunction),
         StandIn("traceback", extract_stack=_extract_stack),
     )
 

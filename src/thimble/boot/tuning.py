@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from math import isqrt
 
 from .bridge import write_setting
 
@@ -49,7 +50,22 @@ def apply() -> None:
     replace_file(MODPROBE, MODPROBE_TEXT, 0o755)
     for key, value in SYSCTLS:
         write_setting(f"/proc/sys/{key}", value)
+    write_setting("/proc/sys/vm/min_free_kbytes", str(reserve_kib(memory_kib())))
     write_setting("/sys/fs/cgroup/cgroup.subtree_control", CONTROLLERS)
+
+
+def memory_kib() -> int:
+    """All RAM the kernel manages."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+def reserve_kib(total_kib: int) -> int:
+    """What the kernel keeps free for itself: twice its own rule, 4 × √RAM in KiB (init_per_zone_wmark_min).
+
+    khugepaged raises it to 66 MiB and more on any machine with transparent huge pages, which a small host
+    would rather give to a guest: guests take their memory once, at their start.
+    """
+    return min(8 * isqrt(total_kib), 524288)
 
 
 def make_nodes() -> None:

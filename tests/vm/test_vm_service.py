@@ -175,6 +175,7 @@ async def test_a_qemu_that_died_while_the_agent_was_away_is_told(world: World) -
 async def test_pause_resume_reset_and_kill(world: World) -> None:
     id = await world.create(world.tiny())
     await world.start(id)
+    await world.says(id, FIRST_LINE)
     await world.done(await world.vms.pause(world.call(id)))
     vm = await world.get(id)
     assert vm.status.state is PowerState.PAUSED
@@ -184,7 +185,7 @@ async def test_pause_resume_reset_and_kill(world: World) -> None:
     await world.done(await world.vms.resume(world.call(id)))
     assert (await world.get(id)).status.state is PowerState.RUNNING
     await world.done(await world.vms.reset(world.call(id)))
-    await world.says(id, FIRST_LINE)
+    await world.says(id, FIRST_LINE, times=2)
     with pytest.raises(Problem, match="stop it first"):
         await world.vms.delete(world.call(id, DeleteRequest()))
     task = await world.done(await world.vms.stop(world.call(id, StopRequest(timeout_s=0, force=True))))

@@ -129,14 +129,14 @@ class World:
                 await anext(follow)
         return vm
 
-    async def says(self, id: str, text: str) -> None:
-        """Return when the guest has written `text` to its serial line."""
+    async def says(self, id: str, text: str, *, times: int = 1) -> None:
+        """Return when the guest has written `text` to its serial line, so many `times` since it was made."""
         session = await self.consoles.session(id)
         seen = b""
         async with asyncio.timeout(DEADLINE_S):
             async for piece in session:
                 seen += piece
-                if text.encode() in seen:
+                if seen.count(text.encode()) >= times:
                     session.close()
                     return
         raise AssertionError(f"{text!r} never came: {seen!r}")

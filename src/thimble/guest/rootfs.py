@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from thimble.guest import overlay, packages
@@ -152,7 +153,8 @@ def _dpkg(tree: Path, verbs: list[str], pins: tuple[Pin, ...], epoch: int) -> No
         text=True,
         check=False,
     )
-    (tree / "debs").rmdir()
+    with suppress(FileNotFoundError):  # it failed before it was made
+        (tree / "debs").rmdir()
     if done.returncode != 0:
         said = tuple((done.stdout + done.stderr).splitlines()[-8:])
         raise fault("failed", "dpkg could not configure the guest's packages", reasons=said)

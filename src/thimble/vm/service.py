@@ -27,6 +27,9 @@ from thimble.vm.shaping import ShapingVerbs
 from thimble.vm.spec import volume_ref
 from thimble.vm.world import World
 
+#: How long a killed QEMU may take to be gone when the host goes down.
+KILL_S = 15.0
+
 
 class VmService(ShapingVerbs):
     def __init__(
@@ -71,12 +74,17 @@ class VmService(ShapingVerbs):
     async def stop_all(self, timeout: float) -> None:
         """The host goes down: every guest gets its shutdown request and `timeout` seconds; intents stay."""
         self.world.host_stopping = True
-        await asyncio.gather(*(self._stop_for_host(driver, timeout) for driver in self.drivers.values()))
+        live = [driver for driver in self.drivers.values() if driver.status.state in lifecycle.LIVE]
+        for driver in self.drivers.values():
+            driver.cancel_restart()
+        if live:  # one that cannot even be killed does not hold up the host
+            work = [asyncio.ensure_future(self._stop_for_host(driver, timeout)) for driver in live]
+            _, left = await asyncio.wait(work, timeout=timeout + KILL_S)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
 
     async def _stop_for_host(self, driver: Driver, timeout: float) -> None:
-        driver.cancel_restart()
-        if driver.status.state not in lifecycle.LIVE:
-            return
         try:
             await driver.ask(driver.begin_stop)
             await self._await_off(driver, wire.StopRequest(timeout_s=timeout, force=True))

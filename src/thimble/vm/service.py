@@ -110,8 +110,14 @@ class VmService(ShapingVerbs):
         return found
 
     def volume_users(self) -> dict[str, str]:
-        """volume ref → VM id."""
-        return {volume_ref(r.shelf, r.id, disk): r.id for r in self.store.all() for disk in r.value.disks}
+        """volume ref → VM id. Disks beside a record that cannot be read are that VM's."""
+        found = {volume_ref(r.shelf, r.id, disk): r.id for r in self.store.all() for disk in r.value.disks}
+        for name, home in self.world.storage.homes().items() if self.store.broken else ():
+            for record in self.store.broken:
+                if home in record.parents:
+                    id = record.parent.name
+                    found |= {f"{name}/{id}.{path.stem}": id for path in record.parent.iterdir()}
+        return found
 
     def image_users(self) -> dict[str, str]:
         """image ref → VM id, for CD-ROMs and direct boot."""

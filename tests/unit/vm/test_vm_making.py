@@ -20,6 +20,7 @@ from thimble.vm.boot import Boot
 from thimble.vm.driver import Driver
 from thimble.vm.lifecycle import Ending
 from thimble.vm.outfit import Source
+from thimble.vm.service import VmService
 from thimble.vm.spec import Disk, VmRecord
 from thimble.vm.world import World
 
@@ -66,6 +67,20 @@ def test_a_datastore_that_comes_again_elsewhere_has_its_records_there(tmp_path: 
     homes["data"] = tmp_path / "new"
     boot._heard(told)
     assert store.path("vm-1", "data") == tmp_path / "new" / "vm-1" / "vm.json"
+
+
+def test_the_disks_of_a_vm_that_cannot_be_read_are_not_free(tmp_path: Path) -> None:
+    directory = tmp_path / "vms" / "vm-1"
+    directory.mkdir(parents=True)
+    (directory / "vm.json").write_text('{"format": 99, "rev": 1, "record": {}}')
+    (directory / "disk0.qcow2").touch()
+    store: Collection[VmRecord] = Collection(VmRecord, noun="VM", inside="vm.json", durable=False)
+    store.add_shelf("local", tmp_path / "vms")
+    service = VmService.__new__(VmService)
+    service.store = store
+    storage = SimpleNamespace(homes=lambda: {"local": tmp_path / "vms"})
+    service.world = cast(World, SimpleNamespace(storage=storage))
+    assert service.volume_users()["local/vm-1.disk0"] == "vm-1"
 
 
 def driver_of(tmp_path: Path, value: VmRecord, **more: object) -> Driver:

@@ -18,6 +18,7 @@ import asyncio
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 
 from thimble import options as command_line
@@ -168,6 +169,9 @@ class Agent:
                 await work()
             except Problem as error:
                 log.say(f"{what}: {error.detail}")
+            except Exception as error:
+                for line in "".join(traceback.format_exception(error)).splitlines():
+                    log.say(f"{what}: {line}")
 
     def _host_service(self, fingerprint: str) -> HostService:
         return HostService(
@@ -220,13 +224,12 @@ class Agent:
 
     def _announce(self, port: int, host: HostService, shown: str | None, fingerprint: str) -> None:
         """Hosted, the terminal is ours; in the image PID 1 adds the addresses and writes to every console."""
-        lines = [f"certificate SHA-256 {fingerprint}"]
-        if shown:
-            lines.append(f"login admin, password {shown}")
-        lines += [f"warning: {line}" for line in host.warnings()]
+        lines = [f"certificate SHA-256 {fingerprint}", *(f"warning: {line}" for line in host.warnings())]
+        login = f"login admin, password {shown}" if shown else ""
         if self.init.present:
-            self.init.tell("ready", lines=lines)
+            self.init.tell("ready", lines=lines, login=login)
             return
+        lines[1:1] = [login] if login else []
         suffix = "" if port == 443 else f":{port}"
         where = self.options.host or next(iter(hardware.addresses()), "127.0.0.1")
         print(f"thimble: ready in {host.ready_s:.1f} s", file=sys.stderr)

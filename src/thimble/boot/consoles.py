@@ -41,12 +41,12 @@ class Consoles:
 
     def say(self, line: str) -> None:
         """`thimble: LINE` on every console and in the kernel log."""
+        self.note(line)
+        self.show(line)
+
+    def show(self, line: str) -> None:
+        """On every console and nowhere else: for secrets."""
         text = f"thimble: {line}\n".encode("utf-8", "replace")
-        if self._kmsg >= 0:
-            try:
-                os.write(self._kmsg, b"<6>" + text[:900])
-            except OSError:
-                pass
         for name, fd in list(self._open.items()):
             self._pending[fd] = (self._pending.get(fd, b"") + text)[-KEEP:]
             self._flush(name, fd)

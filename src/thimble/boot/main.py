@@ -276,22 +276,30 @@ class Boot:
             if verb == "say":
                 self.say(str(message.get("line", "")))
             elif verb == "ready":
-                self.on_ready([str(line) for line in message.get("lines", [])])
+                lines = [str(line) for line in message.get("lines", [])]
+                self.on_ready(lines, str(message.get("login", "")))
             elif verb == "load":
                 self.hotplug.load([str(name) for name in message.get("modules", [])])
             elif verb in (POWEROFF, REBOOT):
                 self.power.stop(verb)
 
-    def on_ready(self, lines: list[str]) -> None:
-        """The agent serves; after its restarts that is not news for the consoles."""
+    def on_ready(self, lines: list[str], login: str) -> None:
+        """The agent serves; after its restarts only a new password is news for the consoles.
+
+        `login` is shown on the consoles and kept nowhere: the log can be read by every user of the API.
+        """
         self.power.agent_ready()
         if self.is_ready:
             self.say("the agent is ready again")
+            if login:
+                self.consoles.show(login)
             return
         self.is_ready = True
         first.mark("agent-ready")
         self.say(f"ready in {time.clock_gettime(time.CLOCK_BOOTTIME):.1f} s")
         self.show_addresses()
+        if login:
+            self.consoles.show(login)
         for line in lines:
             self.say(line)
         self.write_facts()

@@ -24,9 +24,11 @@ def empty(path: Path, size_bytes: int) -> None:
 def labelled(path: Path, size_bytes: int, label: str, box: Toolbox) -> None:
     """A sparse file with an ext4 file system; the one labelled `thimble-state` keeps the state."""
     empty(path, size_bytes)
+    reserved = min(5.0, 100 * (16 << 20) / size_bytes)  # for root: the agent writes though guests filled it
     _run(
-        box, "mkfs.ext4", "-q", "-F", "-L", label, "-m", "0", "-E", "lazy_itable_init=1,nodiscard", str(path)
-    )
+        box, "mkfs.ext4", "-q", "-F", "-L", label, "-m", f"{reserved:.4f}",
+        "-E", "lazy_itable_init=1,nodiscard", str(path),
+    )  # fmt: skip
 
 
 def system_partition(path: Path, efi: Path, box: Toolbox) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -260,7 +261,10 @@ class Datastores:
 
 
 def clean(root: Path) -> None:
-    """Remove what interrupted work left: `.*.new` files."""
+    """Remove what interrupted work left: `.*.new` files, empty directories of VMs."""
     for pattern in ("volumes/.*.new", "images/.*.new", "vms/*/.*.new"):
         for path in root.glob(pattern):
             path.unlink(missing_ok=True)
+    for path in (root / "vms").iterdir():  # of a create that died before its record
+        with suppress(OSError):
+            path.rmdir()  # only an empty one goes

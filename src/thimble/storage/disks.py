@@ -6,6 +6,7 @@ from thimble.core.problem import Code, Problem
 from thimble.storage import plan
 from thimble.storage.contents import HEAD, TAIL, Contents, identify
 from thimble.storage.records import DatastoreRecord
+from thimble.storage.rules import RESERVE
 from thimble.sys import block, command
 
 
@@ -34,15 +35,22 @@ def find_disk(record: DatastoreRecord) -> str:
     raise Problem(Code.UNAVAILABLE, f"the disk {record.device} (file system {record.uuid}) is missing")
 
 
+def reserved_percent(size: int) -> float:
+    """What root alone may use, for `mkfs.ext4 -m`: guests that fill a disk, each with its own user, leave
+    room for the records that it takes to stop and delete them."""
+    return min(5.0, 100.0 * RESERVE / max(size, 1))
+
+
 async def make_file_system(device: str, mkfs: str) -> None:
     """An ext4 of ours on the whole of `device`, whatever it held. Raises `Problem`."""
+    size, _, _ = block.read_ends(device, 0, 0)
     block.wipe_ends(device, HEAD)
     await command.run(
         [
             mkfs,
             "-q",
             "-F",
-            "-m", "0",
+            "-m", f"{reserved_percent(size):.4f}",
             "-L", plan.LABEL,
             "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
             device,

@@ -12,10 +12,11 @@ import msgspec
 
 #: Bytes from the start that `inspect` wants; an ISO's descriptor lies at 32 KiB, a VMDK's usually at 512.
 HEAD = 64 * 1024
-#: Bytes from the end.
-TAIL = 512
+#: Bytes from the end; a VMDK's footer lies 1024 before it.
+TAIL = 1024
 
 _SAFE_VMDK = (b"monolithicSparse", b"streamOptimized")
+_AT_END = 0xFFFF_FFFF_FFFF_FFFF
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,15 +61,15 @@ def inspect(head: bytes, tail: bytes) -> Inspection:
             kind="qcow2", driver="qcow2", size_bytes=found.size_bytes, refused=_qcow2_refusal(found)
         )
     if head[:4] == b"KDMV":
-        return Inspection(kind="vmdk", driver="vmdk", refused=_vmdk_refusal(head))
+        return Inspection(kind="vmdk", driver="vmdk", refused=_vmdk_refusal(head, tail))
     if head[:4] in (b"COWD", b"QED\0") or head[:21] == b"# Disk DescriptorFile":
         return Inspection(kind="reference", refused="it refers to other files")
     if head[:8] == b"vhdxfile":
         return Inspection(kind="vhdx", driver="vhdx")
     if head[64:68] == b"\x7f\x10\xda\xbe":
         return Inspection(kind="vdi", driver="vdi")
-    if tail[:8] == b"conectix":
-        differencing = _be(tail, 60, 4) == 4
+    if tail[-512:][:8] == b"conectix":
+        differencing = _be(tail[-512:], 60, 4) == 4
         return Inspection(
             kind="vpc", driver="vpc", refused="it refers to a parent disk" if differencing else ""
         )
@@ -89,15 +90,23 @@ def _qcow2_refusal(header: Qcow2) -> str:
     return ""
 
 
-def _vmdk_refusal(head: bytes) -> str:
+def _vmdk_refusal(head: bytes, tail: bytes) -> str:
+    """QEMU takes the first `createType` wherever it stands, opens extents by their paths when the header has
+    no capacity, takes a parent from the descriptor, and the descriptor's place from a footer."""
     # The embedded descriptor begins at a sector given at offset 28 and is plain text.
-    start = int.from_bytes(head[28:36], "little") * 512
-    text = head[start : start + 20 * 512]
-    for line in text.splitlines():
-        key, _, value = line.partition(b"=")
-        if key.strip() == b"createType" and value.strip().strip(b'"') in _SAFE_VMDK:
-            return ""
-    return "only VMDK files of type monolithicSparse and streamOptimized stand alone"
+    capacity, place = head[12:20], head[28:36]
+    start = int.from_bytes(place, "little") * 512
+    text = head[start : start + 20 * 512].split(b"\0")[0]
+    _, _, kind = text.partition(b"createType=")
+    if text.count(b"createType") != 1 or kind.split(b"\n")[0].strip().strip(b'"') not in _SAFE_VMDK:
+        return "only VMDK files of type monolithicSparse and streamOptimized stand alone"
+    if b"parentFileNameHint" in text or not any(capacity):
+        return "it refers to other files"
+    if int.from_bytes(head[56:64], "little") == _AT_END and (
+        tail[:4] != b"KDMV" or tail[12:20] != capacity or tail[28:36] not in (place, bytes(8))
+    ):
+        return "its footer does not fit its header"
+    return ""
 
 
 def _be(data: bytes, at: int, length: int) -> int:

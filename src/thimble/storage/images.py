@@ -92,10 +92,13 @@ class Images:
     async def _examine(self, path: Path, digest: str) -> ImageRecord:
         length, head, tail = block.read_ends(str(path), formats.HEAD, formats.TAIL)
         found = formats.inspect(head, tail)
-        if found.refused:
+        refused = found.refused
+        if found.driver == "vmdk" and length % 512:
+            refused = "it does not end with a whole sector"  # QEMU would look for its footer elsewhere
+        if refused:
             raise Problem(
                 Code.INVALID,
-                f"this {found.kind} file cannot be accepted: {found.refused}",
+                f"this {found.kind} file cannot be accepted: {refused}",
                 hint="Make it one that stands alone: qemu-img convert -O qcow2 IN OUT.",
             )
         size = length

@@ -49,6 +49,8 @@ class Volumes:
             await self._fill(unfinished, size, image, format, progress)
             unfinished.chmod(0o600)
             await _sync(unfinished)
+            if target.exists():  # a VM's volume was kept under this name meanwhile
+                raise Problem(Code.EXISTS, f"there is a volume {name.name} already")
             unfinished.rename(target)
             files.sync_directory(target.parent)
         except OSError as error:

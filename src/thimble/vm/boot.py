@@ -99,7 +99,7 @@ class Boot:
         if event.kind != "datastore.changed":
             return
         homes, service = self._world.storage.homes(), self._service
-        known = {record.shelf for record in service.store.all()}
+        known = service.store.shelves  # also those without VMs: another directory may come under the name
         for name, home in homes.items():
             if name not in service.store.shelves:
                 self._take(name, home)
@@ -136,12 +136,15 @@ class Boot:
             record = service.store.find(id)
             if record is None:
                 continue
-            if record.value.phase is Phase.CREATING:
-                service.finish_create(id)
-            elif record.value.phase is Phase.DELETING:
-                service.finish_delete(id)
-            else:
-                service.begin(id, "interrupted start")
+            try:
+                if record.value.phase is Phase.CREATING:
+                    service.finish_create(id)
+                elif record.value.phase is Phase.DELETING:
+                    service.finish_delete(id)
+                else:
+                    service.begin(id, "interrupted start")
+            except Problem as problem:
+                log.say(f"{record.value.name}: what was interrupted cannot go on: {problem.detail}")
         self._interrupted = []
         if not self._same_boot:
             await self._start_in_order()

@@ -45,6 +45,8 @@ class Driver:
         self.off.set()
         self.engine = Engine(id, world, self._tell)
         self.place = self.engine.place
+        #: Held by a change from its first file to its last.
+        self.changing = asyncio.Lock()
         self._world = world
         self._inbox: deque[Callable[[], Awaitable[None]]] = deque()
         self._told: deque[tuple[str, control.Json]] = deque()
@@ -121,6 +123,10 @@ class Driver:
         self.cancel_restart()
         self._set(PowerState.DELETING)
 
+    def create_failed(self, why: str) -> None:
+        """And it could not be taken back either: it is there to be deleted."""
+        self._set(PowerState.FAILED, why=why)
+
     def delete_failed(self, why: str) -> None:
         self._set(PowerState.FAILED, why=why)
 
@@ -184,7 +190,7 @@ class Driver:
     async def was_lost(self) -> None:
         """QEMU ended while no agent was there to see it."""
         ended = self.engine.ending()
-        await self.engine.release(self._record.nics)
+        await self._release()
         self.status = replace(self.status, state=PowerState.RUNNING)
         self._concluded(ended, "while the agent was not running")
 
@@ -222,8 +228,16 @@ class Driver:
 
     async def _exited(self) -> None:
         ended = self.engine.ending()
-        await self.engine.release(self._record.nics)
+        await self._release()
         self._concluded(ended, "")
+
+    async def _release(self) -> None:
+        """QEMU is gone: what its things still say against it must not keep the VM from being off."""
+        try:
+            await self.engine.release(self._record.nics)
+        except Exception as error:
+            log.say(f"{self.id}: its things are not all given back: {type(error).__name__}: {error}")
+            self.place.clear()
 
     def _concluded(self, ended: Ending, when: str) -> None:
         """QEMU is gone: what does that mean for the VM?"""
@@ -233,7 +247,10 @@ class Driver:
         if asked:
             self._set(PowerState.STOPPED, restarts=0)
         elif ended is Ending.GUEST:
-            world.intend(self.id, Intent.STOPPED)
+            try:
+                world.intend(self.id, Intent.STOPPED)
+            except Problem as error:  # the disk is full: off it is all the same
+                log.say(f"{self.id}: that it is to stay off is not kept: {error.detail}")
             self._set(PowerState.STOPPED, why=" ".join(filter(None, (ended, when))), restarts=0)
         else:
             steady = started is not None and world.clock() - started > STEADY_S
@@ -257,11 +274,12 @@ class Driver:
 
     def restart_failed(self, why: str) -> None:
         """A restart by the crash policy did not work: try again, ever later."""
-        if self.status.state is PowerState.FAILED and self._record.intent is Intent.RUNNING:
+        state = self.status.state
+        if state in (PowerState.CRASHED, PowerState.FAILED) and self._record.intent is Intent.RUNNING:
             wait = lifecycle.backoff(self.status.restarts + 1)
             self._again = asyncio.get_running_loop().call_later(wait, self._restart)
             more = {"restarts": self.status.restarts + 1, "last_output": self.status.last_output}
-            self._set(PowerState.FAILED, why=f"{why}; tries again in {show_seconds(wait)}", **more)
+            self._set(state, why=f"{why}; tries again in {show_seconds(wait)}", **more)
 
     def cancel_restart(self) -> None:
         if self._again is not None:

@@ -75,13 +75,8 @@ class Engine:
             record=record, ports=layout.ports(record), accel=world.accel.name, started=world.clock()
         )
         self.place.write_running(self.running)
-        self.who = process.spawn(
-            self.place,
-            argv,
-            things,
-            uid=record.uid if world.own_users else None,
-            group=world.group(self.id),
-        )
+        self.who = process.spawn(self.place, argv, things, uid=record.uid if world.own_users else None)
+        process.remember(self.place, self.who, world.group(self.id))
         if self.killed:
             linux.send(self.who, signal.SIGKILL)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from thimble.contract.vm import Firmware
+from thimble.contract.vm import DiskFormat, Firmware
 from thimble.core.problem import Problem
 from thimble.state.store import Collection
 from thimble.state.tasks import Progress
@@ -91,14 +91,15 @@ def protect(directory: Path, record: VmRecord, world: World) -> None:
 
 
 async def take_back(id: str, source: Source, world: World, store: Collection[VmRecord]) -> None:
-    """As if the create had never been asked for."""
+    """As if the create had never been asked for; where that fails, the record stays."""
     with suppress(Problem, OSError):
         _remove_files(source.directory)
     with suppress(Problem):
         store.delete(id)
     with suppress(Problem, OSError):
         source.directory.rmdir()
-    world.events.publish("vm.deleted", id)
+    if store.find(id) is None:
+        world.events.publish("vm.deleted", id)
 
 
 async def delete(
@@ -111,6 +112,8 @@ async def delete(
         for disk in found.value.disks:
             if not disk.volume and found.value.keep_volumes:
                 release_volume(source, found.value, disk)
+        for disk in stray_disks(source, found.value) if found.value.keep_volumes else ():
+            release_volume(source, found.value, disk)
         for nic in found.value.nics:
             await world.network.close_port(id, nic.name)
     async with progress.step("files"):
@@ -141,6 +144,27 @@ def _remove_files(directory: Path) -> None:
             raise files.problem(error, f"cannot remove {path}") from error
 
 
+def discard(source: Source, disks: tuple[Disk, ...], *, directory: bool) -> None:
+    """Take back the volumes of a change that did not come to its record, and an empty `directory`."""
+    with suppress(Problem, OSError):
+        for disk in disks:
+            if not disk.volume:
+                source.storage.remove_volume(source.directory / disk.file)
+        if directory:
+            source.directory.rmdir()
+
+
+def stray_disks(source: Source, record: VmRecord) -> list[Disk]:
+    """Own volumes that the record does not know: of a change that was cut off, or a guest that held on."""
+    known = {disk.file for disk in record.disks if not disk.volume}
+    paths = sorted(source.directory.glob("[!.]*"))
+    return [
+        Disk(name=path.stem, format=DiskFormat(path.suffix[1:]))
+        for path in paths
+        if path.suffix[1:] in tuple(DiskFormat) and path.name not in known
+    ]
+
+
 def release_volume(source: Source, record: VmRecord, disk: Disk) -> str:
     """Make an own volume stand alone, as `datastore/VM-DISK`; its new name, empty when it went before."""
     path = source.directory / disk.file
@@ -149,9 +173,11 @@ def release_volume(source: Source, record: VmRecord, disk: Disk) -> str:
     shelf = source.directory.parent.parent / "volumes"
     try:
         shelf.mkdir(mode=0o711, exist_ok=True)
-        name = f"{record.name}-{disk.name}"[:63]
-        if any(shelf.glob(f"{name}.*")):
-            name = f"{source.id}-{disk.name}"[:63]
+        name = stem = f"{record.name}-{disk.name}"[:63]
+        number = 1
+        while any((shelf / f"{name}.{format}").exists() for format in DiskFormat):
+            number += 1
+            name = f"{stem[: 62 - len(str(number))]}-{number}"
         os.chown(path, os.geteuid(), os.getegid())
         path.rename(shelf / f"{name}.{disk.format}")
         files.sync_directory(shelf)

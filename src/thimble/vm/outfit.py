@@ -95,7 +95,9 @@ def _open_readable(outfit: Outfit, key: str, path: Path) -> None:
         size = os.fstat(outfit.fds[key]).st_size
         done = 0
         while done < size:
-            done += os.sendfile(copy, outfit.fds[key], done, size - done)
+            if not (count := os.sendfile(copy, outfit.fds[key], done, size - done)):
+                break  # it was cut meanwhile
+            done += count
         outfit.take(key, copy)
 
 

@@ -47,7 +47,12 @@ class PowerVerbs(Desk):
 
         return self._task("vm.start", found.id, work, call)
 
+    def _refuse_going_down(self) -> None:
+        if self.world.host_stopping:
+            raise Problem(Code.CONFLICT, "the host is going down", hint="Start it when the host is back.")
+
     async def _start(self, driver: Driver, progress: Progress) -> dict[str, str]:
+        self._refuse_going_down()
         refuse(self._memory_reasons(self.store.get(driver.id).value), "not enough memory to start it")
         try:
             await driver.ask(lambda: driver.start(progress))
@@ -73,6 +78,7 @@ class PowerVerbs(Desk):
         driver = self.drivers[id]
 
         async def work(progress: Progress) -> None:
+            self._refuse_going_down()
             try:
                 refuse(self._memory_reasons(self.store.get(id).value), "not enough memory to start it")
                 await driver.ask(lambda: driver.start(progress))
@@ -84,7 +90,9 @@ class PowerVerbs(Desk):
 
     def begin(self, id: str, owner: str) -> Task:
         """Start it without anybody asking: with the host, or because the asking was interrupted."""
-        self._put(id, intent=Intent.RUNNING, start=False)
+        value = self.store.get(id).value
+        if value.start or value.intent is not Intent.RUNNING:  # else a full disk would keep it off
+            self._put(id, intent=Intent.RUNNING, start=False)
         driver = self.drivers[id]
 
         async def work(progress: Progress) -> dict[str, str]:

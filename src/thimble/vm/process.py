@@ -161,11 +161,9 @@ class Outfit:
             self.open(key, f"/proc/self/fd/{file.fileno()}", os.O_RDONLY)
 
 
-def spawn(
-    place: Place, argv: list[str], outfit: Outfit, *, uid: int | None, group: Path | None
-) -> linux.Identity:
-    """Start QEMU, write down who it is, put it into its control group."""
-    who = linux.spawn(
+def spawn(place: Place, argv: list[str], outfit: Outfit, *, uid: int | None) -> linux.Identity:
+    """Start QEMU; `remember` who it is next."""
+    return linux.spawn(
         argv,
         output=place.qemu_log,
         uid=uid,
@@ -173,12 +171,15 @@ def spawn(
         fds=tuple(outfit.fds.values()),
         env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
     )
+
+
+def remember(place: Place, who: linux.Identity, group: Path | None) -> None:
+    """Write down who it is, put it into its control group. Raises `Problem`; it runs on then."""
     files.write_atomic(place.process, msgspec.json.encode(who), durable=False)
     if group is not None:
         with suppress(Problem):  # a QEMU that died at once is told by its connection
             cgroup.create(group)
             cgroup.enter(group, who.pid)
-    return who
 
 
 def find(record: VmRecord, group: Path | None) -> linux.Identity | None:

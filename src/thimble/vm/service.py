@@ -27,6 +27,9 @@ from thimble.vm.shaping import ShapingVerbs
 from thimble.vm.spec import volume_ref
 from thimble.vm.world import World
 
+#: How long a killed QEMU may take to be gone when the host goes down.
+KILL_S = 15.0
+
 
 class VmService(ShapingVerbs):
     def __init__(
@@ -71,12 +74,17 @@ class VmService(ShapingVerbs):
     async def stop_all(self, timeout: float) -> None:
         """The host goes down: every guest gets its shutdown request and `timeout` seconds; intents stay."""
         self.world.host_stopping = True
-        await asyncio.gather(*(self._stop_for_host(driver, timeout) for driver in self.drivers.values()))
+        live = [driver for driver in self.drivers.values() if driver.status.state in lifecycle.LIVE]
+        for driver in self.drivers.values():
+            driver.cancel_restart()
+        if live:  # one that cannot even be killed does not hold up the host
+            work = [asyncio.ensure_future(self._stop_for_host(driver, timeout)) for driver in live]
+            _, left = await asyncio.wait(work, timeout=timeout + KILL_S)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
 
     async def _stop_for_host(self, driver: Driver, timeout: float) -> None:
-        driver.cancel_restart()
-        if driver.status.state not in lifecycle.LIVE:
-            return
         try:
             await driver.ask(driver.begin_stop)
             await self._await_off(driver, wire.StopRequest(timeout_s=timeout, force=True))
@@ -102,8 +110,14 @@ class VmService(ShapingVerbs):
         return found
 
     def volume_users(self) -> dict[str, str]:
-        """volume ref → VM id."""
-        return {volume_ref(r.shelf, r.id, disk): r.id for r in self.store.all() for disk in r.value.disks}
+        """volume ref → VM id. Disks beside a record that cannot be read are that VM's."""
+        found = {volume_ref(r.shelf, r.id, disk): r.id for r in self.store.all() for disk in r.value.disks}
+        for name, home in self.world.storage.homes().items() if self.store.broken else ():
+            for record in self.store.broken:
+                if home in record.parents:
+                    id = record.parent.name
+                    found |= {f"{name}/{id}.{path.stem}": id for path in record.parent.iterdir()}
+        return found
 
     def image_users(self) -> dict[str, str]:
         """image ref → VM id, for CD-ROMs and direct boot."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+from contextlib import suppress
 
 import msgspec
 
@@ -21,7 +22,7 @@ from thimble.core.ids import identity
 from thimble.core.problem import Code, Problem, Reason, refuse
 from thimble.core.units import show_size
 from thimble.core.verdict import Deny, Ignore
-from thimble.state.store import Record
+from thimble.state.store import Record, check
 from thimble.state.tasks import Progress
 from thimble.vm import change, draft, layout, lifecycle, making, rules, spec
 from thimble.vm.desk import dry, refuse_verb
@@ -40,7 +41,7 @@ KEY_LIFE_S = 86_400.0
 class ShapingVerbs(PowerVerbs):
     async def create(self, call: Call[wire.VmCreate]) -> Started | DryRun:
         digest = _digest(call.input) if call.key else ""
-        if call.key and (again := self._same(call.key, digest)) is not None:
+        if call.key and not call.dry_run and (again := self._same(call.key, digest)) is not None:
             return again
         want = rules.normalise(call.input, self.world.storage.default)
         blockers = self._blockers(want)
@@ -54,7 +55,12 @@ class ShapingVerbs(PowerVerbs):
         refuse(blockers, f"the VM {want.name!r} cannot be", hint="Correct every field named in the reasons.")
         id = identity("vm", self._entropy(5))
         value = replace(self._draft(want), key=call.key, digest=digest)
-        self.store.put(id, value, shelf=want.datastore, expect=0)
+        try:
+            self.store.put(id, value, shelf=want.datastore, expect=0)
+        except Problem:
+            with suppress(OSError):
+                self.store.path(id, want.datastore).parent.rmdir()
+            raise
         self.drivers[id] = Driver(id, self.world, PowerState.CREATING)
         self.world.events.publish("vm.changed", id, state=PowerState.CREATING, name=want.name)
         task = self.finish_create(id, owner=call.user)
@@ -124,8 +130,12 @@ class ShapingVerbs(PowerVerbs):
         async def work(progress: Progress) -> dict[str, str]:
             try:
                 await making.create(id, self.world, self.store, progress)
-            except BaseException:
-                self.drivers.pop(id, None)
+            except BaseException as error:
+                driver = self.drivers.get(id)
+                if self.store.find(id) is None:
+                    self.drivers.pop(id, None)
+                elif driver is not None:
+                    driver.create_failed(getattr(error, "detail", "") or type(error).__name__)
                 raise
             driver = self.drivers[id]
             driver.created()
@@ -208,7 +218,9 @@ class ShapingVerbs(PowerVerbs):
         assert value is not None
 
         async def work(progress: Progress) -> dict[str, str]:
-            return await self._carry_out_change(found, driver, value, progress)
+            async with driver.changing:
+                check(found.rev, self.store.get(found.id).rev, "VM")
+                return await self._carry_out_change(found, driver, value, progress)
 
         return self._task("vm.change", found.id, work, call)
 
@@ -249,26 +261,32 @@ class ShapingVerbs(PowerVerbs):
             return {"note": "it is so already"}
         source = Source(self.world.storage, self.world.network, found.id, found.shelf)
         known = {disk.name for disk in old.disks}
-        async with progress.step("volumes"):
-            fresh = tuple(disk for disk in value.disks if disk.name not in known)
-            made = {d.name: d for d in await making.make_volumes(source, value, fresh, self.world, progress)}
-            if value.firmware is wire.Firmware.UEFI:
-                making.make_variables(source, self.world)
-        async with progress.step("record"):
-            value = replace(
-                value,
-                disks=tuple(made.get(d.name, d) for d in value.disks),
-                intent=self.store.get(found.id).value.intent,
-            )
-            record = self.store.put(found.id, value, expect=found.rev)
-            self.world.events.publish("vm.changed", found.id, name=value.name, rev=str(record.rev))
-        async with progress.step("apply"):
-            pending = await driver.ask(driver.follow)
-        kept = [
-            making.release_volume(source, old, disk)
-            for disk in old.disks
-            if not disk.volume and disk.name not in {d.name for d in value.disks}
-        ]
+        fresh = tuple(disk for disk in value.disks if disk.name not in known)
+        for disk in fresh:  # a file of that name is of a change that was cut off, and not what is asked now
+            if not disk.volume:
+                making.release_volume(source, old, disk)
+        try:
+            async with progress.step("volumes"):
+                made = await making.make_volumes(source, value, fresh, self.world, progress)
+                if value.firmware is wire.Firmware.UEFI:
+                    making.make_variables(source, self.world)
+            async with progress.step("record"):
+                sized = {disk.name: disk for disk in made}
+                value = replace(value, disks=tuple(sized.get(d.name, d) for d in value.disks))
+                record = self.store.put(found.id, value, expect=found.rev)
+                self.world.events.publish("vm.changed", found.id, name=value.name, rev=str(record.rev))
+        except BaseException:
+            making.discard(source, fresh, directory=self.store.find(found.id) is None)
+            raise
+        try:
+            async with progress.step("apply"):
+                pending = await driver.ask(driver.follow)
+        finally:  # also when a guest does not let go: what the record has no more is not this VM's
+            kept = [
+                making.release_volume(source, old, disk)
+                for disk in old.disks
+                if not disk.volume and disk.name not in {d.name for d in value.disks}
+            ]
         notes = {"kept": ", ".join(filter(None, kept))} if any(kept) else {}
         return {**notes, "pending": "; ".join(pending)} if pending else notes
 
@@ -295,8 +313,8 @@ class ShapingVerbs(PowerVerbs):
         async def work(progress: Progress) -> None:
             try:
                 await making.delete(id, driver, self.world, self.store, progress)
-            except Problem as problem:
-                driver.delete_failed(problem.detail)
+            except Exception as error:
+                driver.delete_failed(getattr(error, "detail", "") or f"{type(error).__name__}: {error}")
                 raise
             await driver.close()
             self.drivers.pop(id, None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thimble.boot import lease, rtnl, superblock, uevent
+from thimble.boot import lease, main, rtnl, superblock, uevent
 from thimble.boot.netaddr import is_link_local
 
 DUMP = """\
@@ -42,6 +43,22 @@ def link(kind: int, flags: int, name: str = "eth0") -> bytes:
     return message(
         kind, body + attribute(3, name.encode() + b"\0") + attribute(1, bytes.fromhex("525400123456"))
     )
+
+
+def test_the_password_is_shown_each_time_it_is_new_and_never_logged() -> None:
+    shown: list[str] = []
+    logged: list[str] = []
+    boot = main.Boot.__new__(main.Boot)
+    boot.is_ready, boot.ready_done = False, lambda: None
+    boot.say = logged.append  # type: ignore[method-assign]
+    boot.show_addresses = boot.write_facts = lambda: None  # type: ignore[method-assign]
+    boot.consoles = SimpleNamespace(show=shown.append)  # type: ignore[assignment]
+    boot.power = SimpleNamespace(agent_ready=lambda: None)  # type: ignore[assignment]
+    boot.on_ready(["certificate"], "password one")
+    boot.on_ready(["certificate"], "password two")
+    boot.on_ready(["certificate"], "")
+    assert shown == ["password one", "password two"]
+    assert not any("password" in line for line in logged)
 
 
 def test_a_uevent_becomes_its_variables() -> None:

@@ -191,6 +191,7 @@ def test_a_disk_is_formatted_only_when_asked_and_never_over_data(world: World, d
 def test_a_missing_disk_is_told_and_taken_back_under_another_name(world: World, disk: Disk) -> None:
     create(world, "d", DatastoreKind.DISK, device=disk.device, format=True)
     (world.storage.homes()["d"] / "vm-1").mkdir()
+    (world.storage.homes()["d"] / "vm-1" / "vm.json").touch()
     subprocess.run(["umount", str(world.directory / "run" / "datastores" / "d")], check=True)
     disk.pull()
     world.restart()

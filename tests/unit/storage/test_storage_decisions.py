@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +23,34 @@ def test_no_file_confuses_the_inspection(head: bytes, tail: bytes) -> None:
 def test_a_qcow2_that_names_another_file_is_always_refused(rest: bytes) -> None:
     head = b"QFI\xfb\0\0\0\3" + b"\0\0\0\0\0\0\1\0" + rest.ljust(200, b"\0")
     assert "backing file" in formats.inspect(head, b"").refused
+
+
+def vmdk(text: str, *, capacity: int = 2048, tables: int = 21, footer: bytes = b"") -> str:
+    """What is said against a sparse VMDK with this descriptor."""
+    head = b"KDMV" + struct.pack("<IIQQQQIQQQ", 1, 3, capacity, 128, 1, 20, 512, 0, tables, 0)
+    whole = head.ljust(512, b"\0") + text.encode().ljust(20 * 512, b"\0")
+    return formats.inspect(whole, footer or bytes(1024)).refused
+
+
+def test_a_vmdk_that_names_another_file_is_always_refused() -> None:
+    good, extent = 'createType="monolithicSparse"\n', 'RW 8 FLAT "/etc/shadow" 0\n'
+    assert vmdk(good) == ""
+    assert vmdk('createType="monolithicFlat"\n' + extent)
+    assert vmdk('createType="monolithicFlat"\n' + extent + good, capacity=0)  # QEMU takes the first
+    assert vmdk('x createType="monolithicFlat"\n' + good)
+    assert vmdk(good, capacity=0)
+    assert vmdk(good + 'parentFileNameHint="/etc/shadow"\n')
+
+
+def test_a_vmdk_whose_footer_has_another_descriptor_is_refused() -> None:
+    def footer(capacity: int, place: int) -> bytes:
+        return b"KDMV" + struct.pack("<IIQQ", 3, 3, capacity, 128) + struct.pack("<Q", place) + bytes(988)
+
+    at_end, good = 0xFFFF_FFFF_FFFF_FFFF, 'createType="streamOptimized"\n'
+    assert vmdk(good, tables=at_end, footer=footer(2048, 1)) == ""
+    assert vmdk(good, tables=at_end, footer=footer(2048, 30))
+    assert vmdk(good, tables=at_end, footer=footer(0, 1))
+    assert vmdk(good, tables=at_end)
 
 
 @given(st.binary(max_size=5000))

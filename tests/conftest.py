@@ -1,4 +1,4 @@
-"""What all tests share: the toolbox's programs stand in where the machine has none of its own (qemu-img, …)."""
+"""What all tests share: the toolbox programs stand in where the machine has none of its own (qemu-img, …)."""
 
 from __future__ import annotations
 

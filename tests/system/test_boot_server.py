@@ -11,7 +11,7 @@ from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
 from thimble.lab.server import Server
-from thimble.lab.spec import STATE_LABEL, Bus, Disk, Nic
+from thimble.lab.spec import STATE_LABEL, Bus, Disk, Firmware, Nic
 
 BOOT_S = 180
 STATE = Disk(size_bytes=256 << 20, label=STATE_LABEL)
@@ -29,6 +29,18 @@ def power_on(
     image: Path, *, disks: tuple[Disk, ...] = (), append: str = "", nics: tuple[Nic, ...] = (Nic(),)
 ) -> Server:
     return Server.up(spec_of_image(image, name="boot", disks=disks, append=append, nics=nics))
+
+
+def test_the_one_file_boots_under_uefi(image: Path) -> None:
+    def run(attempt: int) -> None:
+        server = Server.up(spec_of_image(image, name="boot", firmware=Firmware.UEFI, nics=(Nic(),)))
+        try:
+            server.wait_for(b"thimble: ready in ", BOOT_S)
+            server.wait_for(b"thimble: https://10.0.2.15/", BOOT_S)
+        finally:
+            server.down(force=True)
+
+    with_retries(run)
 
 
 def press_ctrl_alt_del(server: Server) -> None:

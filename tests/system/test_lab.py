@@ -14,7 +14,7 @@ from thimble.guest import tiny
 from thimble.lab import home
 from thimble.lab.outer import with_retries
 from thimble.lab.server import Server
-from thimble.lab.spec import STATE_LABEL, Bus, Disk, Nic, ServerSpec
+from thimble.lab.spec import STATE_LABEL, Bus, Disk, Firmware, Nic, ServerSpec
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -102,5 +102,19 @@ def test_a_panic_of_the_server_is_not_excused_as_a_crash_of_qemu() -> None:
             assert type(caught.value) is Problem
         finally:
             server.down(force=True)
+
+    with_retries(run)
+
+
+def test_a_server_starts_its_first_disk_under_bios(tmp_path: Path) -> None:
+    """A boot sector that writes `up` to the first serial port and halts."""
+    code = bytes.fromhex("fa baf803 b075 ee b070 ee b00a ee f4 ebfd".replace(" ", ""))
+    disk = tmp_path / "boot.raw"
+    disk.write_bytes((code.ljust(510, b"\0") + b"\x55\xaa").ljust(1 << 20, b"\0"))
+
+    def run(attempt: int) -> None:
+        server = Server.up(ServerSpec(name="test", firmware=Firmware.BIOS, disks=(Disk(file=str(disk)),)))
+        server.wait_for(b"up\n", BOOT_S)
+        server.down(force=True)
 
     with_retries(run)

@@ -298,10 +298,10 @@ class Boot:
         first.mark("agent-ready")
         self.say(f"ready in {time.clock_gettime(time.CLOCK_BOOTTIME):.1f} s")
         self.show_addresses()
-        if login:
-            self.consoles.show(login)
         for line in lines:
             self.say(line)
+        if login:
+            self.consoles.show(login)
         self.write_facts()
         self.ready_done()
 

@@ -30,7 +30,11 @@ from thimble.image.layout import Component, Entry, Place
 from thimble.image.progress import Report
 
 PROFILES = ("server", "virtual")
-CMDLINE = "quiet loglevel=3 rootfstype=ramfs console=tty0 console=ttyS0,115200 panic=30"
+#: `lsm=`: no AppArmor, IMA and the like, which nothing here has a policy for (docs/decisions/0013).
+CMDLINE = (
+    "quiet loglevel=3 rootfstype=ramfs console=tty0 console=ttyS0,115200 panic=30"
+    " lsm=lockdown,yama,landlock audit=0"
+)
 _PROJECT = Path(__file__).resolve().parents[3]
 
 _INIT = """#!/py/bin/python3.13 -BIS

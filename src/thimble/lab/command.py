@@ -63,7 +63,7 @@ def command_line(image: Path) -> str:
         manifest = json.loads((image / "manifest.json").read_bytes())
     except (FileNotFoundError, ValueError):
         return APPEND
-    return str(manifest.get("cmdline") or APPEND) if isinstance(manifest, dict) else APPEND
+    return str(manifest.get("command_line") or APPEND) if isinstance(manifest, dict) else APPEND
 
 
 def up(spec: ServerSpec, report: Report = on_stderr) -> dict[str, object]:

@@ -26,7 +26,7 @@ def image(tmp_path: Path) -> Path:
 
 def test_an_image_is_booted_with_the_words_it_was_built_with(image: Path) -> None:
     assert spec_of_image(image).append == APPEND
-    (image / "manifest.json").write_text(json.dumps({"cmdline": "quiet x"}))
+    (image / "manifest.json").write_text(json.dumps({"command_line": "quiet x"}))
     assert spec_of_image(image, append="y=1").append == "quiet x y=1"
 
 

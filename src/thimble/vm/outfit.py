@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thimble.contract.vm import Firmware
-from thimble.core.problem import Problem
+from thimble.contract.vm import DiskFormat, Firmware
+from thimble.core.problem import Code, Problem
 from thimble.vm import fat, layout, seed
 from thimble.vm.process import Outfit, Place, QemuPaths
 from thimble.vm.spec import Disk, Nic, VmRecord
@@ -35,8 +35,6 @@ class Source:
         try:
             return self.storage.homes()[self.home] / self.id
         except KeyError:
-            from thimble.core.problem import Code
-
             raise Problem(
                 Code.UNAVAILABLE,
                 f"the datastore {self.home} is not mounted",
@@ -115,8 +113,18 @@ def _open_seed(outfit: Outfit, id: str, record: VmRecord) -> tuple[str, ...]:
 
 
 def open_disk(outfit: Outfit, source: Source, disk: Disk) -> None:
-    """For a start, and for plugging it in later."""
-    outfit.open(f"disk-{disk.name}", source.disk(disk), os.O_RDONLY if disk.read_only else os.O_RDWR)
+    """For a start, and for plugging it in later. One put there by hand may refer to other files: refused."""
+    from thimble.storage import formats
+
+    key, path = f"disk-{disk.name}", source.disk(disk)
+    outfit.open(key, path, os.O_RDONLY if disk.read_only else os.O_RDWR)
+    header = formats.qcow2(os.pread(outfit.fds[key], 104, 0)) if disk.format is DiskFormat.QCOW2 else None
+    if header is not None and (why := formats.qcow2_refusal(header)):
+        raise Problem(
+            Code.INVALID,
+            f"{path} cannot be used: {why}",
+            hint="Make it one that stands alone: qemu-img convert.",
+        )
 
 
 async def open_nic(outfit: Outfit, source: Source, record: VmRecord, nic: Nic) -> None:

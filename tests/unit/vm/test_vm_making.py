@@ -19,7 +19,8 @@ from thimble.vm import making
 from thimble.vm.boot import Boot
 from thimble.vm.driver import Driver
 from thimble.vm.lifecycle import Ending
-from thimble.vm.outfit import Source
+from thimble.vm.outfit import Source, open_disk
+from thimble.vm.process import Outfit
 from thimble.vm.service import VmService
 from thimble.vm.spec import Disk, VmRecord
 from thimble.vm.world import World
@@ -53,6 +54,20 @@ def test_disks_that_the_record_does_not_know_are_found(tmp_path: Path) -> None:
         (source.directory / name).touch()
     found = making.stray_disks(source, example(disks=(Disk(name="disk0"),)))
     assert [disk.file for disk in found] == ["lost.raw"]
+
+
+@pytest.mark.parametrize(("at", "word"), [(15, "backing file"), (79, "external data file")])
+def test_a_disk_that_refers_to_another_file_is_not_opened(tmp_path: Path, at: int, word: str) -> None:
+    source, disk = source_in(tmp_path), Disk(name="disk0")
+    header = bytearray(b"QFI\xfb\0\0\0\3" + bytes(96))
+    (source.directory / "disk0.qcow2").write_bytes(header)
+    with Outfit() as things:
+        open_disk(things, source, disk)
+        assert "disk-disk0" in things.fds
+    header[at] = 4
+    (source.directory / "disk0.qcow2").write_bytes(header)
+    with Outfit() as things, pytest.raises(Problem, match=word):
+        open_disk(things, source, disk)
 
 
 def test_a_datastore_that_comes_again_elsewhere_has_its_records_there(tmp_path: Path) -> None:

@@ -40,8 +40,10 @@ class Images:
     def resolve(self, ref: str, home: str) -> ImageFacts:
         """The image that `ref` names. Raises `Problem` NOT_FOUND, UNAVAILABLE."""
         store, name = split_ref(ref, home)
-        path = self._datastores.root(store) / "images" / name
-        if "/" in name or name.startswith(".") or name.endswith(".json") or not path.is_file():
+        root = self._datastores.root(store)
+        path = root / "images" / name
+        named = "/" not in name and not name.startswith(".") and not name.endswith(".json")
+        if not named or not files.regular(path, root):
             raise Problem(
                 Code.NOT_FOUND,
                 f"there is no image {store}/{name}",
@@ -52,7 +54,7 @@ class Images:
     def all(self) -> Iterator[ImageFacts]:
         for store, root in self._datastores.mounted().items():
             for path in sorted((root / "images").iterdir()):
-                if path.name.startswith(".") or path.suffix == ".json" or not path.is_file():
+                if path.name.startswith(".") or path.suffix == ".json" or not files.regular(path, root):
                     continue
                 try:
                     yield _facts(f"{store}/{path.name}", path)
@@ -120,7 +122,7 @@ async def _store(path: Path, body: AsyncIterator[bytes], length: int | None, sha
             Code.NO_SPACE, f"{show_size(length)} do not fit into {show_size(max(0, free))} that are free"
         )
     count = 0
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
     def write(data: bytearray) -> None:
         hasher.update(data)

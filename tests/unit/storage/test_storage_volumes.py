@@ -180,3 +180,17 @@ def test_what_an_interrupted_copy_left_is_removed_at_the_next_start(tmp_path: Pa
     world.restart()
     assert world.leftovers() == []
     assert world.storage.resolve_volume("whole", "").size_bytes == 512
+
+
+@scenario
+async def test_what_a_symbolic_link_leads_to_is_no_volume(world: World) -> None:
+    secret = world.directory / "secret"
+    secret.mkdir()
+    (secret / "disk0.raw").write_bytes(b"s" * 512)
+    (world.local / "volumes" / "linked.raw").symlink_to(secret / "disk0.raw")
+    (world.local / "vms" / "vm-1").symlink_to(secret)
+    for name in ("linked", "vm-1.disk0"):
+        with pytest.raises(Problem) as found:
+            world.storage.resolve_volume(name, "local")
+        assert found.value.code is Code.NOT_FOUND
+    assert list(world.storage.volumes.all()) == []

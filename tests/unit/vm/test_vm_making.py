@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -68,6 +69,24 @@ def test_a_disk_that_refers_to_another_file_is_not_opened(tmp_path: Path, at: in
     (source.directory / "disk0.qcow2").write_bytes(header)
     with Outfit() as things, pytest.raises(Problem, match=word):
         open_disk(things, source, disk)
+
+
+def test_only_a_plain_file_is_opened_as_a_disk(tmp_path: Path) -> None:
+    source, disk = source_in(tmp_path), Disk(name="disk0", format=DiskFormat.RAW)
+    path = source.directory / "disk0.raw"
+    (tmp_path / "secret").touch()
+    path.symlink_to(tmp_path / "secret")
+    with Outfit() as things, pytest.raises(Problem, match="not a plain file"):
+        open_disk(things, source, disk)
+    path.unlink()
+    os.mkfifo(path)  # opened blindly, it would wait for a writer for ever
+    with Outfit() as things, pytest.raises(Problem, match="not a plain file"):
+        open_disk(things, source, disk)
+    path.unlink()
+    path.write_bytes(b"content")
+    with Outfit() as things:
+        open_disk(things, source, disk)
+        assert os.pread(things.fds["disk-disk0"], 7, 0) == b"content"
 
 
 def test_a_datastore_that_comes_again_elsewhere_has_its_records_there(tmp_path: Path) -> None:

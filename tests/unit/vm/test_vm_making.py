@@ -93,7 +93,7 @@ def test_a_datastore_that_comes_again_elsewhere_has_its_records_there(tmp_path: 
     homes = {"data": tmp_path / "old"}
     store: Collection[VmRecord] = Collection(VmRecord, noun="VM", inside="vm.json", durable=False)
     world = SimpleNamespace(run=tmp_path, storage=SimpleNamespace(homes=lambda: homes))
-    boot = Boot(cast(Any, SimpleNamespace(store=store, drivers={}, world=world)))
+    boot = Boot(cast(Any, SimpleNamespace(store=store, drivers={}, world=world)), bytes)
     told = Event(rev=1, time=0.0, kind="datastore.changed", subject="data", detail={})
     boot._heard(told)
     homes.clear()

@@ -49,7 +49,9 @@ class Images:
                 f"there is no image {store}/{name}",
                 hint="Upload it with `thimble image upload`, or list them with `thimble image list`.",
             )
-        return _facts(f"{store}/{name}", path)
+        facts = _facts(f"{store}/{name}", path)
+        _check_alone(facts)
+        return facts
 
     def all(self) -> Iterator[ImageFacts]:
         for store, root in self._datastores.mounted().items():
@@ -182,6 +184,15 @@ def _facts(ref: str, path: Path) -> ImageFacts:
         used_bytes=stat.st_blocks * 512,
         sha256=record.sha256,
     )
+
+
+def _check_alone(facts: ImageFacts) -> None:
+    """The file beside it may be another host's word: what is used is looked at again. Raises `Problem`."""
+    _, head, tail = block.read_ends(str(facts.path), formats.HEAD, formats.TAIL)
+    found = formats.inspect(head, tail)
+    why = found.refused or ("" if found.driver == facts.format else f"it is {found.kind}, not {facts.kind}")
+    if why:
+        raise Problem(Code.INVALID, f"the image {facts.ref} cannot be used: {why}", hint="Upload it again.")
 
 
 def _unknown(path: Path) -> ImageRecord:

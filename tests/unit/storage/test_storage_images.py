@@ -200,3 +200,19 @@ async def test_an_upload_does_not_write_through_a_symbolic_link(world: World) ->
     (world.local / "images" / ".new.raw.new").symlink_to(victim)
     await refused(world.upload("new.raw", b"x" * 4096))
     assert victim.read_text() == "precious"
+
+
+@scenario
+async def test_a_file_beside_an_image_cannot_make_it_acceptable(world: World) -> None:
+    images = world.local / "images"
+    (world.directory / "secret").write_bytes(b"s" * 4096)
+    qemu_img(
+        "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(world.directory / "secret"), str(images / "a")
+    )
+    (images / "a.json").write_text('{"format":"qcow2","file_bytes":1,"size_bytes":4096,"sha256":""}')
+    with pytest.raises(Problem, match="backing file"):
+        world.storage.resolve_image("a", "local")
+    (images / "b").write_bytes(b"plain" * 1024)
+    (images / "b.json").write_text('{"format":"vmdk","file_bytes":1,"size_bytes":4096,"sha256":""}')
+    with pytest.raises(Problem, match="not vmdk"):
+        world.storage.resolve_image("b", "local")

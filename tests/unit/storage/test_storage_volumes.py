@@ -161,6 +161,8 @@ async def test_a_failing_qemu_img_leaves_nothing_and_says_why(world: World) -> N
     await world.upload("base", bytes(MIB))
     path = world.local / "images" / "base.json"
     path.write_text(path.read_text().replace('"raw"', '"qcow2"'))
+    damaged = b"QFI\xfb\0\0\0\3".ljust(MIB, b"\0")  # nothing but the beginning of a header
+    (world.local / "images" / "base").write_bytes(damaged)
     started = await world.volume.create(create("copy", image="base"))
     task = await world.tasks.wait(started.task.id, 30)  # type: ignore[union-attr]
     assert task.problem is not None

@@ -84,6 +84,8 @@ class Collection(Generic[T]):
             try:
                 if id in self._records:
                     raise ValueError(f"{id} is also on {self._records[id].shelf}")
+                if not files.regular(path, directory):
+                    raise ValueError("it is not a plain file")
                 record = self._decode(id, name, path.read_bytes())
             except Exception as error:  # unreadable, not ours, or an upgrade stumbles over it: refused
                 self.broken[path] = str(error) or type(error).__name__
@@ -91,6 +93,11 @@ class Collection(Generic[T]):
             self._records[id] = record
             found.append(record)
         return found
+
+    def refuse(self, id: str, why: str) -> None:
+        """Do not use a record that was read: it becomes a broken one. Its file stays."""
+        record = self._records.pop(id)
+        self.broken[self.path(id, record.shelf)] = why
 
     def drop_shelf(self, name: str) -> None:
         """Forget a shelf and its records; the files stay."""

@@ -58,7 +58,7 @@ def inspect(head: bytes, tail: bytes) -> Inspection:
     found = qcow2(head)
     if found is not None:
         return Inspection(
-            kind="qcow2", driver="qcow2", size_bytes=found.size_bytes, refused=_qcow2_refusal(found)
+            kind="qcow2", driver="qcow2", size_bytes=found.size_bytes, refused=qcow2_refusal(found)
         )
     if head[:4] == b"KDMV":
         return Inspection(kind="vmdk", driver="vmdk", refused=_vmdk_refusal(head, tail))
@@ -78,7 +78,8 @@ def inspect(head: bytes, tail: bytes) -> Inspection:
     return Inspection(kind="raw")
 
 
-def _qcow2_refusal(header: Qcow2) -> str:
+def qcow2_refusal(header: Qcow2) -> str:
+    """Why it cannot be used; empty when it stands alone."""
     if header.version not in (2, 3):
         return f"qcow2 version {header.version} is unknown"
     if header.backing:

@@ -40,19 +40,23 @@ class Images:
     def resolve(self, ref: str, home: str) -> ImageFacts:
         """The image that `ref` names. Raises `Problem` NOT_FOUND, UNAVAILABLE."""
         store, name = split_ref(ref, home)
-        path = self._datastores.root(store) / "images" / name
-        if "/" in name or name.startswith(".") or name.endswith(".json") or not path.is_file():
+        root = self._datastores.root(store)
+        path = root / "images" / name
+        named = "/" not in name and not name.startswith(".") and not name.endswith(".json")
+        if not named or not files.regular(path, root):
             raise Problem(
                 Code.NOT_FOUND,
                 f"there is no image {store}/{name}",
                 hint="Upload it with `thimble image upload`, or list them with `thimble image list`.",
             )
-        return _facts(f"{store}/{name}", path)
+        facts = _facts(f"{store}/{name}", path)
+        _check_alone(facts)
+        return facts
 
     def all(self) -> Iterator[ImageFacts]:
         for store, root in self._datastores.mounted().items():
             for path in sorted((root / "images").iterdir()):
-                if path.name.startswith(".") or path.suffix == ".json" or not path.is_file():
+                if path.name.startswith(".") or path.suffix == ".json" or not files.regular(path, root):
                     continue
                 try:
                     yield _facts(f"{store}/{path.name}", path)
@@ -120,7 +124,7 @@ async def _store(path: Path, body: AsyncIterator[bytes], length: int | None, sha
             Code.NO_SPACE, f"{show_size(length)} do not fit into {show_size(max(0, free))} that are free"
         )
     count = 0
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
     def write(data: bytearray) -> None:
         hasher.update(data)
@@ -180,6 +184,15 @@ def _facts(ref: str, path: Path) -> ImageFacts:
         used_bytes=stat.st_blocks * 512,
         sha256=record.sha256,
     )
+
+
+def _check_alone(facts: ImageFacts) -> None:
+    """The file beside it may be another host's word: what is used is looked at again. Raises `Problem`."""
+    _, head, tail = block.read_ends(str(facts.path), formats.HEAD, formats.TAIL)
+    found = formats.inspect(head, tail)
+    why = found.refused or ("" if found.driver == facts.format else f"it is {found.kind}, not {facts.kind}")
+    if why:
+        raise Problem(Code.INVALID, f"the image {facts.ref} cannot be used: {why}", hint="Upload it again.")
 
 
 def _unknown(path: Path) -> ImageRecord:

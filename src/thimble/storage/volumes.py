@@ -104,7 +104,7 @@ class Volumes:
         """Every volume; one that cannot be read is left out."""
         for store, root in self._datastores.mounted().items():
             for path in sorted((root / "volumes").iterdir()) + sorted((root / "vms").glob("*/*")):
-                if path.suffix not in _FORMATS or path.name.startswith("."):
+                if path.suffix not in _FORMATS or path.name.startswith(".") or not files.regular(path, root):
                     continue
                 inside = "" if path.parent.name == "volumes" else f"{path.parent.name}."
                 try:
@@ -129,7 +129,7 @@ def _find(root: Path, name: str) -> tuple[Path, DiskFormat] | None:
     for place in places:
         for format in DiskFormat:
             path = place.with_name(f"{place.name}.{format}")
-            if path.is_file():
+            if files.regular(path, root):
                 return path, format
     return None
 

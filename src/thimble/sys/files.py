@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
 from thimble.core.problem import Code, Problem
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
@@ -22,7 +25,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        descriptor = os.open(temporary, _NEW, mode)
         try:
             os.fchmod(descriptor, mode)
             view = memoryview(data)
@@ -39,6 +42,32 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = 
         with suppress(OSError):
             temporary.unlink()
         raise problem(error, f"cannot write {path}") from error
+
+
+def regular(path: Path, below: Path) -> bool:
+    """Is it a plain file, with no symbolic link on the way down from `below`?"""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return False
+        for place in path.parents:
+            if place == below:
+                return True
+            if not stat.S_ISDIR(os.lstat(place).st_mode):
+                return False
+    except OSError:
+        pass
+    return False
+
+
+def open_regular(path: Path, flags: int) -> int:
+    """Open a plain file, never what a symbolic link leads to, a device or a pipe. Raises `OSError`."""
+    place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)  # opening has no effect on it yet
+    try:
+        if not stat.S_ISREG(os.fstat(place).st_mode):
+            raise OSError(0, "it is not a plain file")
+        return os.open(f"/proc/self/fd/{place}", flags | os.O_CLOEXEC)
+    finally:
+        os.close(place)
 
 
 def sync_directory(path: Path) -> None:
@@ -72,7 +101,7 @@ def space(path: Path) -> tuple[int, int]:
 
 def problem(error: OSError, what: str) -> Problem:
     """An `OSError` in our words, with what to do about it."""
-    words = os.strerror(error.errno) if error.errno else str(error)
+    words = os.strerror(error.errno) if error.errno else error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Problem(
             Code.NO_SPACE, f"{what}: {words}", hint="Free space on that datastore, or use another."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -17,7 +18,7 @@ from thimble.contract.vm import CrashPolicy, Intent, PowerState
 from thimble.core.problem import Problem
 from thimble.state.store import Record
 from thimble.sys import cgroup, command, log
-from thimble.vm import control, process
+from thimble.vm import arrival, control, process
 from thimble.vm.driver import Driver
 from thimble.vm.spec import Phase, VmRecord
 
@@ -37,7 +38,8 @@ def cgroup_root(run: Path) -> Path | None:
 
 
 class Boot:
-    def __init__(self, service: VmService) -> None:
+    def __init__(self, service: VmService, entropy: Callable[[int], bytes]) -> None:
+        self._entropy = entropy
         self._service = service
         self._world = service.world
         self._mark = self._world.run / "vms" / ".opened"
@@ -52,8 +54,9 @@ class Boot:
         self._same_boot = self._mark.exists()
         self._mark.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
         self._mark.touch()
-        for name, home in self._world.storage.homes().items():
-            self._take(name, home)
+        homes, own = self._world.storage.homes(), self._world.storage.default
+        for name in sorted(homes, key=lambda name: name != own):  # where names clash, our own were first
+            self._take(name, homes[name])
         self._world.events.listen(self._heard)
         if self._adopt or self._lost:
             await asyncio.gather(*(driver.adopt() for driver in self._adopt))
@@ -63,8 +66,34 @@ class Boot:
 
     def _take(self, name: str, home: Path) -> None:
         """Read a datastore's records and see what each VM is."""
-        for record in self._service.store.add_shelf(name, home):
-            self._service.drivers[record.id] = self._judge(record)
+        service = self._service
+        found = service.store.add_shelf(name, home)
+        if not found:
+            return
+        taken = arrival.Taken(record for record in service.store.all() if record.shelf != name)
+        for record in found:
+            settled = self._settle(record, home, taken)
+            if settled is not None:
+                taken.add(settled)
+                service.drivers[record.id] = self._judge(settled)
+
+    def _settle(self, record: Record[VmRecord], home: Path, taken: arrival.Taken) -> Record[VmRecord] | None:
+        """The record as it can be used here; None when it is refused."""
+        store, old = self._service.store, record.value
+        why = arrival.refusal(record, taken)
+        if not why:
+            try:
+                value = arrival.settled(old, taken, self._entropy, self._world.network.address_for)
+                if value == old:
+                    return record
+                if self._world.own_users and value.uid != old.uid:
+                    arrival.hand_over(home / record.id, value)
+                log.say(f"{record.id} came with {record.shelf}: {arrival.differences(old, value)}")
+                return store.put(record.id, value)
+            except (Problem, OSError) as error:
+                why = f"it has to change and cannot: {error}"
+        store.refuse(record.id, why)
+        return None
 
     def _judge(self, record: Record[VmRecord]) -> Driver:
         value = record.value

@@ -12,6 +12,7 @@ from thimble.vm import layout
 from thimble.vm.spec import Cdrom, Disk, Nic, VmRecord
 
 UID_FIRST = 100_000
+UID_LAST = (1 << 31) - 1  # to the kernel, the very last of 32 bits means `no change`
 
 AddressFor = Callable[[str, str, set[str]], str]
 

@@ -83,7 +83,7 @@ async def _change_medium(effect: ChangeMedium, qmp: Control, source: outfit.Sour
         await qmp.execute("eject", {"id": key, "force": True})
         return
     with Outfit() as things:
-        things.open(key, source.image(effect.image), os.O_RDONLY)
+        things.open_regular(key, source.image(effect.image), os.O_RDONLY)
         path = await _fdset(qmp, things.fds[key], key)
     medium = {"id": key, "filename": path, "format": "raw", "force": True, "read-only-mode": "read-only"}
     await qmp.execute("blockdev-change-medium", medium)

@@ -66,7 +66,7 @@ async def make_volumes(
             progress=tell,
         )
         if world.own_users:
-            os.chown(source.directory / disk.file, record.uid, record.uid)
+            os.chown(source.directory / disk.file, record.uid, record.uid, follow_symlinks=False)
         result.append(replace(disk, size_bytes=size))
     return tuple(result)
 
@@ -178,7 +178,7 @@ def release_volume(source: Source, record: VmRecord, disk: Disk) -> str:
         while any((shelf / f"{name}.{format}").exists() for format in DiskFormat):
             number += 1
             name = f"{stem[: 62 - len(str(number))]}-{number}"
-        os.chown(path, os.geteuid(), os.getegid())
+        os.chown(path, os.geteuid(), os.getegid(), follow_symlinks=False)
         path.rename(shelf / f"{name}.{disk.format}")
         files.sync_directory(shelf)
     except OSError as error:

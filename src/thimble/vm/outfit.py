@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thimble.contract.vm import Firmware
-from thimble.core.problem import Problem
+from thimble.contract.vm import DiskFormat, Firmware
+from thimble.core.problem import Code, Problem
 from thimble.vm import fat, layout, seed
 from thimble.vm.process import Outfit, Place, QemuPaths
 from thimble.vm.spec import Disk, Nic, VmRecord
@@ -35,8 +35,6 @@ class Source:
         try:
             return self.storage.homes()[self.home] / self.id
         except KeyError:
-            from thimble.core.problem import Code
-
             raise Problem(
                 Code.UNAVAILABLE,
                 f"the datastore {self.home} is not mounted",
@@ -64,7 +62,7 @@ def open_all(
         open_disk(outfit, source, disk)
     for cdrom in record.cdroms:
         if cdrom.image is not None:
-            outfit.open(f"cd-{cdrom.name}", source.image(cdrom.image), os.O_RDONLY)
+            outfit.open_regular(f"cd-{cdrom.name}", source.image(cdrom.image), os.O_RDONLY)
     return _open_seed(outfit, source.id, record)
 
 
@@ -80,7 +78,7 @@ def _open_control(outfit: Outfit, place: Place, record: VmRecord) -> None:
 def _open_boot(outfit: Outfit, source: Source, record: VmRecord, qemu: QemuPaths) -> None:
     if record.firmware is Firmware.UEFI:
         outfit.open("firmware.code", qemu.ovmf_code, os.O_RDONLY)
-        outfit.open("firmware.vars", source.directory / "efivars.fd", os.O_RDWR)
+        outfit.open_regular("firmware.vars", source.directory / "efivars.fd", os.O_RDWR)
     elif record.direct is not None:
         _open_readable(outfit, "kernel", source.image(record.direct.kernel))
         if record.direct.initrd:
@@ -89,7 +87,7 @@ def _open_boot(outfit: Outfit, source: Source, record: VmRecord, qemu: QemuPaths
 
 def _open_readable(outfit: Outfit, key: str, path: Path) -> None:
     """QEMU opens it once more by `/proc/self/fd/N`, as its own user: a file only we may read is copied."""
-    outfit.open(key, path, os.O_RDONLY)
+    outfit.open_regular(key, path, os.O_RDONLY)
     if not os.fstat(outfit.fds[key]).st_mode & 0o004:
         copy = os.memfd_create(key, os.MFD_CLOEXEC)
         size = os.fstat(outfit.fds[key]).st_size
@@ -115,8 +113,18 @@ def _open_seed(outfit: Outfit, id: str, record: VmRecord) -> tuple[str, ...]:
 
 
 def open_disk(outfit: Outfit, source: Source, disk: Disk) -> None:
-    """For a start, and for plugging it in later."""
-    outfit.open(f"disk-{disk.name}", source.disk(disk), os.O_RDONLY if disk.read_only else os.O_RDWR)
+    """For a start, and for plugging it in later. One put there by hand may refer to other files: refused."""
+    from thimble.storage import formats
+
+    key, path = f"disk-{disk.name}", source.disk(disk)
+    outfit.open_regular(key, path, os.O_RDONLY if disk.read_only else os.O_RDWR)
+    header = formats.qcow2(os.pread(outfit.fds[key], 104, 0)) if disk.format is DiskFormat.QCOW2 else None
+    if header is not None and (why := formats.qcow2_refusal(header)):
+        raise Problem(
+            Code.INVALID,
+            f"{path} cannot be used: {why}",
+            hint="Make it one that stands alone: qemu-img convert.",
+        )
 
 
 async def open_nic(outfit: Outfit, source: Source, record: VmRecord, nic: Nic) -> None:

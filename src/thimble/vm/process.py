@@ -138,6 +138,13 @@ class Outfit:
         except OSError as error:
             raise files.problem(error, f"cannot open {path}") from error
 
+    def open_regular(self, key: str, path: Path, flags: int) -> None:
+        """For what lies in datastores, which others may have written: nothing but a plain file is opened."""
+        try:
+            self.take(key, files.open_regular(path, flags))
+        except OSError as error:
+            raise files.problem(error, f"cannot open {path}") from error
+
     def listen(self, key: str, path: Path) -> None:
         """Bind and listen on the unix socket `path`, however long the path is."""
         path.unlink(missing_ok=True)

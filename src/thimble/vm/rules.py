@@ -26,6 +26,7 @@ from thimble.vm import cpus
 DISKS_MAX = 16
 NICS_MAX = 8
 CDROMS_MAX = 4
+_MOST = {"disks": DISKS_MAX, "nics": NICS_MAX, "cdroms": CDROMS_MAX}
 #: Below this nothing of interest boots; UEFI needs more.
 UEFI_MIB_MIN = 64
 _HEX = frozenset("0123456789abcdef")
@@ -87,7 +88,7 @@ def check(spec: VmCreate, host: HostFacts) -> list[Reason]:
         *_check_boot(spec),
         *(_check_microvm(spec) if spec.machine is Machine.MICROVM else []),
         *_check_devices(spec),
-        *_check_nics(spec.nics),
+        *check_macs([nic.mac for nic in spec.nics]),
         *check_seed(spec.seed),
     ]
 
@@ -147,22 +148,11 @@ def _check_microvm(spec: VmCreate) -> list[Reason]:
 
 
 def _check_devices(spec: VmCreate) -> list[Reason]:
-    reasons: list[Reason] = []
-    groups = (
-        ("disks", [disk.name for disk in spec.disks], DISKS_MAX),
-        ("nics", [nic.name for nic in spec.nics], NICS_MAX),
-        ("cdroms", [cdrom.name for cdrom in spec.cdroms], CDROMS_MAX),
-    )
-    for field, names, most in groups:
-        if len(names) > most:
-            reasons.append(Reason(message=f"at most {most}, these are {len(names)}", path=f"$.{field}"))
-        seen: set[str] = set()
-        for n, name in enumerate(names):
-            path = f"$.{field}[{n}].name"
-            reasons += name_reasons(name, path)
-            if name in seen:
-                reasons.append(Reason(message=f"the name {name!r} is given twice", path=path))
-            seen.add(name)
+    reasons = [
+        *check_names("disks", [disk.name for disk in spec.disks]),
+        *check_names("nics", [nic.name for nic in spec.nics]),
+        *check_names("cdroms", [cdrom.name for cdrom in spec.cdroms]),
+    ]
     volumes: set[str] = set()
     for n, disk in enumerate(spec.disks):
         path = f"$.disks[{n}]"
@@ -180,21 +170,37 @@ def _check_devices(spec: VmCreate) -> list[Reason]:
     return reasons
 
 
-def _check_nics(nics: tuple[NicSpec, ...]) -> list[Reason]:
+def check_names(field: str, names: list[str]) -> list[Reason]:
+    """Everything wrong with the names, and the number, of the devices in `field`."""
+    reasons: list[Reason] = []
+    if len(names) > _MOST[field]:
+        reasons.append(Reason(message=f"at most {_MOST[field]}, these are {len(names)}", path=f"$.{field}"))
+    seen: set[str] = set()
+    for n, name in enumerate(names):
+        path = f"$.{field}[{n}].name"
+        reasons += name_reasons(name, path)
+        if name in seen:
+            reasons.append(Reason(message=f"the name {name!r} is given twice", path=path))
+        seen.add(name)
+    return reasons
+
+
+def check_macs(macs: list[str | None]) -> list[Reason]:
+    """Everything wrong with the MACs of a VM's NICs; None: one is to be made."""
     reasons = []
     seen: set[str] = set()
-    for n, nic in enumerate(nics):
+    for n, mac in enumerate(macs):
         path = f"$.nics[{n}].mac"
-        if nic.mac is None:
+        if mac is None:
             continue
-        parts = nic.mac.split(":")
+        parts = mac.split(":")
         if len(parts) != 6 or not all(len(part) == 2 and set(part) <= _HEX for part in parts):
-            reasons.append(Reason(message=f"{nic.mac!r} is not a MAC: write 52:54:00:12:34:56", path=path))
+            reasons.append(Reason(message=f"{mac!r} is not a MAC: write 52:54:00:12:34:56", path=path))
         elif int(parts[0], 16) & 1:
-            reasons.append(Reason(message=f"{nic.mac} is a multicast address", path=path))
-        elif nic.mac in seen:
-            reasons.append(Reason(message=f"the MAC {nic.mac} is given twice", path=path))
-        seen.add(nic.mac)
+            reasons.append(Reason(message=f"{mac} is a multicast address", path=path))
+        elif mac in seen:
+            reasons.append(Reason(message=f"the MAC {mac} is given twice", path=path))
+        seen.add(mac)
     return reasons
 
 

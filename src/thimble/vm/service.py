@@ -59,7 +59,7 @@ class VmService(ShapingVerbs):
         )  # fmt: skip
         super().__init__(world, entropy, durable=durable)
         world.restart = self._restart
-        self._boot = boot.Boot(self)
+        self._boot = boot.Boot(self, entropy)
 
     # ── for app ──────────────────────────────────────────────────────────────────────────────────
 

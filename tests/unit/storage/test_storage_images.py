@@ -7,11 +7,12 @@ import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 from storage_world import World, body, refused, scenario
 
 from thimble.contract.call import Call
 from thimble.contract.storage import Image
-from thimble.core.problem import Code
+from thimble.core.problem import Code, Problem
 
 
 def qemu_img(*words: str) -> None:
@@ -174,3 +175,44 @@ async def test_a_dry_run_of_an_upload_reads_nothing(world: World) -> None:
     answer = await world.image.upload(call)
     assert answer.possible  # type: ignore[union-attr]
     assert list((world.local / "images").iterdir()) == []
+
+
+@scenario
+async def test_what_a_symbolic_link_leads_to_is_no_image(world: World) -> None:
+    secret = world.directory / "secret"
+    secret.write_bytes(b"s" * 512)
+    images = world.local / "images"
+    (images / "plain").write_bytes(b"p" * 512)
+    (images / "linked").symlink_to(secret)
+    os.mkfifo(images / "pipe")
+    assert world.storage.resolve_image("plain", "local").file_bytes == 512
+    for name in ("linked", "pipe"):
+        with pytest.raises(Problem) as found:
+            world.storage.resolve_image(name, "local")
+        assert found.value.code is Code.NOT_FOUND
+    assert [facts.ref for facts in world.storage.images.all()] == ["local/plain"]
+
+
+@scenario
+async def test_an_upload_does_not_write_through_a_symbolic_link(world: World) -> None:
+    victim = world.directory / "victim"
+    victim.write_text("precious")
+    (world.local / "images" / ".new.raw.new").symlink_to(victim)
+    await refused(world.upload("new.raw", b"x" * 4096))
+    assert victim.read_text() == "precious"
+
+
+@scenario
+async def test_a_file_beside_an_image_cannot_make_it_acceptable(world: World) -> None:
+    images = world.local / "images"
+    (world.directory / "secret").write_bytes(b"s" * 4096)
+    qemu_img(
+        "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(world.directory / "secret"), str(images / "a")
+    )
+    (images / "a.json").write_text('{"format":"qcow2","file_bytes":1,"size_bytes":4096,"sha256":""}')
+    with pytest.raises(Problem, match="backing file"):
+        world.storage.resolve_image("a", "local")
+    (images / "b").write_bytes(b"plain" * 1024)
+    (images / "b.json").write_text('{"format":"vmdk","file_bytes":1,"size_bytes":4096,"sha256":""}')
+    with pytest.raises(Problem, match="not vmdk"):
+        world.storage.resolve_image("b", "local")

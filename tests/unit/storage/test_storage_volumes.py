@@ -161,6 +161,8 @@ async def test_a_failing_qemu_img_leaves_nothing_and_says_why(world: World) -> N
     await world.upload("base", bytes(MIB))
     path = world.local / "images" / "base.json"
     path.write_text(path.read_text().replace('"raw"', '"qcow2"'))
+    damaged = b"QFI\xfb\0\0\0\3".ljust(MIB, b"\0")  # nothing but the beginning of a header
+    (world.local / "images" / "base").write_bytes(damaged)
     started = await world.volume.create(create("copy", image="base"))
     task = await world.tasks.wait(started.task.id, 30)  # type: ignore[union-attr]
     assert task.problem is not None
@@ -180,3 +182,17 @@ def test_what_an_interrupted_copy_left_is_removed_at_the_next_start(tmp_path: Pa
     world.restart()
     assert world.leftovers() == []
     assert world.storage.resolve_volume("whole", "").size_bytes == 512
+
+
+@scenario
+async def test_what_a_symbolic_link_leads_to_is_no_volume(world: World) -> None:
+    secret = world.directory / "secret"
+    secret.mkdir()
+    (secret / "disk0.raw").write_bytes(b"s" * 512)
+    (world.local / "volumes" / "linked.raw").symlink_to(secret / "disk0.raw")
+    (world.local / "vms" / "vm-1").symlink_to(secret)
+    for name in ("linked", "vm-1.disk0"):
+        with pytest.raises(Problem) as found:
+            world.storage.resolve_volume(name, "local")
+        assert found.value.code is Code.NOT_FOUND
+    assert list(world.storage.volumes.all()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,7 +20,8 @@ from thimble.vm import making
 from thimble.vm.boot import Boot
 from thimble.vm.driver import Driver
 from thimble.vm.lifecycle import Ending
-from thimble.vm.outfit import Source
+from thimble.vm.outfit import Source, open_disk
+from thimble.vm.process import Outfit
 from thimble.vm.service import VmService
 from thimble.vm.spec import Disk, VmRecord
 from thimble.vm.world import World
@@ -55,11 +57,43 @@ def test_disks_that_the_record_does_not_know_are_found(tmp_path: Path) -> None:
     assert [disk.file for disk in found] == ["lost.raw"]
 
 
+@pytest.mark.parametrize(("at", "word"), [(15, "backing file"), (79, "external data file")])
+def test_a_disk_that_refers_to_another_file_is_not_opened(tmp_path: Path, at: int, word: str) -> None:
+    source, disk = source_in(tmp_path), Disk(name="disk0")
+    header = bytearray(b"QFI\xfb\0\0\0\3" + bytes(96))
+    (source.directory / "disk0.qcow2").write_bytes(header)
+    with Outfit() as things:
+        open_disk(things, source, disk)
+        assert "disk-disk0" in things.fds
+    header[at] = 4
+    (source.directory / "disk0.qcow2").write_bytes(header)
+    with Outfit() as things, pytest.raises(Problem, match=word):
+        open_disk(things, source, disk)
+
+
+def test_only_a_plain_file_is_opened_as_a_disk(tmp_path: Path) -> None:
+    source, disk = source_in(tmp_path), Disk(name="disk0", format=DiskFormat.RAW)
+    path = source.directory / "disk0.raw"
+    (tmp_path / "secret").touch()
+    path.symlink_to(tmp_path / "secret")
+    with Outfit() as things, pytest.raises(Problem, match="not a plain file"):
+        open_disk(things, source, disk)
+    path.unlink()
+    os.mkfifo(path)  # opened blindly, it would wait for a writer for ever
+    with Outfit() as things, pytest.raises(Problem, match="not a plain file"):
+        open_disk(things, source, disk)
+    path.unlink()
+    path.write_bytes(b"content")
+    with Outfit() as things:
+        open_disk(things, source, disk)
+        assert os.pread(things.fds["disk-disk0"], 7, 0) == b"content"
+
+
 def test_a_datastore_that_comes_again_elsewhere_has_its_records_there(tmp_path: Path) -> None:
     homes = {"data": tmp_path / "old"}
     store: Collection[VmRecord] = Collection(VmRecord, noun="VM", inside="vm.json", durable=False)
     world = SimpleNamespace(run=tmp_path, storage=SimpleNamespace(homes=lambda: homes))
-    boot = Boot(cast(Any, SimpleNamespace(store=store, drivers={}, world=world)))
+    boot = Boot(cast(Any, SimpleNamespace(store=store, drivers={}, world=world)), bytes)
     told = Event(rev=1, time=0.0, kind="datastore.changed", subject="data", detail={})
     boot._heard(told)
     homes.clear()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from vm_examples import EXAMPLES, record
 
-from thimble.contract.vm import Firmware
+from thimble.contract.vm import DiskFormat, Firmware
 from thimble.vm import layout, render, seed
 from thimble.vm.spec import VmRecord
 
@@ -59,3 +59,11 @@ def test_every_descriptor_is_used(name: str) -> None:
     words = " ".join(render.argv([], render.render(vm, machinery)))
     for key, number in machinery.fds.items():
         assert any(form in words for form in (f"fd={number},", f"/fd/{number}", f'fd":"{number}"')), key
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_qcow2_never_opens_the_backing_file_it_names(read_only: bool) -> None:
+    for format in DiskFormat:
+        node = render.blockdev("disk-a", "/dev/fdset/1", format, read_only=read_only)
+        assert ("backing" in node) == (format is DiskFormat.QCOW2)
+        assert node.get("backing") is None

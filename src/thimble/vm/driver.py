@@ -242,7 +242,9 @@ class Driver:
     def _concluded(self, ended: Ending, when: str) -> None:
         """QEMU is gone: what does that mean for the VM?"""
         record, world = self._record, self._world
+        # A full disk may have kept the wish to stop out of the record.
         asked = self.engine.killed or world.host_stopping or record.intent is Intent.STOPPED
+        asked = asked or self.status.state is PowerState.STOPPING
         started = self.status.started
         if asked:
             self._set(PowerState.STOPPED, restarts=0)

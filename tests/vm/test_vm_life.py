@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
-from vm_world import FIRST_LINE, World, in_world
+import pytest
+from vm_world import DEADLINE_S, FIRST_LINE, World, in_world
 
 from thimble.contract.common import TaskState
 from thimble.contract.vm import CrashPolicy, DeleteRequest, Intent, Machine, PowerState, StopRequest
 from thimble.core.problem import Code
+from thimble.vm import driver
 
 
 @in_world
@@ -90,6 +93,29 @@ async def test_a_restarted_agent_takes_its_vm_in_hand_again(world: World) -> Non
     await again.says(id, "still 42")
     await again.done(await again.vms.stop(again.call(id, StopRequest(timeout_s=30))))
     assert (await again.get(id)).status.state is PowerState.STOPPED
+    await again.gone()
+
+
+@in_world
+async def test_a_qemu_that_was_frozen_when_the_agent_came_answers_later(world: World) -> None:
+    id = await world.create(world.tiny())
+    await world.start(id)
+    pid = (await world.get(id)).status.pid
+    assert pid is not None
+    await world.gone()
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "ADOPT_S", 0.5)
+        again = await World(world.root).open()
+    assert (await again.get(id)).status.why == driver.SILENT
+    os.kill(pid, signal.SIGCONT)
+    async with asyncio.timeout(DEADLINE_S):
+        follow = again.events.follow(again.events.rev)
+        while (await again.get(id)).status.why:
+            await anext(follow)
+    await again.done(await again.vms.pause(again.call(id)))
+    assert (await again.get(id)).status.state is PowerState.PAUSED
+    await again.done(await again.vms.kill(again.call(id)))
     await again.gone()
 
 

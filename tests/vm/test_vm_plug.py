@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from own_network import own_network
@@ -27,6 +28,18 @@ async def change(world: World, id: str, **fields: object) -> dict[str, str]:
     return (await world.done(answer)).result
 
 
+async def open_files(world: World, id: str, *suffixes: str) -> list[str]:
+    """Names of the files with these suffixes that the VM's QEMU has open, each once."""
+    pid = (await world.get(id)).status.pid
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            path = link.readlink()
+            if path.suffix in suffixes:
+                found.add(path.stem)
+    return sorted(found)
+
+
 @in_world
 async def test_disks_come_and_go_while_the_guest_runs(world: World) -> None:
     id = await world.create(world.tiny(disks=(DISK,)))
@@ -40,10 +53,12 @@ async def test_disks_come_and_go_while_the_guest_runs(world: World) -> None:
     )
     vm = await world.get(id)
     assert [(disk.name, disk.address) for disk in vm.disks] == [("disk0", "01:00.0"), ("more", "02:00.0")]
+    assert await open_files(world, id, ".qcow2", ".raw") == ["disk0", "more"]
     await world.types(id, "sleep 1; cat /sys/block/vdb/size\n")
     await world.says(id, "16384")
     result = await change(world, id, disks=(DiskSpec(name="disk0"),))
     assert result == {"kept": "local/web1-more"}
+    assert await open_files(world, id, ".qcow2", ".raw") == ["disk0"]
     kept = world.storage.resolve_volume("local/web1-more", "local")
     assert kept.size_bytes == 8 * MIB
     assert (await world.get(id)).status.pending == ()
@@ -63,12 +78,20 @@ async def test_what_cannot_be_hot_waits_for_a_cold_start(world: World) -> None:
 
 @in_world
 async def test_a_medium_is_changed_while_the_guest_runs(world: World) -> None:
-    id = await world.create(world.tiny(cdroms=(CdromSpec(),)))
+    spec = world.tiny(cdroms=(CdromSpec(image="one.iso"),))
+    for name in ("one", "two", "three"):
+        image = world.root / "state" / "datastores" / "local" / "images" / f"{name}.iso"
+        image.write_bytes(bytes(MIB))
+    id = await world.create(spec)
     await world.start(id)
     await world.says(id, FIRST_LINE)
-    assert await change(world, id, cdroms=(CdromSpec(name="cd0", image="initrd"),)) == {}
-    assert (await world.get(id)).cdroms[0].image == "initrd"
+    assert await open_files(world, id, ".iso") == ["one"]
+    for name in ("two", "three", "one"):
+        assert await change(world, id, cdroms=(CdromSpec(name="cd0", image=f"{name}.iso"),)) == {}
+        assert (await world.get(id)).cdroms[0].image == f"{name}.iso"
+        assert await open_files(world, id, ".iso") == [name]
     assert await change(world, id, cdroms=(CdromSpec(name="cd0"),)) == {}
+    assert await open_files(world, id, ".iso") == []
     assert (await world.get(id)).status.pending == ()
 
 

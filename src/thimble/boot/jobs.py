@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from .loop import Loop
+    from .loop import Loop, Timer
     from .ring import Ring
+
+# Seconds the boot waits for a job, by its name: a driver may hang for ever, and the host gets ready all the
+# same. Generous, for an emulated server on a busy machine. A mount has none: it must not come true later.
+DEADLINES = {"kvm": 60.0, "disks": 120.0, "look": 120.0, "nics": 120.0, "rest": 300.0}
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin", "LANG": "C.UTF-8", "HOME": "/root"}
 
@@ -57,8 +61,29 @@ class Children:
         self._waiting[pid] = on_exit
         return pid
 
-    def job(self, name: str, work: Callable[[], Any], done: Callable[[Any, str], None]) -> int:
-        """Runs `work()` in a child; `done(result, "")` or `done(None, problem)`. Results are plain data."""
+    def job(
+        self,
+        name: str,
+        work: Callable[[], Any],
+        done: Callable[[Any, str], None],
+        late: Callable[[str], None] | None = None,
+    ) -> int:
+        """Runs `work()` in a child; `done(result, "")` or `done(None, problem)`. Results are plain data.
+
+        With `late`, a job that has a deadline and passes it calls `late(why)` and never `done`: the child
+        goes on, and its end is only logged.
+        """
+        is_late = False
+        timer: Timer | None = None
+
+        def overdue() -> None:
+            nonlocal is_late
+            is_late = True
+            why = f"not done after {DEADLINES[name]:.0f} s"
+            self._ring.write(name, f"{why}; the boot goes on without it")
+            if late is not None:
+                late(why)
+
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
         def child() -> int:
@@ -78,10 +103,19 @@ class Children:
             result, problem = marshal.loads(data) if data else (None, f"died: {describe(status)}")
             if problem:
                 self._ring.write(name, problem)
+            if is_late:
+                self._ring.write(
+                    name, f"ended at last, too late: {result if result is not None else problem}"
+                )
+                return
+            if timer is not None:
+                timer.cancel()
             done(result, problem)
 
         pid = self.fork(child, ended, keep=(write,))
         os.close(write)
+        if late is not None and name in DEADLINES:
+            timer = self._loop.after(DEADLINES[name], overdue)
         return pid
 
     def spawn(

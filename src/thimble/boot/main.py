@@ -86,6 +86,7 @@ class Boot:
         self.cpuinfo = _read_start("/proc/cpuinfo")
         self.table = EMPTY
         self.candidates: list[statedisk.Candidate] = []
+        self.disks_late = ""
         self.is_ready = False
         self.ready_done: Callable[[], None] = lambda: None
         self.address_done: Callable[[], None] = lambda: None
@@ -136,14 +137,23 @@ class Boot:
             self.on_error(f"phase {phase.name}", error)
             done()
 
-    def _load_job(self, name: str, work: Callable[[], list[str]], done: Callable[[], None]) -> None:
-        """Loads drivers in a child; what went wrong with some of them is logged and holds up nothing."""
+    def _load_job(
+        self, name: str, work: Callable[[], list[str]], done: Callable[[], None], missing: str
+    ) -> None:
+        """Loads drivers in a child; what went wrong with some of them is logged and holds up nothing.
+
+        `missing`: what the host lacks, in words, when a driver hangs.
+        """
 
         def ended(result: Any, problem: str) -> None:
             self.hotplug.report(result, problem)
             done()
 
-        self.children.job(name, work, ended)
+        def late(why: str) -> None:
+            self.warn(f"{missing}: loading the drivers is {why}")
+            done()
+
+        self.children.job(name, work, ended, late)
 
     def phase_drivers(self, done: Callable[[], None]) -> None:
         self.table = drivers.load_table()
@@ -152,7 +162,8 @@ class Boot:
     def phase_kvm(self, done: Callable[[], None]) -> None:
         module = drivers.kvm_module(self.cpuinfo)
         if module:
-            self._load_job("kvm", lambda: drivers.load(self.table, (module,)), done)
+            missing = "NO KVM, VMS WILL BE SLOW"
+            self._load_job("kvm", lambda: drivers.load(self.table, (module,)), done, missing)
         else:
             self.warn("the CPU offers no hardware virtualization, or the firmware hides it: VMs will be slow")
             done()
@@ -181,11 +192,21 @@ class Boot:
             self.hotplug.report(problems, "")
             done()
 
-        self.children.job("disks", work, ended)
+        def late(why: str) -> None:
+            """Looking again would hang in the same driver."""
+            self.disks_late = f"loading the drivers of disks is {why}"
+            if self.settings.state == "ram":
+                self.warn(f"SOME DISKS MAY BE MISSING: {self.disks_late}")
+            done()
+
+        self.children.job("disks", work, ended, late)
 
     def phase_state(self, done: Callable[[], None]) -> None:
         if self.settings.state == "ram":
             self.state.use_ram("asked for on the kernel command line", loud=False)
+            done()
+        elif self.disks_late:
+            self.state.use_ram(self.disks_late, loud=True)
             done()
         else:
             self.state.settle(self.table, self.candidates, self.settings.state_wait, done)
@@ -208,7 +229,7 @@ class Boot:
         def work() -> list[str]:
             return drivers.load(self.table, ("bridge",)) + drivers.coldplug(self.table, (drivers.NETWORK,))
 
-        self._load_job("nics", work, done)
+        self._load_job("nics", work, done, "SOME NICS MAY BE MISSING")
 
     def phase_uplink(self, done: Callable[[], None]) -> None:
         self.uplink.start()
@@ -238,7 +259,7 @@ class Boot:
                 self.table, (drivers.STORAGE, drivers.NETWORK, drivers.LATER)
             )
 
-        self._load_job("rest", work, done)
+        self._load_job("rest", work, done, "some devices may be missing")
 
     def phase_input(self, done: Callable[[], None]) -> None:
         self.hotplug.open(self.table)

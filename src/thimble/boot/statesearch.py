@@ -71,7 +71,7 @@ class StateSearch:
         patience = {"surely": self._wait, "perhaps": min(PATIENCE, self._wait)}
         waited = time.monotonic() - self._since
         if not self._candidates and waited < patience.get(statedisk.on_the_way(), 0.0):
-            self._children.job("look", self._look_again, self._found)
+            self._children.job("look", self._look_again, self._found, self._look_hangs)
             return
         chosen, reason = statedisk.choose(self._candidates)
         if chosen is None:
@@ -84,6 +84,9 @@ class StateSearch:
         if self._table is not None:
             drivers.coldplug(self._table, (drivers.STORAGE,))
         return statedisk.find()
+
+    def _look_hangs(self, why: str) -> None:
+        self._give_up(f"looking for disks is {why}", loud=True)
 
     def _found(self, found: Any, _problem: str) -> None:
         self._candidates = found or []

@@ -23,6 +23,7 @@ from thimble.host import hardware
 from thimble.network.records import PortUse
 from thimble.state.store import Collection, Record, check
 from thimble.state.tasks import Work
+from thimble.sys import log
 from thimble.vm.driver import Driver
 from thimble.vm.rules import HostFacts
 from thimble.vm.spec import VmRecord
@@ -73,6 +74,16 @@ class Desk:
         """The commit of a start or stop."""
         if self.store.get(id).value.intent is not intent:
             self._put(id, intent=intent)
+
+    def _intend_off(self, id: str) -> str:
+        """That it is to stay off; what must be told when that could not be kept. It goes off all the same."""
+        try:
+            self._intend(id, Intent.STOPPED)
+        except Problem as problem:
+            note = f"that it is to stay off could not be kept: {problem.detail}"
+            log.say(f"{id}: {note}")
+            return note
+        return ""
 
     def _task(self, verb: str, id: str, work: Work, call: Call[Any]) -> Started:
         return Started(task=self.world.tasks.start(verb, id, work, owner=call.user), subject=id)

@@ -35,6 +35,11 @@ replace = msgspec.structs.replace
 #: A VM that ran this long is steady: its next crash counts as the first.
 STEADY_S = 60.0
 SILENT = "QEMU does not answer on its control socket: kill it if it hangs"
+#: Told by the driver to itself when it is time to try a silent QEMU again.
+RETRY = "RETRY"
+#: Seconds a QEMU that was adopted gets to answer; one that was tried before gets less.
+ADOPT_S = 10.0
+REACH_S = 5.0
 
 
 class Driver:
@@ -54,6 +59,9 @@ class Driver:
         self._task: asyncio.Task[None] | None = None
         self._again: asyncio.TimerHandle | None = None
         self._helper: asyncio.Task[bool] | None = None
+        self._reaching = asyncio.Lock()
+        self._retry: asyncio.TimerHandle | None = None
+        self._retries = 0
 
     # ── the inbox ────────────────────────────────────────────────────────────────────────────────
 
@@ -179,13 +187,49 @@ class Driver:
 
     async def adopt(self) -> None:
         """Connect to a QEMU that outlived the agent, and ask it what it is: reality beats the record."""
-        try:
-            state = await self.engine.attach()
-        except Problem:
-            self._set(PowerState.RUNNING, why=SILENT)
-            return
-        if state == "paused":
-            self._set(PowerState.PAUSED)
+        await self.engine.attach()
+        with suppress(Problem):
+            await self._reach(ADOPT_S)
+
+    async def _reach(self, timeout: float) -> None:
+        """Connect to a QEMU that runs and is not connected. Raises `Problem`; it is tried again later."""
+        async with self._reaching:
+            silent = self.status.why == SILENT
+            if self.engine.running is None or (self.engine.qmp is not None and not silent):
+                return
+            self._cancel_retry()
+            try:
+                state = await self.engine.reach(timeout)
+            except Problem:
+                if self.engine.running is not None:
+                    self._set(self.status.state, why=SILENT)
+                    self._retries += 1
+                    wait = lifecycle.backoff(self._retries)
+                    self._retry = asyncio.get_running_loop().call_later(wait, self._tell, RETRY, {})
+                raise
+            self._retries = 0
+            self._found(state, "" if silent else self.status.why)
+
+    def _found(self, word: str, why: str) -> None:
+        """What QEMU says it is, after nobody listened to it for a while."""
+        state = self.status.state
+        if word == "paused" and state is PowerState.RUNNING:
+            state = PowerState.PAUSED
+        elif word == "running" and state is PowerState.PAUSED:
+            state = PowerState.RUNNING
+        if (state, why) != (self.status.state, self.status.why):
+            self._set(state, why=why)
+
+    def _cancel_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    async def _connected(self) -> control.Control:
+        """The connection, made again if it must be. Raises `Problem`."""
+        with suppress(Problem):  # `control` has the better words
+            await self._reach(REACH_S)
+        return self.engine.control
 
     async def was_lost(self) -> None:
         """QEMU ended while no agent was there to see it."""
@@ -199,6 +243,8 @@ class Driver:
     async def _listen(self, name: str, data: control.Json) -> None:
         try:
             await self._heard(name, data)
+        except Problem as problem:  # it is silent: its status says so
+            log.say(f"{self.id}: {problem.detail}")
         except Exception as error:  # the actor must live on
             log.say(f"{self.id}: {name}: {type(error).__name__}: {error}")
 
@@ -218,13 +264,10 @@ class Driver:
                 why=f"disk {data.get('device') or data.get('node-name')}: {words}; resume it when cured",
             )
         elif name == control.LOST:
-            await self._reconnect()
-
-    async def _reconnect(self) -> None:
-        try:
-            await self.engine.reconnect()
-        except Problem:
-            self._set(self.status.state, why=SILENT)
+            if await self.engine.lost():
+                await self._reach(REACH_S)
+        elif name == RETRY:
+            await self._reach(REACH_S)
 
     async def _exited(self) -> None:
         ended = self.engine.ending()
@@ -233,6 +276,8 @@ class Driver:
 
     async def _release(self) -> None:
         """QEMU is gone: what its things still say against it must not keep the VM from being off."""
+        self._cancel_retry()
+        self._retries = 0
         try:
             await self.engine.release(self._record.nics)
         except Exception as error:
@@ -242,7 +287,9 @@ class Driver:
     def _concluded(self, ended: Ending, when: str) -> None:
         """QEMU is gone: what does that mean for the VM?"""
         record, world = self._record, self._world
+        # A full disk may have kept the wish to stop out of the record.
         asked = self.engine.killed or world.host_stopping or record.intent is Intent.STOPPED
+        asked = asked or self.status.state is PowerState.STOPPING
         started = self.status.started
         if asked:
             self._set(PowerState.STOPPED, restarts=0)
@@ -290,7 +337,7 @@ class Driver:
 
     async def command(self, name: str, state: PowerState | None = None) -> None:
         """A QMP command without arguments; `state` is what follows from it."""
-        await self.engine.control.execute(name)
+        await (await self._connected()).execute(name)
         if (
             state is not None
             and self.status.state is not state
@@ -303,9 +350,10 @@ class Driver:
         if self.status.state not in lifecycle.LIVE:
             self._give_up()
             return
+        qmp = await self._connected()
         if self.status.state is PowerState.PAUSED:
-            await self.engine.control.execute("cont")
-        await self.engine.control.execute("system_powerdown")
+            await qmp.execute("cont")
+        await qmp.execute("system_powerdown")
         if self.status.state is not PowerState.STOPPING:
             self._set(PowerState.STOPPING)
         if self._record.guest_agent:
@@ -337,6 +385,8 @@ class Driver:
         found = self._world.record(self.id)
         if self.engine.running is None:
             return ()
+        with suppress(Problem):  # what it cannot follow now is pending
+            await self._reach(REACH_S)
         try:
             await self.engine.follow(found.value, found.shelf)
         finally:
@@ -351,6 +401,7 @@ class Driver:
     async def close(self) -> None:
         """Let go; QEMU runs on."""
         self.cancel_restart()
+        self._cancel_retry()
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):

@@ -1,7 +1,7 @@
 """One VM's QEMU: brought up, found again, asked, taken down. Knows nothing of states and intents.
 
 A QEMU is (`who`, `qmp`, `running`): its process, its control connection, what it was started as. All three
-are set by `launch`, or by `find` and `attach`, and given back together by `release`.
+are set by `launch`, or by `find` and `reach`, and given back together by `release`.
 """
 
 from __future__ import annotations
@@ -122,24 +122,28 @@ class Engine:
         )
         return self.running
 
-    async def attach(self) -> str:
-        """Connect to what `find` found and ask what it is: QEMU's word. Raises `Problem`."""
+    async def attach(self) -> None:
+        """See the end of what `find` found, and hear its console; `reach` connects."""
         assert self.running is not None
         self._watch_exit()
-        self.qmp = await control.connect(self.place.qmp, self.id, self._tell, timeout=10.0)
         if self.running.record.serial:
             await self._world.consoles.attach(self.id, self.place.serial)
-        return str((await self.qmp.execute("query-status"))["status"])
 
-    async def reconnect(self) -> None:
-        """The connection broke: QEMU is ending, or it gets one more try. Raises `Problem`."""
+    async def reach(self, timeout: float) -> str:
+        """Connect unless we are, and ask QEMU what it is: its word. Raises `Problem`."""
+        if self.qmp is None:
+            self.qmp = await control.connect(self.place.qmp, self.id, self._tell, timeout=timeout)
+        return str((await self.qmp.execute("query-status", timeout=timeout))["status"])
+
+    async def lost(self) -> bool:
+        """The connection broke. Does QEMU run on, or is it just ending?"""
         self.qmp = None
         if self.who is None or not linux.alive(self.who):
-            return
+            return False
         with suppress(TimeoutError):
             await asyncio.wait_for(linux.exited(self.who), 1.0)
-            return
-        self.qmp = await control.connect(self.place.qmp, self.id, self._tell, timeout=5.0)
+            return False
+        return True
 
     async def follow(self, record: VmRecord, home: str) -> None:
         """Carry out what of a change QEMU takes while it runs. Raises `Problem` where it stopped."""

@@ -24,7 +24,7 @@ async def carry_out(effect: Effect, qmp: Control, source: outfit.Source, record:
             await _add_disk(effect, qmp, source)
         case RemoveDisk(disk):
             await _unplug(qmp, f"disk-{disk.name}")
-            await qmp.execute("blockdev-del", {"node-name": f"disk-{disk.name}"})
+            await _forget(qmp, f"disk-{disk.name}")
         case AddNic():
             await _add_nic(effect, qmp, source, record)
         case RemoveNic(nic):
@@ -37,23 +37,42 @@ async def carry_out(effect: Effect, qmp: Control, source: outfit.Source, record:
             assert_never(effect)
 
 
-async def _fdset(qmp: Control, descriptor: int, key: str) -> str:
+async def _add_set(qmp: Control, descriptor: int, key: str) -> int:
     qmp.send(descriptor)
     answer = await qmp.execute("add-fd", {"opaque": key})
-    return f"/dev/fdset/{answer['fdset-id']}"
+    return int(answer["fdset-id"])
+
+
+async def _forget(qmp: Control, key: str) -> None:
+    """No device uses the node any more: close the file, which its descriptor set keeps open too."""
+    await qmp.execute("blockdev-del", {"node-name": key})
+    await _close_sets(qmp, key)
+
+
+async def _close_sets(qmp: Control, key: str, *, keep: int | None = None) -> None:
+    """Take back the descriptors handed over for `key`, but for the set `keep`.
+
+    What fails here changes nothing for the guest: the file stays open until QEMU ends.
+    """
+    with suppress(Problem):
+        for found in await qmp.execute("query-fdsets"):
+            ours = any(fd.get("opaque") == key for fd in found["fds"])
+            if ours and found["fdset-id"] != keep:
+                await qmp.execute("remove-fd", {"fdset-id": found["fdset-id"]})
 
 
 async def _add_disk(effect: AddDisk, qmp: Control, source: outfit.Source) -> None:
     disk, key = effect.disk, f"disk-{effect.disk.name}"
     with Outfit() as things:
         outfit.open_disk(things, source, disk)
-        path = await _fdset(qmp, things.fds[key], key)
-    await qmp.execute("blockdev-add", render.blockdev(key, path, disk.format, read_only=disk.read_only))
+        path = f"/dev/fdset/{await _add_set(qmp, things.fds[key], key)}"
     try:
+        await qmp.execute("blockdev-add", render.blockdev(key, path, disk.format, read_only=disk.read_only))
         await qmp.execute("device_add", render.disk_device(disk, effect.address))
     except Problem:
         with suppress(Problem):
             await qmp.execute("blockdev-del", {"node-name": key})
+        await _close_sets(qmp, key)
         raise
 
 
@@ -79,14 +98,23 @@ async def _add_nic(effect: AddNic, qmp: Control, source: outfit.Source, record: 
 
 async def _change_medium(effect: ChangeMedium, qmp: Control, source: outfit.Source) -> None:
     key = f"cd-{effect.name}"
+    new: int | None = None
     if effect.image is None:
         await qmp.execute("eject", {"id": key, "force": True})
-        return
-    with Outfit() as things:
-        things.open_regular(key, source.image(effect.image), os.O_RDONLY)
-        path = await _fdset(qmp, things.fds[key], key)
-    medium = {"id": key, "filename": path, "format": "raw", "force": True, "read-only-mode": "read-only"}
-    await qmp.execute("blockdev-change-medium", medium)
+    else:
+        with Outfit() as things:
+            things.open_regular(key, source.image(effect.image), os.O_RDONLY)
+            new = await _add_set(qmp, things.fds[key], key)
+        medium = {"id": key, "filename": f"/dev/fdset/{new}", "format": "raw", "force": True}
+        try:
+            await qmp.execute("blockdev-change-medium", medium | {"read-only-mode": "read-only"})
+        except Problem:
+            with suppress(Problem):
+                await qmp.execute("remove-fd", {"fdset-id": new})
+            raise
+    with suppress(Problem):  # the medium of its start is a node of its own
+        await qmp.execute("blockdev-del", {"node-name": key})
+    await _close_sets(qmp, key, keep=new)
 
 
 async def _unplug(qmp: Control, device: str) -> None:

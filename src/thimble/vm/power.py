@@ -58,7 +58,7 @@ class PowerVerbs(Desk):
             await driver.ask(lambda: driver.start(progress))
         except Problem:
             if self.store.find(driver.id) is not None:
-                self._intend(driver.id, Intent.STOPPED)
+                self._intend_off(driver.id)
             raise
         warnings = self._slow_warning()
         return {"warning": warnings[0]} if warnings else {}
@@ -110,7 +110,7 @@ class PowerVerbs(Desk):
             async with progress.step("wait"):
                 return await self._await_off(driver, ask)
 
-        return self._power(call, Verb.STOP, found, driver, work, Intent.STOPPED, "asks {} to shut down")
+        return self._power(call, Verb.STOP, found, driver, work, "asks {} to shut down")
 
     async def _await_off(self, driver: Driver, ask: wire.StopRequest) -> dict[str, str]:
         """Press the button again and again: a guest that is just booting does not feel it yet."""
@@ -148,7 +148,7 @@ class PowerVerbs(Desk):
                 else:
                     await driver.ask(driver.give_up)
 
-        return self._power(call, Verb.KILL, found, driver, work, Intent.STOPPED, "powers {} off at once")
+        return self._power(call, Verb.KILL, found, driver, work, "powers {} off at once")
 
     async def reset(self, call: Call[None]) -> Started | DryRun:
         return self._command(call, Verb.RESET, "system_reset", None, "resets {}")
@@ -168,7 +168,7 @@ class PowerVerbs(Desk):
             async with progress.step(command):
                 await driver.ask(lambda: driver.command(command, state))
 
-        return self._power(call, verb, found, driver, work, None, effect)
+        return self._power(call, verb, found, driver, work, effect)
 
     def _power(
         self,
@@ -177,7 +177,6 @@ class PowerVerbs(Desk):
         found: Record[VmRecord],
         driver: Driver,
         work: Work,
-        intent: Intent | None,
         effect: str,
     ) -> Started | DryRun:
         verdict = lifecycle.decide(driver.status.state, found.value.phase, verb)
@@ -185,13 +184,12 @@ class PowerVerbs(Desk):
             blockers = list(verdict.reasons) if isinstance(verdict, Deny) else []
             return dry(blockers, verdict, effect.format(found.value.name))
         refuse_verb(verdict, found)
-        if intent is not None:
-            self._intend(found.id, intent)
-        if isinstance(verdict, Ignore):
-            why = verdict.why
+        unkept = self._intend_off(found.id) if verb in (Verb.STOP, Verb.KILL) else ""
 
-            async def nothing(_: Progress) -> dict[str, str]:
-                return {"note": why}
+        async def noted(progress: Progress) -> dict[str, str]:
+            idle = {"note": verdict.why} if isinstance(verdict, Ignore) else None
+            result = idle or await work(progress) or {}
+            notes = [note for note in (result.get("note"), unkept) if note]
+            return {**result, "note": "; ".join(notes)} if notes else result
 
-            return self._task(f"vm.{verb}", found.id, nothing, call)
-        return self._task(f"vm.{verb}", found.id, work, call)
+        return self._task(f"vm.{verb}", found.id, noted, call)

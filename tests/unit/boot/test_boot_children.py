@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from thimble.boot import jobs
 from thimble.boot.backoff import Backoff
 from thimble.boot.jobs import Children
 from thimble.boot.loop import FATAL, Loop
@@ -73,6 +74,31 @@ def test_a_job_that_is_killed_answers_too(world: World) -> None:
     world.children.job("dead", lambda: os.kill(os.getpid(), 9), lambda *answer: answers.append(answer))
     world.until(lambda: answers)
     assert answers == [(None, "died: killed by signal 9")]
+
+
+def test_a_job_that_hangs_is_late_and_its_end_is_only_logged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(jobs.DEADLINES, "kvm", 0.05)
+    gate = world.log.parent / "gate"
+    os.mkfifo(gate)
+    told: list[Any] = []
+    world.children.job("kvm", gate.read_text, lambda *answer: told.append(answer), told.append)
+    world.until(lambda: told)
+    assert told == ["not done after 0 s"]
+    assert "the boot goes on without it" in world.log.read_text()
+    gate.write_text("at last")
+    world.until(lambda: "too late: at last" in world.log.read_text())
+    assert told == ["not done after 0 s"]
+
+
+def test_a_job_in_time_is_never_late(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(jobs.DEADLINES, "kvm", 5.0)
+    told: list[Any] = []
+    world.children.job("kvm", lambda: 1, lambda *answer: told.append(answer), told.append)
+    world.until(lambda: told)
+    assert told == [(1, "")]
+    assert world.loop._until_next() == -1.0  # no timer is left
 
 
 def test_a_programs_output_is_collected_before_its_end_is_told(world: World) -> None:

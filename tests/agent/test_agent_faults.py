@@ -90,7 +90,13 @@ def settled(client: Client, place: Place, name: str) -> Vm | None:
         found = [row for row in client.call("vm.list").vms if row.name == name]
         if not found:
             return (None,)
-        vm: Vm = client.call("vm.get", path={"vm": found[0].id})
+        try:
+            vm: Vm = client.call("vm.get", path={"vm": found[0].id})
+        except Problem as problem:
+            assert problem.code is Code.NOT_FOUND, (
+                problem
+            )  # its delete came to its end between the two questions
+            return None
         unfinished = vm.intent is Intent.RUNNING and vm.status.state is PowerState.STOPPED
         return (vm,) if vm.status.state in RESTING and not unfinished else None
 

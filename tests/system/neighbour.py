@@ -1,11 +1,10 @@
 #!/py/bin/python3.13 -BIS
-# The first program of a server that stands for the network others live in (rdinit=/neighbour.py): it becomes the
-# image's own /init, and leaves a child behind that gives addresses with dnsmasq and time with chronyd, and then
-# asks everybody who has a lease what time it is.
+# The first program of a server that stands for the network others live in (rdinit=/neighbour.py): it becomes
+# the image's own /init, and leaves a child behind that gives addresses with dnsmasq and time with chronyd;
+# then it asks everybody who has a lease what time it is.
 import os
-import socket
-import ssl
 import subprocess
+import sys
 import time
 
 if os.fork():
@@ -60,12 +59,18 @@ def start(name: str, text: str, *argv: str) -> None:
 
 
 def leased() -> list[str]:
+    if not os.path.exists(LEASES):  # dnsmasq has just begun
+        return []
     with open(LEASES) as leases:
         return [words[2] for line in leases if len(words := line.split()) == 5]
 
 
 def seconds_off(address: str) -> float:
     """How far the clock of the server there is from ours, by the date of its answers."""
+    import calendar
+    import socket
+    import ssl
+
     plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     plain.check_hostname, plain.verify_mode = False, ssl.CERT_NONE
     with (
@@ -77,14 +82,13 @@ def seconds_off(address: str) -> float:
         while piece := secure.recv(4096):
             answer += piece
     date = answer.lower().split(b"\r\ndate: ", 1)[1].split(b"\r\n", 1)[0].decode()
-    import calendar
-
     theirs = calendar.timegm(time.strptime(date, "%a, %d %b %Y %H:%M:%S gmt"))
     return theirs - time.time()
 
 
 while not ready():
     time.sleep(0.2)
+sys.path += ["/usr/lib/python3.13", "/usr/lib/python3.13/lib-dynload"]
 start("chronyd", CHRONY, "-d", "-x", "-u", "root", "-f")
 start("dnsmasq", DNSMASQ, "--keep-in-foreground", "-C")
 say("serving")

@@ -112,7 +112,6 @@ class Boot:
         linux.reboot(linux.RB_DISABLE_CAD)
         for warning in self.warnings:
             self.say(f"warning: {warning}")
-        gc.freeze()
         self.advance()
 
     # -- phases ----------------------------------------------------------------------------------
@@ -169,6 +168,7 @@ class Boot:
             done()
 
     def phase_agent_fork(self, done: Callable[[], None]) -> None:
+        gc.freeze()  # neither side's collector writes to what both share from here on
         self.agent.start()
         done()
 

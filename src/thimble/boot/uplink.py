@@ -44,6 +44,7 @@ noalias
 slaac hwaddr
 option domain_name_servers, domain_name, domain_search, host_name, ntp_servers
 option classless_static_routes, interface_mtu
+option dhcp6_name_servers, dhcp6_domain_search, dhcp6_ntp_server, dhcp6_sntp_servers
 require dhcp_server_identifier
 script /dev/null
 """
@@ -191,9 +192,12 @@ class Uplink:
         self._children.spawn(["/usr/sbin/ip", "-force", "-batch", path], ended)
 
     def _launch_dhcpcd(self, on_exit: Callable[[int], None]) -> int:
-        families = [] if len(self._plan.dhcp) == 2 else [f"-{self._plan.dhcp[0]}"]
-        argv = [DHCPCD, "-B", "-q", *families, "-f", DHCPCD_CONF, BRIDGE]
+        argv = [DHCPCD, "-B", "-q", *self._families(), "-f", DHCPCD_CONF, BRIDGE]
         return self._children.spawn(argv, on_exit)
+
+    def _families(self) -> list[str]:
+        """The option for a dhcpcd of one family; it is found again only by the very same one."""
+        return [] if len(self._plan.dhcp) == 2 else [f"-{family}" for family in self._plan.dhcp]
 
     def _on_address(self, item: rtnl.Address) -> None:
         link = self._links.get(item.index)
@@ -222,7 +226,7 @@ class Uplink:
             )
             self._changed()
 
-        self._children.spawn([DHCPCD, "--dumplease", BRIDGE], ended, collect=lines)
+        self._children.spawn([DHCPCD, *self._families(), "--dumplease", BRIDGE], ended, collect=lines)
 
 
 def write_json(path: str, value: object) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "thimble"
 PURE_NAMES = {"spec", "rules", "lifecycle", "plan", "layout", "render", "change", "admit", "chain", "view"}
-PURE_FOLDERS = {"core", "contract"}
+PURE_FOLDERS = {"core", "contract", "medium"}
 FORBIDDEN = {"os", "asyncio", "subprocess", "socket", "time", "random", "secrets", "pathlib.Path.open"}
 
 

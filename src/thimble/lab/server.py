@@ -144,6 +144,8 @@ class Server:
                 f"server {self.spec.name!r} did not say {pattern!r} in {timeout:.0f} s",
                 reasons=self._evidence(),
             )
+        if "first_byte" not in self.timeline:  # it came together with the words waited for
+            self.mark("first_byte")
         if mark:
             self.mark(mark)
         return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +18,7 @@ import msgspec
 
 from thimble.core.problem import Code, Problem
 from thimble.deploy import slots
+from thimble.deploy.image import claims
 from thimble.deploy.slots import Delete, Esp, Manifest, Op, Put, PutImage, Trial
 from thimble.medium import loader
 from thimble.sys import files, mount
@@ -25,12 +26,19 @@ from thimble.sys import files, mount
 T = TypeVar("T")
 
 PIECE = 1 << 20
-_SMALL = 64 * 1024
+_SMALL = 512 * 1024
 _DIRSYNC = 128
 _READ_ONLY = 1
 _FLAGS = mount.NOSUID | mount.NODEV | mount.NOEXEC | mount.NOATIME
 _DIRTY_AT, _DIRTY = 0x41, 1  # FAT32's BPB: bit 0 is set while it is mounted for writing
-_WHERE = ("thimble", loader.ENTRIES, "grub", "")
+_WHERE = ("thimble", loader.ENTRIES, "loader", "grub", "EFI/BOOT", "")
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A large file to be written, and the SHA-256 it has."""
+
+    path: Path
+    sha256: str
 
 
 @contextmanager
@@ -84,12 +92,11 @@ def read(root: Path) -> Esp:
         for path in sorted((root / place).glob("*"))
         if path.is_file()
     }
-    entries = {
-        Path(path).name: _text(root / path) for path in found if path.startswith(f"{loader.ENTRIES}/")
-    }
-    manifests = {slot: _decoded(root / f"thimble/{slot}.json", Manifest) for slot in loader.SLOTS}
+    entries = {Path(path).name: _text(root / path) for path in found if path.startswith(f"{loader.ENTRIES}/")}
+    manifests = {slot: _manifest(root, slot) for slot in loader.SLOTS}
     return Esp(
         files=found,
+        small={path: _bytes(root / path) for path, size in found.items() if size <= _SMALL},
         entries={name: text for name, text in entries.items() if loader.parse_entry(name)},
         choice=loader.parse_environment(_bytes(root / loader.ENVIRONMENT)),
         manifests={slot: value for slot, value in manifests.items() if value is not None},
@@ -101,14 +108,13 @@ def apply(
     root: Path,
     ops: tuple[Op, ...],
     *,
-    image: Path | None = None,
-    sha256: str = "",
+    images: Mapping[str, Source] = {},
     progress: Callable[[float], None] = lambda _: None,
     passed: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Make `ops` true, in order, each on the disk before the next. Raises `Problem`.
 
-    `image`, with its `sha256`, is what `PutImage` writes. `passed` hears of each one done.
+    `images`: what `PutImage` writes to which path. `passed` hears of each one done.
     """
     for op in ops:
         target = root / op.path
@@ -120,8 +126,8 @@ def apply(
                     target.unlink(missing_ok=True)
                     _sync(target.parent)
                 case PutImage():
-                    assert image is not None
-                    copy(image, target, sha256, progress)
+                    source = images[op.path]
+                    copy(source.path, target, source.sha256, progress)
         except OSError as error:
             raise files.problem(error, f"cannot change {op.path} of the boot partition") from error
         passed(op.path)
@@ -180,6 +186,12 @@ def _put(target: Path, data: bytes) -> None:
 def _sync(directory: Path) -> None:
     if directory.is_dir():
         files.sync_directory(directory)
+
+
+def _manifest(root: Path, slot: str) -> Manifest | None:
+    """From the file beside the slot; a slot without one tells itself what it is."""
+    path = root / loader.slot_path(slot)
+    return _decoded(root / f"thimble/{slot}.json", Manifest) or (claims(path) if path.is_file() else None)
 
 
 def _bytes(path: Path) -> bytes:

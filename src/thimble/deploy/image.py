@@ -51,16 +51,18 @@ class Loaders(msgspec.Struct, frozen=True, kw_only=True):
     core_img: bytes
 
 
-def build_of(path: Path) -> str:
-    """The build a file claims to be; empty when it is no image of ours. Quick: reads its headers only."""
+def claims(path: Path) -> Manifest:
+    """What a file says it is, from its headers alone; empty words when it is no image of ours."""
     try:
         with path.open("rb") as file:
             found = uki.parse(file.read(uki.HEAD_BYTES), path.stat().st_size)
-            section = found.sections[".cmdline"]
-            file.seek(section.offset)
-            return uki.build_of(uki.command_line(file.read(section.size)))
+            words = []
+            for name in (".cmdline", ".osrel"):
+                file.seek(found.sections[name].offset)
+                words.append(file.read(found.sections[name].size).rstrip(b"\0").decode("utf-8", "replace"))
     except (OSError, Problem):
-        return ""
+        return Manifest(build="", version="")
+    return Manifest(build=uki.build_of(words[0]), version=uki.os_release(words[1]).get("VERSION_ID", ""))
 
 
 def inspect(path: Path, *, sha256: str = "") -> Image:

@@ -2,7 +2,7 @@
 
     thimble/X.efi                 the slot itself            grub/grubenv            what GRUB starts
     thimble/X.cfg                 GRUB's way into it         loader/entries/*.conf   what systemd-boot starts
-    thimble/X.json                what it is (`Manifest`)    thimble/trial.json      what is being tried (`Trial`)
+    thimble/X.json                what it is (`Manifest`)    thimble/trial.json      what is tried (`Trial`)
 
     empty ─fill─► unfinished ─offer─► trial ─confirm─► good ─(another one is confirmed)─► good, not started
                       ▲                 └──refuse, or tries used up──► bad
@@ -60,9 +60,10 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Esp(msgspec.Struct, frozen=True, kw_only=True):
-    """A boot partition as found: every file of ours with its size, and the content of the small ones."""
+    """A boot partition as found: its files with their sizes, and what the small ones say."""
 
     files: dict[str, int] = {}
+    small: dict[str, bytes] = {}  # path → content, of all but the slots
     entries: dict[str, str] = {}  # file name → text
     choice: Choice = Choice(default="a")
     manifests: dict[str, Manifest] = {}
@@ -146,7 +147,9 @@ def leftovers(esp: Esp) -> tuple[Op, ...]:
     known = {TRIAL, *(f"thimble/{slot}.{end}" for slot in loader.SLOTS for end in ("efi", "cfg", "json"))}
     stray = [path for path in esp.files if path.startswith("thimble/") and path not in known]
     stray += [path for path in esp.files if "/" not in path and path.upper().startswith("FSCK")]
-    empty = [f"{loader.ENTRIES}/{name}" for name, text in esp.entries.items() if not loader.entry_number(text)]
+    empty = [
+        f"{loader.ENTRIES}/{name}" for name, text in esp.entries.items() if not loader.entry_number(text)
+    ]
     return tuple(Delete(path=path) for path in sorted(stray + empty))
 
 
@@ -221,20 +224,68 @@ def refuse(esp: Esp, slot: str, why: str) -> tuple[Op, ...]:
     if found is None or found[0].left is None:
         return (*ops, *_entries(esp, slot))
     name = Entry(slot=slot, left=0, done=loader.TRIES).name
-    old = esp.entries[found[0].name] if found[0].name in esp.entries else ""
+    old = esp.entries.get(found[0].name, "")
     if name not in esp.entries:
         ops.append(Put(path=f"{loader.ENTRIES}/{name}", data=old.encode()))
     return (*ops, *_entries(esp, slot, but=name))
 
 
 def settle(esp: Esp, running: str, firmware: str) -> tuple[Op, ...]:
-    """In a boot that is no trial: what runs is good; what was tried and lost keeps its entry without tries."""
+    """In a boot that is no trial: what runs is good; what was tried and lost keeps an entry without tries."""
     loser = loader.other(running)
     ops: list[Op] = []
     if esp.trial is not None and esp.trial.slot == loser:
         ops += [op for op in refuse(esp, loser, "") if getattr(op, "path", "") != TRIAL]
     after = [op for op in confirm(esp, running, firmware) if op not in ops]
     return (*ops, *after)
+
+
+def differences(truth: Esp, other: Esp) -> str:
+    """Why `other` does not start what `truth` starts, in words; empty when it does."""
+    for slot in loader.SLOTS:
+        path = loader.slot_path(slot)
+        if truth.files.get(path) != other.files.get(path) or truth.manifests.get(slot) != other.manifests.get(
+            slot
+        ):
+            return f"slot {slot} is another one there"
+    if _shared(truth) != _shared(other):
+        return "its loader starts something else"
+    return ""
+
+
+def follow(truth: Esp, other: Esp) -> tuple[Op, ...]:
+    """Make `other` what `truth` is: first nothing there starts what is being replaced, at last the choice."""
+    images = [path for slot in loader.SLOTS if (path := loader.slot_path(slot)) in truth.files]
+    changed = [
+        path
+        for path in images
+        if truth.files[path] != other.files.get(path)
+        or truth.manifests.get(path[8]) != other.manifests.get(path[8])
+    ]
+    wanted, found = _shared(truth), _shared(other)
+    entry = f"{loader.ENTRIES}/"
+    ops: list[Op] = [
+        Delete(path=path)
+        for path in sorted(found)
+        if path.startswith(entry) and (changed or found[path] != wanted.get(path))
+    ]
+    for path in changed:
+        parts = (path, path.replace(".efi", ".cfg"), path.replace(".efi", ".json"))
+        ops += [Delete(path=part) for part in reversed(parts) if part in other.files]
+        ops.append(PutImage(path=path))
+    deleted = {op.path for op in ops if isinstance(op, Delete)}
+    missing = [path for path in wanted if path in deleted or found.get(path) != wanted[path]]
+    missing.sort(key=lambda path: (path == loader.ENVIRONMENT, path.startswith(entry), path))
+    ops += [Put(path=path, data=wanted[path]) for path in missing]
+    ops += [Delete(path=path) for path in sorted(set(found) - set(wanted)) if path not in deleted]
+    gone = {loader.slot_path(slot) for slot in loader.SLOTS} - set(images)
+    return (*ops, *(Delete(path=path) for path in sorted(gone) if path in other.files))
+
+
+def _shared(esp: Esp) -> dict[str, bytes]:
+    """The small files of ours that both devices of a mirror have."""
+    ours = ("thimble/", "loader/", "grub/", "EFI/BOOT/BOOTX64.EFI")
+    return {path: data for path, data in esp.small.items() if path.startswith(ours)}
 
 
 def fresh(manifest: Manifest, menu: str, *, systemd_boot: bytes, slot: str = "a") -> tuple[Op, ...]:

@@ -56,9 +56,7 @@ class KeyService:
         name, pem = call.input.name, call.input.certificate
         reasons = name_reasons(name, "$.name")
         if name in self.certificates():
-            reasons.append(
-                Reason(message=f"there is a key {name} already", code=Code.EXISTS, path="$.name")
-            )
+            reasons.append(Reason(message=f"there is a key {name} already", code=Code.EXISTS, path="$.name"))
         reasons += certificate_reasons(pem, "$.certificate")
         if call.dry_run:
             effect = Effect(what=f"accepts images signed with the key {name}")

@@ -54,9 +54,7 @@ async def fetch(
         loop.call_soon_threadsafe(progress, fraction)
 
     try:
-        await asyncio.wait_for(
-            asyncio.to_thread(_load, url, target, limit, silence, tell, ended), timeout
-        )
+        await asyncio.wait_for(asyncio.to_thread(_load, url, target, limit, silence, tell, ended), timeout)
     except TimeoutError as error:
         raise Problem(Code.TIMEOUT, f"{url} did not come within {timeout:.0f} s") from error
     finally:

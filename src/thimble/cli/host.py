@@ -175,3 +175,14 @@ def arguments(given: Mapping[str, Any], environment: Mapping[str, str], *, root:
         if value := given[name] or (None if root else at_home.get(name)):
             argv += [option, str(value)]
     return argv
+
+
+def _more() -> None:
+    """Commands of this group that live in a module of their own."""
+    from thimble.cli import deploy
+
+    for command in deploy.COMMANDS:
+        host.add_command(command)
+
+
+_more()

@@ -82,6 +82,11 @@ class VmService(ShapingVerbs):
         live = sum(driver.status.state in lifecycle.LIVE for driver in self.drivers.values())
         return len(self.drivers), live
 
+    def in_memory(self) -> tuple[str, ...]:
+        """The names of VMs whose datastore does not outlast a reboot."""
+        stores = self.world.storage.datastores
+        return tuple(sorted(r.value.name for r in self.store.all() if not stores.view(r.shelf).durable))
+
     def states(self) -> dict[str, int]:
         found: dict[str, int] = {}
         for driver in self.drivers.values():

@@ -30,6 +30,7 @@ from thimble.api.events import EventService
 from thimble.api.metrics import Sample
 from thimble.api.tasks import TaskService
 from thimble.console.serial import Consoles
+from thimble.core.later import Later
 from thimble.core.problem import Problem
 from thimble.host import hardware
 from thimble.host.boot import Init
@@ -43,6 +44,11 @@ from thimble.storage.service import Storage
 from thimble.sys import clock, log
 from thimble.vm.process import QemuPaths
 from thimble.vm.service import VmService
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from thimble.contract.deploy import Guests
+    from thimble.deploy.service import DeployService
 
 #: Seconds a guest gets to obey its shutdown request when a button was pressed.
 BUTTON_GUEST_S = 90.0
@@ -102,6 +108,8 @@ class Agent:
         self.storage.users = self.vms.volume_users
         self.storage.image_users = self.vms.image_users
         self.network.hosts = self.vms.port_uses
+        self.deploy: DeployService = Later(self._deploy_service)  # type: ignore[assignment]
+        self.fingerprint = ""
         self.hosts: Collection[HostRecord] = Collection(HostRecord, noun="host", durable=durable)
         self.hosts.add_shelf("", options.state / "host")
         self.ready = False
@@ -113,6 +121,7 @@ class Agent:
         secure, fingerprint = await tls.ensure(
             self.options.state, name=name, addresses=hardware.addresses(), durable=self.durable
         )
+        self.fingerprint = fingerprint
         await self.storage.open()
         await self.network.open()
         await self.vms.open()
@@ -126,6 +135,8 @@ class Agent:
                 "event": EventService(self.events),
                 "host": host,
                 "vm": self.vms,
+                "deploy": self.deploy,
+                "key": Later(lambda: self.deploy.keys),
                 **self.storage.services(),
                 **self.network.services(),
             },
@@ -163,6 +174,7 @@ class Agent:
         """What may take its time. Each part that fails says so and the others go on."""
         for what, work in (
             ("networks", self.network.sync),
+            ("deploy", self._settle_boot),
             ("autostart", self.vms.autostart),
         ):
             try:
@@ -172,6 +184,35 @@ class Agent:
             except Exception as error:
                 for line in "".join(traceback.format_exception(error)).splitlines():
                     log.say(f"{what}: {line}")
+
+    async def _settle_boot(self) -> None:
+        """A trial is proven before any VM starts; one that is not good ends here."""
+        if not self.options.hosted:
+            await self.deploy.begin()
+
+    def _deploy_service(self) -> object:
+        from thimble.deploy.service import DeployParts, DeployService
+
+        async def stop_guests(timeout: float, guests: Guests) -> None:
+            del guests
+            await self.vms.stop_all(timeout)
+
+        return DeployService(
+            DeployParts(
+                state=self.options.state,
+                run=self.options.run,
+                durable=self.durable,
+                hosted=self.options.hosted,
+                port=self.options.port,
+                init=self.init,
+                storage=self.storage,
+                tasks=self.tasks,
+                events=self.events,
+                fingerprint=self.fingerprint,
+                stop_guests=stop_guests,
+                ram_vms=self.vms.in_memory,
+            )
+        )
 
     def _host_service(self, fingerprint: str) -> HostService:
         return HostService(
@@ -204,7 +245,17 @@ class Agent:
             lines.append(f"VMs run emulated (TCG), many times slower than with KVM: {self.accel.why}")
         if not self.durable:
             lines.append("state is kept in RAM: everything, the VMs included, is gone at the next reboot")
-        return (*lines, *self.storage.warnings(), *self.network.warnings(), *self.vms.warnings())
+        return (
+            *lines,
+            *self.storage.warnings(),
+            *self.network.warnings(),
+            *self.vms.warnings(),
+            *self._deploy_warnings(),
+        )
+
+    def _deploy_warnings(self) -> tuple[str, ...]:
+        """Asked before ready as well, when this part is not there yet: then there are none."""
+        return self.deploy.warnings() if self.ready and not self.options.hosted else ()
 
     def _name(self) -> str:
         record = self.hosts.find("host")

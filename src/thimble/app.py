@@ -18,7 +18,6 @@ import asyncio
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterable
 
 from thimble import options as command_line
@@ -182,8 +181,13 @@ class Agent:
             except Problem as error:
                 log.say(f"{what}: {error.detail}")
             except Exception as error:
+                import traceback
+
                 for line in "".join(traceback.format_exception(error)).splitlines():
                     log.say(f"{what}: {line}")
+        from thimble.sys import memory
+
+        memory.give_back()
 
     async def _settle_boot(self) -> None:
         """A trial is proven before any VM starts; one that is not good ends here."""
@@ -302,12 +306,11 @@ class Agent:
 def warm() -> None:
     """Called by PID 1 while disks are still looked for: imports what the way to ready would import later."""
     import ctypes
-    import encodings.idna  # by the first name that is looked up
     import hashlib
 
     from thimble.api import x509
 
-    del ctypes, encodings, hashlib, x509
+    del ctypes, hashlib, x509
 
 
 def main(argv: list[str] | None = None) -> int:

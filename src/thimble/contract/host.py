@@ -120,12 +120,13 @@ class TokenCreate(In, frozen=True, kw_only=True):
     """A token for a program; `expires_s` from now, at most ten years. Shown once.
 
     With `sha256`, the digest of a token somebody else made: then it is not told, and it may be another
-    `user`'s.
+    `user`'s. `expires` (seconds since the epoch) wins over `expires_s`.
     """
 
     name: str
     role: Role = Role.VIEWER
     expires_s: Annotated[float, Meta(gt=0, le=315_360_000)] = 31_536_000.0
+    expires: float | UnsetType = UNSET
     sha256: Sha256 | UnsetType = UNSET
     user: str = ""  # the caller when empty
 

@@ -20,6 +20,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from thimble import options as command_line
 from thimble.api import server, tls
@@ -30,6 +32,7 @@ from thimble.api.events import EventService
 from thimble.api.metrics import Sample
 from thimble.api.tasks import TaskService
 from thimble.console.serial import Consoles
+from thimble.core.later import Later
 from thimble.core.problem import Problem
 from thimble.host import hardware
 from thimble.host.boot import Init
@@ -43,6 +46,10 @@ from thimble.storage.service import Storage
 from thimble.sys import clock, log
 from thimble.vm.process import QemuPaths
 from thimble.vm.service import VmService
+
+if TYPE_CHECKING:
+    from thimble.document.service import DocumentService
+    from thimble.host.management import ManagementService
 
 #: Seconds a guest gets to obey its shutdown request when a button was pressed.
 BUTTON_GUEST_S = 90.0
@@ -104,6 +111,8 @@ class Agent:
         self.network.hosts = self.vms.port_uses
         self.hosts: Collection[HostRecord] = Collection(HostRecord, noun="host", durable=durable)
         self.hosts.add_shelf("", options.state / "host")
+        self.services: dict[str, object] = {}
+        self.document: DocumentService | None = None
         self.ready = False
 
     async def run(self) -> int:
@@ -117,22 +126,26 @@ class Agent:
         await self.network.open()
         await self.vms.open()
         host = self._host_service(fingerprint)
+        self.services |= {
+            "session": SessionService(self.auth),
+            "user": UserService(self.auth),
+            "token": TokenService(self.auth),
+            "task": TaskService(self.tasks, lambda: self.events.rev),
+            "event": EventService(self.events),
+            "host": host,
+            "vm": self.vms,
+            "management": Later(self._management_service),
+            "document": Later(self._document_service),
+            **self.storage.services(),
+            **self.network.services(),
+        }
         api = Api(
-            services={
-                "session": SessionService(self.auth),
-                "user": UserService(self.auth),
-                "token": TokenService(self.auth),
-                "task": TaskService(self.tasks, lambda: self.events.rev),
-                "event": EventService(self.events),
-                "host": host,
-                "vm": self.vms,
-                **self.storage.services(),
-                **self.network.services(),
-            },
+            services=self.services,
             auth=self.auth,
             ready=lambda: self.ready,
             numbers=self._numbers,
             fingerprint=fingerprint,
+            schema=_schema,
         )
         ending = asyncio.Event()
         self._signals(host, ending)
@@ -163,6 +176,7 @@ class Agent:
         """What may take its time. Each part that fails says so and the others go on."""
         for what, work in (
             ("networks", self.network.sync),
+            ("document", self._begin_document),
             ("autostart", self.vms.autostart),
         ):
             try:
@@ -172,6 +186,48 @@ class Agent:
             except Exception as error:
                 for line in "".join(traceback.format_exception(error)).splitlines():
                     log.say(f"{what}: {line}")
+
+    async def _begin_document(self) -> None:
+        """A document found at boot is applied beside all else: an address that hangs holds nothing up."""
+        found = self.init.document
+        if found is None:
+            return
+        import msgspec
+
+        from thimble.document.boot import BootDocument, Found
+
+        def say(line: str) -> None:
+            log.say(line)
+            with suppress(Problem):
+                self.init.tell("say", line=line)
+
+        self.services["document"] = service = self.document or self._document_service()
+        at_boot = BootDocument(service, self.tasks, say, run=self.options.run)
+        self._settling = asyncio.get_running_loop().create_task(at_boot.settle(msgspec.convert(found, Found)))
+
+    def _management_service(self) -> ManagementService:
+        from thimble.host.management import ManagementService
+
+        return ManagementService(self.options.state, self.init, durable=self.durable)
+
+    def _document_service(self) -> DocumentService:
+        from thimble.api.accounts import entries
+        from thimble.document.gather import Sources
+        from thimble.document.service import DocumentService
+
+        sources = Sources(
+            services=self.services,
+            storage=self.storage,
+            network=self.network,
+            vms=self.vms,
+            accounts=lambda: entries(self.auth),
+            name=self._name,
+            managed=lambda: self.init.present,
+        )
+        self.document = DocumentService(
+            self.options.state, sources, self.tasks, durable=self.durable, clock=clock.now
+        )
+        return self.document
 
     def _host_service(self, fingerprint: str) -> HostService:
         return HostService(
@@ -204,6 +260,12 @@ class Agent:
             lines.append(f"VMs run emulated (TCG), many times slower than with KVM: {self.accel.why}")
         if not self.durable:
             lines.append("state is kept in RAM: everything, the VMs included, is gone at the next reboot")
+        if self.document is not None and self.document.problem:
+            lines.append(f"document {self.document.problem}")
+        elif (self.options.state / "document/applying.json").exists() and not (
+            self.document and self.document.busy
+        ):
+            lines.append("a document was not applied to its end: `thimble document show` tells what is left")
         return (*lines, *self.storage.warnings(), *self.network.warnings(), *self.vms.warnings())
 
     def _name(self) -> str:
@@ -246,6 +308,12 @@ class Agent:
         yield Sample(name="tasks_running", value=running, help="tasks not ended yet")
         for state, count in self.vms.states().items():
             yield Sample(name="vms", value=count, labels={"state": state}, help="virtual machines by state")
+
+
+def _schema() -> bytes:
+    from thimble.document.schema import schema
+
+    return schema()
 
 
 def warm() -> None:

@@ -38,7 +38,9 @@ def vms(document: Document, facts: Facts) -> Iterator[Effect | Blocker]:
         at: Path = ("vm", number)
         old = there.get(entry.name)
         found += _new(entry, at) if old is None else _known(entry, old, at)
-    stops = [one for one in found if isinstance(one, Effect) and [ask.verb for ask in one.asks] == ["vm.stop"]]
+    stops = [
+        one for one in found if isinstance(one, Effect) and [ask.verb for ask in one.asks] == ["vm.stop"]
+    ]
     yield from stops
     yield from (one for one in found if one not in stops)
 
@@ -90,7 +92,9 @@ def _to_running(
         asks = (Ask(verb="vm.stop", path=path, input=StopRequest()), Ask(verb="vm.start", path=path))
         yield _effect(f"restarts VM {entry.name} ({why})", entry, at, *asks)
     elif old.state is PowerState.PAUSED:
-        yield _effect(f"lets VM {entry.name} run on", entry, at, Ask(verb="vm.resume", path={"vm": entry.name}))
+        yield _effect(
+            f"lets VM {entry.name} run on", entry, at, Ask(verb="vm.resume", path={"vm": entry.name})
+        )
 
 
 def _start(entry: VmEntry, at: Path) -> Effect:
@@ -139,7 +143,9 @@ def _disk(want: DiskSpec, have: DiskSpec | None, home: str) -> DiskSpec:
     if want.volume is not None:
         same = have.volume is not None and _ref(want.volume, home) == _ref(have.volume, home)
         return replace(have, bus=want.bus, read_only=want.read_only) if same else want
-    image = have.image if want.image is None or _ref(want.image, home) == _ref(have.image, home) else want.image
+    image = (
+        have.image if want.image is None or _ref(want.image, home) == _ref(have.image, home) else want.image
+    )
     return replace(want, image=image, size_bytes=want.size_bytes or have.size_bytes)
 
 
@@ -157,6 +163,6 @@ def _words(name: str, have: VmCreate, want: VmCreate) -> str:
         return f"memory {old} → {new} MiB"
     if isinstance(new, bool):
         return f"{name} {'on' if new else 'off'}"
-    if isinstance(new, (int, str)) and len(str(new)) < 40:
+    if isinstance(new, int | str) and len(str(new)) < 40:
         return f"{name} {old} → {new}"
     return name

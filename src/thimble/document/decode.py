@@ -125,7 +125,7 @@ def _wrong_kind(wanted: str, value: Any) -> str:
 def _in_words(said: str, value: Any, kind: Any, path: Path) -> str:
     """msgspec's complaint about one value, for people."""
     field = str(path[-1])
-    if field in _HINTS and isinstance(value, (str, int)):
+    if field in _HINTS and isinstance(value, str | int):
         return _HINTS[field]
     if found := re.match(r"Expected `(\w+)(?: \| null)?`, got `(\w+)`", said):
         return _wrong_kind(found[1], value) if found[1] in _WORDS else said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from thimble.contract.document import TokenEntry, UserEntry
+from thimble.contract.document import Document, TokenEntry, UserEntry
 from thimble.contract.management import ManagementSettings
 from thimble.contract.vm import PowerState
 from thimble.network.records import SwitchRecord
@@ -36,10 +36,9 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """`devices`: by what the document calls them, and those of disk datastores by name as `datastore NAME`.
+    """`devices`: by what the document calls them. `stores`: disk datastores → the disk they are on.
 
-    `links`: MAC → link. `passwords` of users are in their entries; one made at first boot and not used yet is
-    None.
+    `links`: MAC → link. Entries of users have no password hash while that is the one made at first boot.
     """
 
     name: str
@@ -50,8 +49,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     asked: bool = False  # somebody set the management network
     datastores: dict[str, DatastoreRecord] = {}
     devices: dict[str, DeviceFacts] = {}
-    disks: tuple[Disk, ...] = ()
+    stores: dict[str, Disk] = {}
     switches: dict[str, SwitchRecord] = {}
     links: dict[str, str] = {}
     vms: tuple[VmFacts, ...] = ()
-    keys: tuple[str, ...] | None = None  # certificates that updates are trusted by; None: not kept here
+    keys: tuple[str, ...] | None = None  # certificates whose updates are accepted; None: none are kept here
+    own_keys: tuple[str, ...] = ()  # those of them that did not come with the image
+    last: Document | None = None  # the one applied last: what only a document says comes from there

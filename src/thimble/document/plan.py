@@ -11,6 +11,7 @@ mention is told as drift.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 
 import msgspec
 
@@ -19,6 +20,7 @@ from thimble.contract.host import HostChange, TokenCreate, UserChange, UserCreat
 from thimble.contract.management import ManagementChange, ManagementNet, ManagementSettings
 from thimble.contract.network import Forward, SwitchChange, SwitchCreate, SwitchKind
 from thimble.contract.storage import DatastoreCreate, DatastoreKind
+from thimble.contract.verbs import BY_NAME
 from thimble.core.problem import Code
 from thimble.core.units import show_size
 from thimble.document.facts import Facts
@@ -32,11 +34,12 @@ UPLINK = "uplink"
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of a service's verb."""
+    """One call of a service's verb. `probe`: what a dry run is asked instead of `input`."""
 
     verb: str
     path: dict[str, str] = {}
     input: msgspec.Struct | None = None
+    probe: msgspec.Struct | None = None
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +92,9 @@ def _host(document: Document, facts: Facts) -> Iterator[Effect]:
     if document.host and document.host.name != facts.name:
         name = document.host.name
         ask = Ask(verb="host.change", input=HostChange(name=name))
-        yield Effect(what=f"renames the host {facts.name} to {name}", subject="host", at=("host",), asks=(ask,))
+        yield Effect(
+            what=f"renames the host {facts.name} to {name}", subject="host", at=("host",), asks=(ask,)
+        )
 
 
 def _users(document: Document, facts: Facts) -> Iterator[Effect | Blocker]:
@@ -149,12 +154,28 @@ def whole_seconds(token: TokenEntry) -> tuple[str, str, str, str, int]:
 
 
 def _trust(document: Document, facts: Facts, warnings: list[str]) -> Iterator[Effect]:
-    """Certificates are kept by whoever updates the host; without such a service they wait in the document."""
+    """A certificate is the same whatever stands around it."""
     wanted = document.update.trust if document.update else ()
     if wanted and facts.keys is None:
-        warnings.append("update.trust is kept with the document: this agent takes no updates by itself")
-    del warnings
-    yield from ()
+        warnings.append("update.trust has no effect: this agent takes no updates")
+        return
+    known = {certificate(text) for text in facts.keys or ()}
+    for number, text in enumerate(wanted):
+        if certificate(text) in known:
+            continue
+        known.add(certificate(text))
+        name = f"document-{sha256(certificate(text).encode()).hexdigest()[:8]}"
+        kind = BY_NAME["key.create"].input
+        assert kind is not None
+        ask = Ask(verb="key.create", input=kind(name=name, certificate=text))
+        what = f"accepts updates signed with the key {name}"
+        yield Effect(what=what, subject=f"key {name}", at=("update", "trust", number), asks=(ask,))
+
+
+def certificate(pem: str) -> str:
+    """The certificate itself, as base64 without line ends."""
+    body = pem.partition("-----BEGIN CERTIFICATE-----")[2].partition("-----END CERTIFICATE-----")[0]
+    return "".join(body.split())
 
 
 def _datastores(document: Document, facts: Facts, warnings: list[str]) -> Iterator[Effect | Blocker]:
@@ -187,7 +208,8 @@ def _disk(store: DatastoreCreate, facts: Facts) -> tuple[str, DatastoreCreate] |
         request = msgspec.structs.replace(store, device=found.device, format=False, erase=False)
         return f"takes over the datastore on {where} as {store.name}", request
     if not store.format:
-        return f"{where} {f'holds {kind}' if kind else 'is blank'}: write format = true to make a datastore of it"
+        what = f"holds {kind}" if kind else "is blank"
+        return f"{where} {what}: write format = true to make a datastore of it"
     if kind and not store.erase:
         return f"{where} holds {kind}: write erase = true to lose that"
     if kind and not found.erasable:
@@ -229,12 +251,15 @@ def _switches(document: Document, facts: Facts) -> Iterator[Effect | Blocker]:
             yield from _known_switch(switch, old, facts, at)
             continue
         where = {
-            SwitchKind.NAT: f"with the subnet {switch.subnet}" if switch.subnet else "with a subnet of its own",
+            SwitchKind.NAT: f"with the subnet {switch.subnet}"
+            if switch.subnet
+            else "with a subnet of its own",
             SwitchKind.BRIDGED: f"on port {switch.uplink}",
             SwitchKind.ISOLATED: "without a way out",
         }[switch.kind]
-        wanted = msgspec.structs.replace(switch, uplink=uplink(switch, facts), forwards=())
-        ask = Ask(verb="switch.create", input=wanted)
+        probe = msgspec.structs.replace(switch, uplink=uplink(switch, facts))
+        wanted = msgspec.structs.replace(probe, forwards=())  # their VMs may not be there yet
+        ask = Ask(verb="switch.create", input=wanted, probe=probe)
         what = f"creates switch {switch.name} {where}"
         yield Effect(what=what, subject=f"switch {switch.name}", at=at, asks=(ask,))
 
@@ -310,7 +335,9 @@ def wanted_management(document: Document, old: ManagementSettings) -> Management
 def _drift(document: Document, facts: Facts) -> Iterator[str]:
     """What is here and not in the document; what every host has is no drift."""
     vms = {vm.name for vm in document.vm}
-    yield from (f"VM {vm.record.name} is not in the document" for vm in facts.vms if vm.record.name not in vms)
+    yield from (
+        f"VM {vm.record.name} is not in the document" for vm in facts.vms if vm.record.name not in vms
+    )
     switches = {switch.name for switch in document.switch}
     for name, record in facts.switches.items():
         own = (name == UPLINK and record.adopted) or (name == "nat" and record.chosen and not record.forwards)

@@ -33,9 +33,7 @@ class Read(msgspec.Struct, frozen=True):
     def reason(self, path: Path, message: str, code: Code) -> Reason:
         """A blocker about the part at `path`."""
         spot = self.places.value(path)
-        return Reason(
-            message=message, code=code, path=rules.dollar(path), line=spot.line, column=spot.column
-        )
+        return Reason(message=message, code=code, path=rules.dollar(path), line=spot.line, column=spot.column)
 
 
 def digest(text: str) -> str:

@@ -93,7 +93,11 @@ def _certificate(text: str) -> str:
     lines = text.strip().splitlines()
     if "PRIVATE KEY" in text:
         return "this is a private key: write the certificate instead, and keep the key to yourself"
-    if len(lines) < 3 or lines[0] != "-----BEGIN CERTIFICATE-----" or lines[-1] != "-----END CERTIFICATE-----":
+    if (
+        len(lines) < 3
+        or lines[0] != "-----BEGIN CERTIFICATE-----"
+        or lines[-1] != "-----END CERTIFICATE-----"
+    ):
         return "one certificate in PEM belongs here, from -----BEGIN CERTIFICATE----- to its END"
     try:
         data = base64.b64decode("".join(lines[1:-1]), validate=True)
@@ -169,7 +173,9 @@ def _vms(document: Document) -> Iterator[Fault]:
                 message = "a disk needs one of volume, image and size_bytes"
                 yield Fault(path=path, message=message, at_key=True)
             elif disk.size_bytes is not None:
-                yield from below((), storage_rules.size_reasons(disk.size_bytes, dollar((*path, "size_bytes"))))
+                yield from below(
+                    (), storage_rules.size_reasons(disk.size_bytes, dollar((*path, "size_bytes")))
+                )
             if disk.volume:
                 ref = disk.volume if "/" in disk.volume else f"{want.datastore}/{disk.volume}"
                 if volumes.setdefault(ref, entry.name) != entry.name:

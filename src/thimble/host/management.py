@@ -42,9 +42,7 @@ class ManagementService:
 
     async def get(self, _call: Call[None]) -> Management:
         found = self.records.find(ID)
-        return Management(
-            rev=found.rev if found else 0, managed=self._init.present, settings=self.settings
-        )
+        return Management(rev=found.rev if found else 0, managed=self._init.present, settings=self.settings)
 
     async def change(self, call: Call[ManagementChange]) -> Management | DryRun:
         old = self.settings
@@ -93,6 +91,3 @@ def _hosted() -> Reason:
 
 def _first(reasons: list[Reason]) -> str:
     return reasons[0].message if reasons else ""
-
-
-

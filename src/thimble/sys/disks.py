@@ -14,7 +14,7 @@ _SYS = Path("/sys/block")
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
-    """`device` is `/dev/sda`; `serial` and `wwn` are empty when it tells none. `partitions`: their devices."""
+    """`device` is `/dev/sda`; `serial` and `wwn` are empty when it tells none."""
 
     device: str
     size_bytes: int = 0

@@ -25,7 +25,7 @@ def ports(bridge: str) -> list[str]:
 
 
 def macs() -> dict[str, str]:
-    """MAC address → link, for what a switch could take as its uplink; of several with one MAC the hardware."""
+    """MAC address → link, for uplinks of switches; of several with one MAC the hardware."""
     found: dict[str, str] = {}
     for entry in sorted(Path("/sys/class/net").iterdir()):
         try:

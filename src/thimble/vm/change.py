@@ -216,7 +216,9 @@ def _new_disk(spec: DiskSpec) -> Disk:
 def _merged_nic(spec: NicSpec, old: Nic | None) -> Nic:
     mac = spec.mac or (old.mac if old else "")
     same = old is not None and (old.switch, old.mac) == (spec.switch, mac)
-    return Nic(name=spec.name, switch=spec.switch, mac=mac, model=spec.model, ip=old.ip if old and same else "")
+    return Nic(
+        name=spec.name, switch=spec.switch, mac=mac, model=spec.model, ip=old.ip if old and same else ""
+    )
 
 
 def as_spec(record: VmRecord, change: VmChange, datastore: str) -> VmCreate:

@@ -121,12 +121,21 @@ def _disk(disk: Disk, file: str, number: int | str, *, boot: bool = False) -> li
         Bus.AHCI: f"ide-hd,drive={node},bus=ide.{number}",
     }[disk.bus]
     # A lab disk may vanish with the power cut it is there to rehearse: writes need not reach the metal.
-    return [
-        *(
+    below = f"{node}-file"
+    words = [
+        "-blockdev",
+        f"driver=file,node-name={below},filename={_quoted(file)},cache.no-flush=on{read_only}",
+    ]
+    if disk.forgets:
+        words += ["-blockdev", f"driver=file,node-name={node}-log,filename={_quoted(file)}.writes"]
+        words += [
             "-blockdev",
-            f"driver=file,node-name={node}-file,filename={_quoted(file)},cache.no-flush=on{read_only}",
-        ),
-        *("-blockdev", f"driver={disk.format},node-name={node},file={node}-file,discard=unmap{read_only}"),
+            f"driver=blklogwrites,node-name={node}-noted,file={below},log={node}-log,log-super-update-interval=1",
+        ]
+        below = f"{node}-noted"
+    return [
+        *words,
+        *("-blockdev", f"driver={disk.format},node-name={node},file={below},discard=unmap{read_only}"),
         *("-device", device + (",bootindex=0" if boot else "")),
     ]
 

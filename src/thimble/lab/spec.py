@@ -26,7 +26,10 @@ class Bus(StrEnum):
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Made empty with `size_bytes`, or the file named. `label` puts an ext4 file system so labelled on it."""
+    """Made empty with `size_bytes`, or the file named. `label` puts an ext4 file system so labelled on it.
+
+    `forgets`: when the power is cut, what was not flushed may be lost (powerloss.py; raw disks of our own).
+    """
 
     size_bytes: int = 0
     file: str = ""
@@ -34,6 +37,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     bus: Bus = Bus.VIRTIO
     label: str = ""
     read_only: bool = False
+    forgets: bool = False
 
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,6 +87,8 @@ def check(spec: ServerSpec) -> None:
     for number, disk in enumerate(spec.disks):
         if bool(disk.size_bytes) == bool(disk.file):
             wrong(f"$.disks[{number}]", "a disk has either a size or a file")
+        if disk.forgets and (disk.file or disk.format != "raw"):
+            wrong(f"$.disks[{number}].forgets", "only a raw disk made by the lab can forget")
     refuse(reasons, f"there can be no server like {spec.name!r}")
 
 

@@ -42,6 +42,12 @@ class Init:
         facts = self._facts.get("state") or {}
         return str(facts.get("kind", "")), str(facts.get("device") or facts.get("reason") or "")
 
+    @property
+    def document(self) -> dict[str, str] | None:
+        """The host document found at boot, as `document.boot.Found` has it; None when there is none."""
+        found = self._facts.get("document")
+        return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else None
+
     def tell(self, verb: str, **more: object) -> None:
         """Send one datagram. Raises `Problem` UNSUPPORTED when hosted, UNAVAILABLE when nobody listens."""
         if not self.present:

@@ -37,9 +37,10 @@ def test_an_image_tells_what_it_is_and_what_it_carries(tmp_path: Path) -> None:
         (image_bytes(machine=0xAA64), "another kind of processor"),
         (image_bytes(loaders=False), "no boot loaders"),
         (image_bytes()[:-600], "cut off"),
-        (image_bytes().replace(b"initrd", b"inidrt"), "it was damaged"),
+        (image_bytes().replace(b"initrd\0\0\0", b"inidrt\0\0\0"), "it was damaged"),
         (b"", "no EFI program"),
     ],
+    ids=["another system", "wrong build", "another processor", "no loaders", "cut off", "altered", "empty"],
 )
 def test_what_cannot_run_here_is_refused_with_the_reason(tmp_path: Path, data: bytes, why: str) -> None:
     path = tmp_path / "bad.efi"

@@ -1,4 +1,4 @@
-"""Every change of a boot partition, cut off at every point: what starts is always a whole slot, the right one."""
+"""Every change of a boot partition, cut off at every point: what starts is whole, and the right slot."""
 
 from __future__ import annotations
 

@@ -24,12 +24,25 @@ def image() -> None:
 @image.command("build", cls=Local)
 @click.option("--profile", type=click.Choice(PROFILES), default="virtual", help="[virtual]")
 @click.option("--out", type=click.Path(file_okay=False), default="out", metavar="DIR", help="[out]")
+@click.option("--media", default="img,iso", metavar="LIST", help="Which media beside thimble.efi.  [img,iso]")
+@click.option("--key", type=click.Path(), metavar="DIR", help="Sign with this key (`thimble image key`).")
+@click.option("--trust", multiple=True, type=click.Path(), metavar="CERT", help="Accept its updates, too.")
 @click.pass_obj
-def build(session: Session, profile: str, out: str) -> None:
-    """Build the image from Debian's packages: one bootable file, and the same for network boot."""
+def build(
+    session: Session, profile: str, out: str, media: str, key: str | None, trust: tuple[str, ...]
+) -> None:
+    """Build the image from Debian's packages: all media, and the same for network boot."""
     builder = part("image.build")
+    signer = part("image.signing").from_folder(Path(key)) if key else None
+    options = builder.Options(
+        profile=profile,
+        out=Path(out),
+        media=tuple(word for word in media.split(",") if word),
+        signer=signer,
+        trust=tuple(map(Path, trust)),
+    )
     with reporting(session) as report:
-        result = builder.build(builder.Options(profile=profile, out=Path(out)), report)
+        result = builder.build(options, report)
     for pin in result.replaced:
         session.note(f"WARNING: Debian no longer has a pinned version; taken instead: {pin}")
     if session.json:

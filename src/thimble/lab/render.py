@@ -137,9 +137,7 @@ def _disk(disk: Disk, file: str, number: int | str) -> list[str]:
             f"driver=blklogwrites,node-name={node}-noted,file={below},log={node}-log,log-super-update-interval=1",
         ]
         below = f"{node}-noted"
-    words += [
-        *("-blockdev", f"driver={form},node-name={node},file={below},discard=unmap{read_only}"),
-    ]
+    words += ["-blockdev", f"driver={form},node-name={node},file={below},discard=unmap{read_only}"]
     order = f",bootindex={disk.order - 1}" if disk.order else ""
     for device in _device(disk, node, number):
         words += ["-device", device]

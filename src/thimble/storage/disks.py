@@ -38,7 +38,7 @@ def find_disk(record: DatastoreRecord) -> str:
 
 
 def instead_of_state() -> DatastoreRecord:
-    """Where `local` is to be when the state partition is too small: where an installation made room, or RAM."""
+    """Where `local` is to be when the state is too small: where an installation made room, or RAM."""
     for device in block.named(DATA_PARTITION):
         contents = device_facts(device).contents
         if contents.kind == "ext4":

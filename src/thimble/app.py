@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
 #: Seconds a guest gets to obey its shutdown request when a button was pressed.
 BUTTON_GUEST_S = 90.0
+#: How often PID 1's facts are looked at while it still searches for a document.
+SEARCH_PAUSE_S = 0.5
 
 
 def fault() -> Callable[[str], None]:
@@ -228,12 +230,16 @@ class Agent:
 
     async def _begin_document(self) -> None:
         """A document found at boot is applied beside all else: an address that hangs holds nothing up."""
+        if self.init.present:
+            self._settling = asyncio.get_running_loop().create_task(self._settle_document())
+
+    async def _settle_document(self) -> None:
+        while not self.init.searched and self.init.document is None:
+            await asyncio.sleep(SEARCH_PAUSE_S)
         found = self.init.document
         if found is None:
             return
-        import msgspec
-
-        from thimble.document.boot import BootDocument, Found
+        from thimble.document.boot import BootDocument
 
         def say(line: str) -> None:
             log.say(line)
@@ -241,8 +247,7 @@ class Agent:
                 self.init.tell("say", line=line)
 
         self.services["document"] = service = self.document or self._document_service()
-        at_boot = BootDocument(service, self.tasks, say, run=self.options.run)
-        self._settling = asyncio.get_running_loop().create_task(at_boot.settle(msgspec.convert(found, Found)))
+        await BootDocument(service, self.tasks, say, run=self.options.run).settle(found)
 
     def _management_service(self) -> ManagementService:
         from thimble.host.management import ManagementService

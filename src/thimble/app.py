@@ -194,8 +194,10 @@ class Agent:
         from thimble.deploy.service import DeployParts, DeployService
 
         async def stop_guests(timeout: float, guests: Guests) -> None:
-            del guests
-            await self.vms.stop_all(timeout)
+            from thimble.contract.vm import HostShutdown
+
+            how = {"save": HostShutdown.SAVE, "shutdown": HostShutdown.SHUTDOWN}.get(guests)
+            await self.vms.stop_all(timeout, how)
 
         return DeployService(
             DeployParts(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from thimble.contract.deploy import UPLOAD
@@ -64,8 +64,9 @@ class Sources:
         elif name:
             yield self.local(name)
         else:
-            with running(boot, self._run) as path:
-                yield path
+            with ExitStack() as stack:
+                opened = running(boot, self._run)
+                yield await asyncio.to_thread(stack.enter_context, opened)
 
     def local(self, name: str) -> Path:
         """A file that is here already: the upload, or an image of a datastore. Raises `Problem`."""

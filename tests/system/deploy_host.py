@@ -159,4 +159,6 @@ class Host:
 
 
 def _open(found: Deploy) -> bool:
-    return found.trial and not (found.last and found.last.state == "confirmed")
+    if found.last is not None:
+        return found.last.state == "pending"
+    return found.trial

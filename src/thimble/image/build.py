@@ -6,7 +6,6 @@ packages → toolbox → drivers, libraries → python → entries
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,10 +135,13 @@ def _entries(
     return made + _web(options.web) + _trusted(options)
 
 
-def _trusted(options: Options) -> list[Entry]:
-    """The certificates, each under its own name, so that the order they were given in does not matter."""
+def _certificates(options: Options) -> dict[str, bytes]:
+    """Those the image trusts, each under its own name: in which order they were given does not matter."""
     paths = [*options.trust, *([options.signer.certificate] if options.signer else [])]
-    texts = {hashlib.sha256(path.read_bytes()).hexdigest()[:16]: path.read_bytes() for path in paths}
+    return {signing.name_of(path): path.read_bytes() for path in paths}
+
+
+def _trusted(options: Options) -> list[Entry]:
     return [
         Entry(
             place=Place.ROOT,
@@ -147,7 +149,7 @@ def _trusted(options: Options) -> list[Entry]:
             component=Component.THIMBLE,
             data=text,
         )
-        for name, text in sorted(texts.items())
+        for name, text in sorted(_certificates(options).items())
     ]
 
 
@@ -195,7 +197,13 @@ def _write(
     components = [footprint.plain(share, described) for share in whole]
     totals = footprint.counted(whole), footprint.apart(whole)
     manifest.write(
-        image, made, epoch=packer.epoch, totals=totals, components=components, replaced=found.replaced
+        image,
+        made,
+        epoch=packer.epoch,
+        totals=totals,
+        components=components,
+        replaced=found.replaced,
+        trust=sorted(_certificates(options)),
     )
     bill = sbom.document(described, options.profile, packer.epoch)
     cache.write(out / "thimble.spdx.json", manifest.encoded(bill))

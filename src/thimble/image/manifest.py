@@ -28,6 +28,7 @@ def write(
     totals: tuple[int, int],
     components: Sequence[dict[str, object]],
     replaced: Sequence[str],
+    trust: Sequence[str],
 ) -> None:
     """Write it; `totals` are kernel, RAM root and QEMU's firmware, and the makers' blobs."""
     value = {
@@ -44,6 +45,7 @@ def write(
         "components": list(components),
         "files": _kernel_files(image.folder) | dict(media),
         "replaced": list(replaced),
+        "trust": list(trust),
     }
     cache.write(image.folder / NAME, encoded(value))
 

@@ -78,6 +78,11 @@ def from_files(key: Path, certificate: Path) -> Signer:
     return Signer(key=key, certificate=certificate, variables={})
 
 
+def name_of(certificate: Path) -> str:
+    """What the image calls a certificate it trusts."""
+    return hashlib.sha256(certificate.read_bytes()).hexdigest()[:16]
+
+
 def check_certificate(path: Path) -> None:
     """Raises NOT_FOUND, INVALID."""
     if not path.is_file():

@@ -248,6 +248,9 @@ class Agent:
 
         self.services["document"] = service = self.document or self._document_service()
         await BootDocument(service, self.tasks, say, run=self.options.run).settle(found)
+        document = service.last_document()
+        if document is not None and document.install is not None and document.install.disk:
+            await self.deploy.install_from_document(document.install)
 
     def _management_service(self) -> ManagementService:
         from thimble.host.management import ManagementService

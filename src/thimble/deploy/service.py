@@ -17,6 +17,7 @@ from thimble import __version__
 from thimble.contract import deploy as wire
 from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Effect, Task
+from thimble.contract.document import InstallEntry
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem, Reason
 from thimble.core.verdict import Accept, Deny, Ignore
@@ -213,14 +214,15 @@ class DeployService:
 
     # ── for the host document ────────────────────────────────────────────────────────────────────
 
-    async def install_from_document(self, wanted: wire.InstallRequest) -> Task | None:
-        """Install unattended, unless it is installed or we run from a disk; the task, or None.
+    async def install_from_document(self, entry: InstallEntry) -> Task | None:
+        """Install unattended, unless we run from an installation already; the task, or None.
 
         Says on the console what it does, or why not.
         """
         if self._parts.hosted or self._devices.array():
             return None
-        decision, facts = await self._decide(wanted)
+        wanted = wire.InstallRequest(disk=entry.disk, mirror=entry.mirror, reboot=entry.reboot)
+        decision, _ = await self._decide(wanted, entry.erase)
         if isinstance(decision, Ignore):
             log.say(f"install: {decision.why}")
             return None
@@ -279,11 +281,13 @@ class DeployService:
             opened = self._sources.opened(name, boot, lambda part: progress.at(0.1 * part))
             return await stack.enter_async_context(opened)
 
-    async def _decide(self, request: wire.InstallRequest) -> tuple[plan.Decision, plan.Facts]:
-        facts = await asyncio.to_thread(self._facts, request)
+    async def _decide(
+        self, request: wire.InstallRequest, erasable: tuple[str, ...] = ()
+    ) -> tuple[plan.Decision, plan.Facts]:
+        facts = await asyncio.to_thread(self._facts, request, erasable)
         return plan.install(request, facts), facts
 
-    def _facts(self, request: wire.InstallRequest) -> plan.Facts:
+    def _facts(self, request: wire.InstallRequest, erasable: tuple[str, ...]) -> plan.Facts:
         boot = look.boot_facts(self._run)
         members = tuple(look.disk_of(part) for part in look.members(self._parts.init.state[1]))
         booted = boot.medium.disk if boot.medium else ""
@@ -297,6 +301,7 @@ class DeployService:
             version=__version__,
             lost_vms=self._parts.ram_vms(),
             named=look.named((request.disk, request.mirror), found, (booted, *members)),
+            erasable=frozenset(look.named(erasable, found, ()).values()) - {""},
         )
 
     async def _preview(self, request: wire.UpdateRequest, boot: look.BootFacts) -> DryRun:

@@ -82,7 +82,7 @@ class Proof:
             return
         there = await asyncio.to_thread(self._devices.read, devices[0])
         slot = self._running(there, boot)
-        if boot.trial:
+        if boot.trial or slots.on_trial(there, slot):
             await self._try(boot, slot, there.trial)
         elif there.trial is None or there.trial.boot != look.boot_id():
             await self._settle(boot, slot, there)

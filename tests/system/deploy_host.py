@@ -5,6 +5,7 @@ Builds differ by a file in the RAM root and by words of the command line; they c
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from typing import Any, TypeVar
 
 from benchmarks.thimble_server import extended
 
-from thimble.cli.demo import after
 from thimble.client.http import Client
 from thimble.client.trust import Trust
 from thimble.contract.deploy import UPLOAD, Deploy, Reboot, UpdateRequest
@@ -29,6 +29,8 @@ from thimble.lab.server import Server
 from thimble.lab.spec import Disk, Firmware, Medium
 
 BOOT_S = 240.0
+CERTIFICATE = re.compile(rb"certificate SHA-256 ([0-9a-f]{64})")
+PASSWORD = re.compile(rb"login admin, password (\S+)")
 T = TypeVar("T")
 
 
@@ -111,9 +113,6 @@ class Host:
             )
         )
         self.ready()
-        if not self.password:
-            self.fingerprint = after(self.server, b"certificate SHA-256 ")
-            self.password = after(self.server, b"login admin, password ")
         self.sign_in()
 
     def power_off(self) -> None:
@@ -124,11 +123,24 @@ class Host:
         self.server.wait_for(b"thimble: ready in ", timeout)
 
     def sign_in(self) -> None:
+        self._read_console()
         url = f"https://127.0.0.1:{self.server.forward(443)}"
         self.client = Client(url, trust=Trust(fingerprint=self.fingerprint))
         login = Login(user="admin", password=self.password)
         session: Session = until("sign-in", lambda: self.client.call("session.create", login))
         self.client.token = session.token
+
+    def _read_console(self) -> None:
+        """Certificate and password; shown at every start until the password is used once."""
+
+        def shown() -> bool:
+            said = self.server.serial.tail(1 << 20)
+            for name, pattern in (("fingerprint", CERTIFICATE), ("password", PASSWORD)):
+                if found := pattern.findall(said):
+                    setattr(self, name, found[-1].decode())
+            return bool(self.password and self.fingerprint)
+
+        until("the console shows certificate and password", shown, 30)
 
     def deploy(self) -> Deploy:
         found: Deploy = self.client.call("deploy.get")

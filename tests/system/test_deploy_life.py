@@ -1,21 +1,26 @@
-"""A host's life: installed from the stick, updated, saved from bad updates by itself, rolled back."""
+"""A host's life: installed, updated, saved from bad updates by itself, rolled back; with a mirror, too."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import stick
 from deploy_host import Builds, Host
 
 from thimble.contract.deploy import (
+    UPLOAD,
+    Deploy,
     InstallRequest,
     KeyCreate,
     OutcomeState,
     Reboot,
+    RollbackRequest,
     SlotState,
     UpdateRequest,
 )
+from thimble.contract.storage import Datastore
 from thimble.core.problem import Code, Problem
 from thimble.lab import home
 from thimble.lab.outer import with_retries
@@ -31,74 +36,122 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         Server.attach(entry.name).down(force=True)
 
 
-def blank(path: Path, gib: int) -> Disk:
+def blank(path: Path, gib: int = 4) -> Disk:
     """A disk that outlives its servers."""
     with path.open("xb") as file:
         file.truncate(gib << 30)
     return Disk(file=str(path))
 
 
-@pytest.mark.parametrize("firmware", [Firmware.UEFI, Firmware.BIOS])
-def test_a_host_is_installed_and_updated_and_bad_updates_are_undone(
-    image: Path, tmp_path: Path, firmware: Firmware
-) -> None:
+def lived(image: Path, tmp_path: Path, name: str, life: Callable[[Host, Builds, Path], None]) -> None:
+    """A life, begun anew when the outer machine broke."""
+
     def run(attempt: int) -> None:
         scratch = tmp_path / str(attempt)
         scratch.mkdir()
-        host = Host(image, f"deploy-{firmware}")
+        host = Host(image, name)
         try:
-            the_whole_life(host, Builds(image, scratch), blank(scratch / "disk.raw", 4), firmware)
+            life(host, Builds(image, scratch), scratch)
         finally:
             print(host.server.serial.tail(6000).decode(errors="replace"))
-            host.server.down(force=True)
+            host.power_off()
 
     with_retries(run)
 
 
-def the_whole_life(host: Host, builds: Builds, disk: Disk, firmware: Firmware) -> None:
-    host.power_on(Medium.IMG, (disk,), firmware)
-    host.client.call("key.create", KeyCreate(name="tests", certificate=builds.certificate))
-    wanted = InstallRequest(disk="/dev/vdb")
-    assert host.client.call("deploy.install", wanted, dry_run=True).possible
-    host.finish("deploy.install", wanted)
-    host.power_off()
+def test_a_host_is_installed_from_a_stick_updated_by_kexec_and_rolled_back(
+    image: Path, tmp_path: Path
+) -> None:
+    def life(host: Host, builds: Builds, scratch: Path) -> None:
+        disk = blank(scratch / "disk.raw")
+        host.power_on(Medium.IMG, (disk,))
+        host.client.call("key.create", KeyCreate(name="tests", certificate=builds.certificate))
+        wanted = InstallRequest(disk="/dev/vdb")
+        assert host.client.call("deploy.install", wanted, dry_run=True).possible
+        host.finish("deploy.install", wanted)
+        host.power_off()
 
-    host.power_on(Medium.NONE, (disk,), firmware)
-    found = host.settled()
-    assert found.installed and not found.trial
-    assert [slot.state for slot in found.slots] == [SlotState.GOOD, SlotState.EMPTY]
-    (store,) = [store for store in host.client.call("datastore.list").datastores if store.default]
-    assert store.name == "data" and store.mounted and store.durable
-    first = found.build
+        host.power_on(Medium.NONE, (disk,))
+        found = host.settled()
+        assert found.installed and not found.trial and found.firmware == "uefi"
+        assert [slot.state for slot in found.slots] == [SlotState.GOOD, SlotState.EMPTY]
+        store = default_store(host)
+        assert store.name == "data" and store.mounted and store.durable
+        first = found.build
 
-    host.update(builds.made("good"), Reboot.FIRMWARE)
-    host.ready()
+        host.update(builds.made("good"), Reboot.KEXEC)
+        host.server.wait_for(b"this image is confirmed", 240)
+        second = outcome(host, OutcomeState.CONFIRMED)
+        assert second.build != first and second.slots[1].running
+
+        refused(host, builds.made("unsigned", signed=False), "not signed")
+        host.update(builds.made("forgetful", words="thimble.state=ram"), Reboot.FIRMWARE)
+        host.server.wait_for(b"is not good: the state is in ram", 240)
+        third = outcome(host, OutcomeState.FAILED)
+        assert third.build == second.build and third.slots[1].running
+        assert third.last is not None and "and was in a partition before" in third.last.why
+        assert any("did not get confirmed" in line for line in host.client.call("host.get").warnings)
+
+        host.client.call("deploy.rollback", RollbackRequest(), dry_run=True)
+        with pytest.raises(Problem, match="nothing to go back to"):  # the forgetful one took its place
+            host.finish("deploy.rollback", RollbackRequest())
+
+    lived(image, tmp_path, "deploy-uefi", life)
+
+
+def test_a_host_installs_itself_on_two_disks_and_a_panicking_update_is_undone(
+    image: Path, tmp_path: Path
+) -> None:
+    def life(host: Host, builds: Builds, scratch: Path) -> None:
+        a, b = blank(scratch / "a.raw"), blank(scratch / "b.raw")
+        document = f'''format = 1
+[install]
+disk = "/dev/vda"
+mirror = "/dev/vdb"
+[update]
+trust = ["""
+{builds.certificate}"""]
+'''
+        volume = Disk(file=str(stick.volume(scratch / "document.raw", document)))
+        host.power_on(Medium.ISO, (a, b, volume), Firmware.BIOS)
+        host.server.wait_for(b"thimble: installed ", 300)
+        host.power_off()
+
+        host.power_on(Medium.NONE, (a, b), Firmware.BIOS)
+        found = host.settled()
+        assert found.installed and found.firmware == "bios" and found.mirror == "healthy"
+        assert [device.in_step for device in found.devices] == [True, True]
+        first = found.build
+
+        host.update(builds.made("panics", words="rdinit=/nope panic=1"), Reboot.FIRMWARE)
+        after = outcome(host, OutcomeState.FAILED, 600)
+        assert after.build == first and after.slots[1].state is SlotState.BAD
+        assert [device.in_step for device in after.devices] == [True, True]
+        host.power_off()
+
+        host.power_on(Medium.NONE, (b,), Firmware.BIOS)
+        alone = host.settled()
+        assert alone.build == first and alone.mirror == "degraded"
+
+    lived(image, tmp_path, "deploy-bios", life)
+
+
+def outcome(host: Host, state: OutcomeState, timeout: float = 300) -> Deploy:
+    """How it went, as the next host that is ready tells."""
+    host.ready(timeout)
     host.sign_in()
     found = host.settled()
-    assert found.last is not None and found.last.state is OutcomeState.CONFIRMED
-    assert found.build != first and found.slots[1].running
-    second = found.build
+    assert found.last is not None and found.last.state is state, found.last
+    return found
 
-    refused(host, builds.made("unsigned", signed=False), "not signed")
-    host.update(builds.made("panics", words="rdinit=/nope panic=1"), Reboot.FIRMWARE)
-    host.ready(600)  # tried until no try is left
-    host.sign_in()
-    found = host.settled()
-    assert found.build == second and found.slots[1].running
-    assert found.last is not None and found.last.state is OutcomeState.FAILED
-    assert any("did not get confirmed" in line for line in host.client.call("host.get").warnings)
 
-    host.update(builds.made("forgetful", words="thimble.state=ram"), Reboot.FIRMWARE)
-    host.server.wait_for(b"is not good: the state is in ram", 200)
-    host.ready(300)
-    host.sign_in()
-    found = host.settled()
-    assert found.build == second and found.last is not None
-    assert found.last.why == "the state is in ram, and was in a partition before"
+def default_store(host: Host) -> Datastore:
+    (found,) = [store for store in host.client.call("datastore.list").datastores if store.default]
+    return found
 
 
 def refused(host: Host, efi: Path, why: str) -> None:
     host.send(efi)
     with pytest.raises(Problem) as caught:
-        host.finish("deploy.update", UpdateRequest(image="upload"))
+        host.finish("deploy.update", UpdateRequest(image=UPLOAD))
     assert caught.value.code is Code.FORBIDDEN and why in caught.value.detail

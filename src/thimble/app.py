@@ -203,7 +203,8 @@ class Agent:
             await self.deploy.begin()
 
     def _deploy_service(self) -> object:
-        from thimble.deploy.service import DeployParts, DeployService
+        from thimble.deploy.desk import DeployParts
+        from thimble.deploy.service import DeployService
 
         async def stop_guests(timeout: float, guests: Guests) -> None:
             from thimble.contract.vm import HostShutdown

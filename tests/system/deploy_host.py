@@ -160,9 +160,11 @@ class Host:
     def update(self, efi: Path, how: Reboot = Reboot.FIRMWARE) -> None:
         """Send it, have it written, and see the host go down for it."""
         self.send(efi)
-        started = self.client.call(
-            "deploy.update", UpdateRequest(image=UPLOAD, reboot=how, guest_timeout_s=10)
-        )
+        self.go("deploy.update", UpdateRequest(image=UPLOAD, reboot=how, guest_timeout_s=10))
+
+    def go(self, verb: str, wanted: Any) -> None:
+        """Ask for what ends in a restart."""
+        started = self.client.call(verb, wanted)
         try:
             self.client.finish(started, timeout=300)
         except Problem as problem:

@@ -84,17 +84,20 @@ def test_a_host_is_installed_from_a_stick_updated_by_kexec_and_rolled_back(
         second = outcome(host, OutcomeState.CONFIRMED)
         assert second.build != first and second.slots[1].running
 
+        host.go("deploy.rollback", RollbackRequest())
+        back = outcome(host, OutcomeState.CONFIRMED)
+        assert back.build == first and back.slots[0].running and back.slots[1].state is SlotState.GOOD
+
         refused(host, builds.made("unsigned", signed=False), "not signed")
         host.update(builds.made("forgetful", words="thimble.state=ram"), Reboot.FIRMWARE)
         host.server.wait_for(b"is not good: the state is in ram", 240)
         third = outcome(host, OutcomeState.FAILED)
-        assert third.build == second.build and third.slots[1].running
+        assert third.build == first and third.slots[0].running
         assert third.last is not None and "and was in a partition before" in third.last.why
         assert any("did not get confirmed" in line for line in host.client.call("host.get").warnings)
 
-        host.client.call("deploy.rollback", RollbackRequest(), dry_run=True)
         with pytest.raises(Problem, match="nothing to go back to"):  # the forgetful one took its place
-            host.finish("deploy.rollback", RollbackRequest())
+            host.client.call("deploy.rollback", RollbackRequest(), dry_run=True)
 
     lived(image, tmp_path, "deploy-uefi", life)
 

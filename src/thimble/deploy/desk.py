@@ -10,7 +10,7 @@ import msgspec
 
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem
-from thimble.deploy import health, look
+from thimble.deploy import health
 from thimble.deploy.devices import Devices
 from thimble.deploy.health import Now
 from thimble.deploy.proof import PROVE_S, Proof
@@ -18,7 +18,7 @@ from thimble.deploy.slots import Expect
 from thimble.deploy.source import Sources
 from thimble.deploy.trust import KeyService
 from thimble.deploy.update import StopGuests, Updates
-from thimble.host.boot import Init
+from thimble.host.boot import BootFacts, Init
 from thimble.state.events import Events
 from thimble.state.tasks import Progress, Tasks, Work
 from thimble.storage.service import Storage
@@ -53,7 +53,7 @@ class Desk:
             durable=parts.durable,
             rev=lambda: parts.events.rev,
         )
-        self._sources = Sources(parts.run, parts.storage)
+        self._sources = Sources(parts.run, parts.storage, lambda: parts.init.words)
         self._devices = Devices(parts.run, lambda: parts.init.state)
         self._updates = Updates(
             run=parts.run,
@@ -64,7 +64,6 @@ class Desk:
             stop_guests=parts.stop_guests,
         )
         self._proof = Proof(
-            run=parts.run,
             state=parts.state,
             durable=parts.durable,
             init=parts.init,
@@ -74,9 +73,7 @@ class Desk:
             prove=self._prove,
         )
 
-    async def _source(
-        self, stack: AsyncExitStack, name: str, boot: look.BootFacts, progress: Progress
-    ) -> Path:
+    async def _source(self, stack: AsyncExitStack, name: str, boot: BootFacts, progress: Progress) -> Path:
         async with progress.step("source"):
             opened = self._sources.opened(name, boot, lambda part: progress.at(0.1 * part))
             return await stack.enter_async_context(opened)

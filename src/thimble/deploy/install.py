@@ -26,6 +26,7 @@ from thimble.deploy.devices import Device, Devices
 from thimble.deploy.esp import Source
 from thimble.deploy.image import Image, Loaders, loaders
 from thimble.deploy.plan import Fresh, InstallPlan, Renew, Target
+from thimble.host.boot import BootFacts
 from thimble.medium import layout, loader
 from thimble.state.tasks import Progress
 from thimble.storage import disks as stores
@@ -75,7 +76,7 @@ class Installer:
             async with progress.step("loader"):
                 await asyncio.to_thread(_bios, target, carried)
 
-    async def join(self, wanted: InstallPlan, boot: look.BootFacts, image: Image, progress: Progress) -> None:
+    async def join(self, wanted: InstallPlan, boot: BootFacts, image: Image, progress: Progress) -> None:
         """The targets become mirrors of the installation we run from."""
         from thimble.sys import raid
 

@@ -74,7 +74,7 @@ class InstallVerbs(Desk):
     async def _install(
         self, request: wire.InstallRequest, wanted: InstallPlan, progress: Progress
     ) -> dict[str, str]:
-        boot = look.boot_facts(self._run)
+        boot = look.boot_facts(self._parts.init)
         async with AsyncExitStack() as stack:
             path = await self._source(stack, request.image, boot, progress)
             async with progress.step("check"):
@@ -107,7 +107,7 @@ class InstallVerbs(Desk):
         return plan.install(request, facts), facts
 
     def _facts(self, request: wire.InstallRequest, erasable: tuple[str, ...]) -> plan.Facts:
-        boot = look.boot_facts(self._run)
+        boot = look.boot_facts(self._parts.init)
         members = tuple(look.disk_of(part) for part in look.members(self._parts.init.state[1]))
         booted = boot.medium.disk if boot.medium else ""
         found = look.all_disks(self._run)

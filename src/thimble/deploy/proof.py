@@ -19,9 +19,8 @@ from thimble.contract.deploy import Outcome, OutcomeState
 from thimble.core.problem import Problem
 from thimble.deploy import look, slots
 from thimble.deploy.devices import Devices
-from thimble.deploy.look import BootFacts
 from thimble.deploy.slots import Esp, Expect, Trial
-from thimble.host.boot import Init
+from thimble.host.boot import BootFacts, Init
 from thimble.state.events import Events
 from thimble.state.store import Collection
 from thimble.sys import clock, log
@@ -44,7 +43,6 @@ class Proof:
     def __init__(
         self,
         *,
-        run: Path,
         state: Path,
         durable: bool,
         init: Init,
@@ -53,7 +51,6 @@ class Proof:
         running: Callable[[Esp, BootFacts], str],
         prove: Callable[[Expect], Awaitable[str]],
     ) -> None:
-        self._run = run
         self._init = init
         self._devices = devices
         self._events = events
@@ -76,7 +73,7 @@ class Proof:
     async def begin(self) -> None:
         """Settle what the last boot left; in a trial returns when it is proven, or asks for a reboot."""
         await self._look()
-        boot = look.boot_facts(self._run)
+        boot = look.boot_facts(self._init)
         devices = self._devices.all(boot)
         if not devices:
             return
@@ -91,7 +88,7 @@ class Proof:
     async def _look(self) -> None:
         """Wait until PID 1 knows what we were started from."""
         deadline = asyncio.get_running_loop().time() + _LOOK_S
-        while not look.found_out(self._run) and asyncio.get_running_loop().time() < deadline:
+        while not look.found_out(self._init) and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.2)
 
     def offered(self, trial: Trial) -> None:

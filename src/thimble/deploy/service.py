@@ -19,6 +19,7 @@ from thimble.deploy import image as images
 from thimble.deploy import look, slots
 from thimble.deploy.installing import InstallVerbs
 from thimble.deploy.source import is_url
+from thimble.host.boot import BootFacts
 from thimble.state.tasks import Progress
 
 
@@ -36,10 +37,10 @@ class DeployService(InstallVerbs):
     # ── verbs ────────────────────────────────────────────────────────────────────────────────────
 
     async def get(self, _call: Call[None]) -> wire.Deploy:
-        boot = look.boot_facts(self._run)
+        boot = look.boot_facts(self._parts.init)
         return await asyncio.to_thread(self._view, boot)
 
-    def _view(self, boot: look.BootFacts) -> wire.Deploy:
+    def _view(self, boot: BootFacts) -> wire.Deploy:
         shown: tuple[wire.Slot, ...] = ()
         devices = self._devices.all(boot)
         if devices:
@@ -59,7 +60,7 @@ class DeployService(InstallVerbs):
             last=self._proof.last,
         )
 
-    def _running(self, there: slots.Esp, boot: look.BootFacts) -> str:
+    def _running(self, there: slots.Esp, boot: BootFacts) -> str:
         try:
             return self._updates.running(there, boot)
         except Problem:
@@ -91,7 +92,7 @@ class DeployService(InstallVerbs):
 
     async def update(self, call: Call[wire.UpdateRequest]) -> Started | DryRun:
         self._not_hosted()
-        boot, request = look.boot_facts(self._run), call.input
+        boot, request = look.boot_facts(self._parts.init), call.input
         if call.dry_run:
             return await self._preview(request, boot)
         self._devices.first(boot)
@@ -115,7 +116,7 @@ class DeployService(InstallVerbs):
 
     async def rollback(self, call: Call[wire.RollbackRequest]) -> Started | DryRun:
         self._not_hosted()
-        boot, request = look.boot_facts(self._run), call.input
+        boot, request = look.boot_facts(self._parts.init), call.input
         slot, manifest = await self._updates.candidate(boot)
         if call.dry_run:
             what = f"goes back to {manifest.version} (build {manifest.build}) in slot {slot}"
@@ -131,7 +132,7 @@ class DeployService(InstallVerbs):
 
         return self._start("deploy.rollback", "host", work, call.user)
 
-    async def _preview(self, request: wire.UpdateRequest, boot: look.BootFacts) -> DryRun:
+    async def _preview(self, request: wire.UpdateRequest, boot: BootFacts) -> DryRun:
         """What an update would do; an image on the web is only looked at when it comes."""
         effects = list(_restarts(request.reboot))
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import stick
-from deploy_host import Builds, Host
+from deploy_host import Builds, Host, until
 
 from thimble.contract.deploy import (
     UPLOAD,
@@ -132,9 +132,13 @@ trust = ["""
         assert [device.in_step for device in after.devices] == [True, True]
         host.power_off()
 
-        host.power_on(Medium.NONE, (b,), Firmware.BIOS)
+        host.power_on(Medium.NONE, (b, blank(scratch / "c.raw")), Firmware.BIOS)
         alone = host.settled()
         assert alone.build == first and alone.mirror == "degraded"
+        assert default_store(host).why, "what was on the other disk is not there, and says so"
+        host.finish("deploy.install", InstallRequest(mirror="/dev/vdb"))
+        joined = until("the new disk is in step", lambda: (d := host.deploy()).mirror == "healthy" and d)
+        assert [device.in_step for device in joined.devices] == [True, True]
 
     lived(image, tmp_path, "deploy-bios", life)
 

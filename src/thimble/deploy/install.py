@@ -85,6 +85,7 @@ class Installer:
         await self._disks(wanted.targets, progress)
         truth = self._devices.first(boot)
         state = self._devices.array()
+        await asyncio.to_thread(_drop_faulty, state)
         for target in wanted.targets:
             async with progress.step("state"):
                 await asyncio.to_thread(raid.join, state, _part(target, layout.STATE))
@@ -217,6 +218,15 @@ class Installer:
                 esp.apply(root, gone + ops, images=source, progress=tell, passed=progress.reached)
 
         await asyncio.to_thread(write)
+
+
+def _drop_faulty(array: str) -> None:
+    """Make room for the disk that comes in the place of one that failed."""
+    from thimble.sys import raid
+
+    for member in raid.status(array).members:
+        if "faulty" in member.state:
+            raid.leave(array, member.device)
 
 
 async def _in_step(array: str) -> None:

@@ -32,7 +32,10 @@ class DeployService(InstallVerbs):
             await self._proof.begin()
 
     def warnings(self) -> tuple[str, ...]:
-        return self._proof.warnings()
+        said = " ".join(self._parts.init.warnings)
+        missing = self._devices.mirror() == "degraded" and "mirror" not in said
+        lost = ("a boot disk is missing: put another in its place with `thimble host install --mirror DISK`",)
+        return (*self._proof.warnings(), *(lost if missing else ()))
 
     # ── verbs ────────────────────────────────────────────────────────────────────────────────────
 

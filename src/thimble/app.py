@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
 #: Seconds a guest gets to obey its shutdown request when a button was pressed.
 BUTTON_GUEST_S = 90.0
+#: How often PID 1's facts are looked at while it still searches for a document.
+SEARCH_PAUSE_S = 0.5
 
 
 def fault() -> Callable[[str], None]:
@@ -234,14 +236,17 @@ class Agent:
             self._settling = asyncio.get_running_loop().create_task(self._settle_document())
 
     async def _settle_document(self) -> None:
+<<<<<<< HEAD
         while self.init.document is None and not self.init.searched:  # it may lie on a CD, which is seen late
             await asyncio.sleep(1.0)
+=======
+        while not self.init.searched and self.init.document is None:
+            await asyncio.sleep(SEARCH_PAUSE_S)
+>>>>>>> main
         found = self.init.document
         if found is None:
             return
-        import msgspec
-
-        from thimble.document.boot import BootDocument, Found
+        from thimble.document.boot import BootDocument
 
         def say(line: str) -> None:
             log.say(line)
@@ -249,8 +254,12 @@ class Agent:
                 self.init.tell("say", line=line)
 
         self.services["document"] = service = self.document or self._document_service()
+<<<<<<< HEAD
         at_boot = BootDocument(service, self.tasks, say, run=self.options.run)
         await at_boot.settle(msgspec.convert(found, Found))
+=======
+        await BootDocument(service, self.tasks, say, run=self.options.run).settle(found)
+>>>>>>> main
 
     def _management_service(self) -> ManagementService:
         from thimble.host.management import ManagementService

@@ -94,6 +94,14 @@ class Init:
         """Whether PID 1 has looked everywhere: `boot` and `document` will not change any more."""
         return bool(self._facts.get("searched"))
 
+<<<<<<< HEAD
+=======
+    @property
+    def words(self) -> dict[str, str]:
+        """The kernel command line."""
+        return dict(self._facts.get("cmdline") or {})
+
+>>>>>>> main
     def tell(self, verb: str, **more: object) -> None:
         """Send one datagram. Raises `Problem` UNSUPPORTED when hosted, UNAVAILABLE when nobody listens."""
         if not self.present:

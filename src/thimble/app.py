@@ -164,9 +164,7 @@ class Agent:
             self.ready = True
             host.ready_s = clock.since_boot() - self.started
             self._announce(port, host, shown, fingerprint)
-            loop = asyncio.get_running_loop()
-            after.append(loop.create_task(self._after_ready()))
-            after.append(loop.create_task(host.count_writes()))
+            after.append(asyncio.get_running_loop().create_task(self._after_ready()))
 
         serving = asyncio.ensure_future(
             server.serve(api, host=self.options.host, port=self.options.port, tls=secure, ready=ready)
@@ -236,13 +234,8 @@ class Agent:
             self._settling = asyncio.get_running_loop().create_task(self._settle_document())
 
     async def _settle_document(self) -> None:
-<<<<<<< HEAD
-        while self.init.document is None and not self.init.searched:  # it may lie on a CD, which is seen late
-            await asyncio.sleep(1.0)
-=======
         while not self.init.searched and self.init.document is None:
             await asyncio.sleep(SEARCH_PAUSE_S)
->>>>>>> main
         found = self.init.document
         if found is None:
             return
@@ -254,12 +247,7 @@ class Agent:
                 self.init.tell("say", line=line)
 
         self.services["document"] = service = self.document or self._document_service()
-<<<<<<< HEAD
-        at_boot = BootDocument(service, self.tasks, say, run=self.options.run)
-        await at_boot.settle(msgspec.convert(found, Found))
-=======
         await BootDocument(service, self.tasks, say, run=self.options.run).settle(found)
->>>>>>> main
 
     def _management_service(self) -> ManagementService:
         from thimble.host.management import ManagementService

@@ -38,6 +38,18 @@ class BootFacts(msgspec.Struct, frozen=True, kw_only=True):
     medium: Medium | None = None
 
 
+class DocumentFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the host document is: a copy at `path` that came from `source`, or a `url` to fetch it from.
+
+    `problem`: there is one, and it could not be had.
+    """
+
+    path: str = ""
+    source: str = ""
+    url: str = ""
+    problem: str = ""
+
+
 class Init:
     """PID 1, as seen from the agent."""
 
@@ -81,27 +93,21 @@ class Init:
         return None if facts is None else msgspec.convert(facts, BootFacts)
 
     @property
-    def document(self) -> dict[str, str] | None:
-        """The host document found at boot, as `document.boot.Found` has it; None when there is none.
-
-        Final once `searched`.
-        """
-        found = self._facts.get("document")
-        return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else None
+    def document(self) -> DocumentFacts | None:
+        """The host document PID 1 found; None without one. Final once `searched`."""
+        facts = self._facts.get("document")
+        return None if facts is None else msgspec.convert(facts, DocumentFacts)
 
     @property
     def searched(self) -> bool:
         """Whether PID 1 has looked everywhere: `boot` and `document` will not change any more."""
         return bool(self._facts.get("searched"))
 
-<<<<<<< HEAD
-=======
     @property
     def words(self) -> dict[str, str]:
         """The kernel command line."""
         return dict(self._facts.get("cmdline") or {})
 
->>>>>>> main
     def tell(self, verb: str, **more: object) -> None:
         """Send one datagram. Raises `Problem` UNSUPPORTED when hosted, UNAVAILABLE when nobody listens."""
         if not self.present:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from thimble.host.boot import BootFacts, Init, Medium
+from thimble.host.boot import BootFacts, DocumentFacts, Init, Medium
 from thimble.host.service import state_warnings
 from thimble.host.writes import Writes, before, whole
 
@@ -44,7 +44,7 @@ def test_what_pid_1_learns_later_is_known_later(tmp_path: Path) -> None:
         build="f00",
         medium=Medium(disk="/dev/vda", esp="/dev/vda2", kind="disk"),
     )
-    assert init.document == {"path": "/x", "source": "/dev/vda3 (THIMBLE)"}
+    assert init.document == DocumentFacts(path="/x", source="/dev/vda3 (THIMBLE)")
     assert init.searched
 
 

@@ -34,7 +34,6 @@ _SILENT = "it did not get as far as saying why: its kernel or its start failed, 
 
 class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     outcome: Outcome
-    boot: str = ""
 
 
 class Proof:
@@ -83,6 +82,7 @@ class Proof:
             await self._try(boot, slot, there.trial)
         elif there.trial is None or there.trial.boot != look.boot_id():
             await self._settle(boot, slot, there)
+            self._close(boot)
         await self._mirrors(boot)
 
     async def _look(self) -> None:
@@ -121,12 +121,26 @@ class Proof:
 
     async def _settle(self, boot: BootFacts, slot: str, there: Esp) -> None:
         trial = there.trial
-        await self._everywhere(boot, lambda seen: slots.settle(seen, slot, boot.firmware), mirrors=False)
         if trial is not None and trial.slot == slot:
             self._note(trial, OutcomeState.CONFIRMED)  # it was, and the power went before that was noted
         elif trial is not None:
             self._note(trial, OutcomeState.FAILED, trial.why or _SILENT)
             self._say(self.warnings()[0])
+        await self._everywhere(boot, lambda seen: slots.settle(seen, slot, boot.firmware), mirrors=False)
+
+    def _close(self, boot: BootFacts) -> None:
+        """What is told to be going on, though nothing is: the power went before its end was noted."""
+        last = self.last
+        if last is None or last.state is not OutcomeState.PENDING:
+            return
+        good = last.build == boot.build
+        outcome = msgspec.structs.replace(
+            last,
+            state=OutcomeState.CONFIRMED if good else OutcomeState.FAILED,
+            ended=clock.now(),
+            why="" if good else _SILENT,
+        )
+        self._keep(outcome)
 
     async def _mirrors(self, boot: BootFacts) -> None:
         """Bring the mirrors into step with what we were started from."""
@@ -170,8 +184,11 @@ class Proof:
             ended=None if state is OutcomeState.PENDING else clock.now(),
             why=why,
         )
+        self._keep(outcome)
+
+    def _keep(self, outcome: Outcome) -> None:
         try:
-            self._records.put(_LAST, OutcomeRecord(outcome=outcome, boot=trial.boot))
+            self._records.put(_LAST, OutcomeRecord(outcome=outcome))
         except Problem as problem:
-            log.say(f"how the {trial.kind} went cannot be kept: {problem.detail}")
-        self._events.publish("deploy.changed", "host", of=trial.kind, state=state, why=why)
+            log.say(f"how the {outcome.kind} went cannot be kept: {problem.detail}")
+        self._events.publish("deploy.changed", "host", of=outcome.kind, state=outcome.state, why=outcome.why)

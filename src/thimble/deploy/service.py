@@ -56,7 +56,7 @@ class DeployService(InstallVerbs):
             installed=bool(self._devices.array()),
             build=boot.build,
             version=__version__,
-            trial=boot.trial,
+            trial=any(slot.running and slot.state is wire.SlotState.TRIAL for slot in shown),
             slots=shown,
             devices=self._devices.view(boot),
             mirror=self._devices.mirror(),

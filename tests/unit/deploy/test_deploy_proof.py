@@ -204,6 +204,20 @@ def test_a_confirmation_that_was_cut_off_is_finished(
     assert starts(third.root, BIOS) == starts(third.root, UEFI) == "b"
 
 
+def test_an_end_that_was_not_noted_is_told_by_what_runs(
+    boots: Callable[..., World], old: Image, new: Image
+) -> None:
+    """The power goes after the confirmation, before its note."""
+    boots(old).update(new)
+    second = boots(new, "b")
+    assert starts(second.root, UEFI) == "b"
+    esp.apply(second.root, slots.confirm(esp.read(second.root), "b", UEFI))
+    third = boots(new, "b")
+    assert third.proof.last is not None and third.proof.last.state is OutcomeState.PENDING
+    third.begin()
+    assert third.proof.last.state is OutcomeState.CONFIRMED
+
+
 def refusal(work: Callable[[], Any]) -> Problem:
     with pytest.raises(Problem) as caught:
         work()

@@ -207,7 +207,8 @@ class Agent:
             await self.deploy.begin()
 
     def _deploy_service(self) -> object:
-        from thimble.deploy.service import DeployParts, DeployService
+        from thimble.deploy.desk import DeployParts
+        from thimble.deploy.service import DeployService
 
         async def stop_guests(timeout: float, guests: Guests) -> None:
             from thimble.contract.vm import HostShutdown
@@ -252,6 +253,9 @@ class Agent:
 
         self.services["document"] = service = self.document or self._document_service()
         await BootDocument(service, self.tasks, say, run=self.options.run).settle(found)
+        document = service.last_document()
+        if document is not None and document.install is not None and document.install.disk:
+            await self.deploy.install_from_document(document.install)
 
     def _management_service(self) -> ManagementService:
         from thimble.host.management import ManagementService

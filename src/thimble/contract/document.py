@@ -77,12 +77,14 @@ class UpdateEntry(In, frozen=True, kw_only=True):
 class InstallEntry(In, frozen=True, kw_only=True):
     """Onto which disk the host installs itself, and which disks may be erased, here or for a datastore.
 
-    A disk is `serial:…`, `wwn:…` or a path below /dev; `disk` and `mirror` may also be `largest`.
+    A disk is `serial:…`, `wwn:…` or a path below /dev; `disk` and `mirror` may also be `largest`. `reboot`:
+    from the disk, when it is installed.
     """
 
     disk: str = ""
     mirror: str = ""
     erase: tuple[str, ...] = ()
+    reboot: bool = False
 
 
 class VmEntry(VmSpec, frozen=True, kw_only=True):

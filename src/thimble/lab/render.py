@@ -59,6 +59,8 @@ def argv(spec: ServerSpec, tools: Tools, chosen: Accel) -> list[str]:
     ]
     if spec.display:
         words += ["-device", "VGA"]
+    if spec.watchdog:
+        words += ["-device", "i6300esb", "-action", "watchdog=reset"]
     words += _firmware(spec, tools)
     if any(disk.bus is Bus.USB for disk in spec.disks):
         words += ["-device", "qemu-xhci,id=usb"]

@@ -50,7 +50,7 @@ def argv(spec: ServerSpec, tools: Tools, chosen: Accel) -> list[str]:
         *_processor(spec, chosen),
         *("-smp", str(spec.cpus)),
         *("-m", str(spec.memory_mib)),
-        *("-rtc", "base=utc"),
+        *("-rtc", f"base={spec.clock or 'utc'}"),
         *("-uuid", uuid_of(spec.name)),
         *("-chardev", "socket,id=serial,path=serial.sock,server=on,wait=off,logfile=serial.log,logappend=on"),
         *("-serial", "chardev:serial"),
@@ -125,13 +125,19 @@ def _disk(disk: Disk, file: str, number: int | str) -> list[str]:
     read_only = ",read-only=on" if disk.read_only else ""
     form = "qcow2" if disk.keep else disk.format
     # A lab disk may vanish with the power cut it is there to rehearse: writes need not reach the metal.
+    below = f"{node}-file"
     words = [
-        *(
-            "-blockdev",
-            f"driver=file,node-name={node}-file,filename={_quoted(file)},cache.no-flush=on{read_only}",
-        ),
-        *("-blockdev", f"driver={form},node-name={node},file={node}-file,discard=unmap{read_only}"),
+        "-blockdev",
+        f"driver=file,node-name={below},filename={_quoted(file)},cache.no-flush=on{read_only}",
     ]
+    if disk.forgets:
+        words += ["-blockdev", f"driver=file,node-name={node}-log,filename={_quoted(file)}.writes"]
+        words += [
+            "-blockdev",
+            f"driver=blklogwrites,node-name={node}-noted,file={below},log={node}-log,log-super-update-interval=1",
+        ]
+        below = f"{node}-noted"
+    words += ["-blockdev", f"driver={form},node-name={node},file={below},discard=unmap{read_only}"]
     order = f",bootindex={disk.order - 1}" if disk.order else ""
     for device in _device(disk, node, number):
         words += ["-device", device]
@@ -144,7 +150,8 @@ def _device(disk: Disk, node: str, number: int | str) -> list[str]:
         return [f"usb-bot,bus=usb.0,id={node}-usb", f"scsi-cd,bus={node}-usb.0,drive={node}"]
     drive = "ide-cd" if disk.cd else "ide-hd"
     return {
-        Bus.VIRTIO: [f"virtio-blk-pci,drive={node}"],
+        # Merged, requests may have one piece more than the log beside a forgetful disk can take.
+        Bus.VIRTIO: [f"virtio-blk-pci,drive={node}" + (",request-merging=off" if disk.forgets else "")],
         Bus.NVME: [f"nvme,drive={node},serial={node}"],
         Bus.AHCI: [f"{drive},drive={node},bus=ide.{number}"],
         Bus.USB: [f"usb-storage,bus=usb.0,drive={node},removable=on"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -20,7 +21,7 @@ from pathlib import Path
 from thimble.core.problem import Code, Problem, Reason
 from thimble.image.progress import Report, silent
 from thimble.image.toolbox import Toolbox
-from thimble.lab import disks, home, outer, render, tools
+from thimble.lab import disks, home, outer, powerloss, render, tools
 from thimble.lab.qmp import Qmp
 from thimble.lab.render import Tools
 from thimble.lab.serial import SerialLog
@@ -79,6 +80,8 @@ class Server:
         for stale in ("qmp.sock", "serial.sock"):
             (self.home / stale).unlink(missing_ok=True)
         self.serial.skip()
+        for disk in self._forgetful():
+            powerloss.prepare(disk)
         powered_on = time.time()
         with (self.home / "qemu.log").open("ab") as log:
             self._child = subprocess.Popen(
@@ -89,6 +92,10 @@ class Server:
         home.write_running(self.home, self._running)
         self.timeline = {"power_on": 0.0}
         self._await_qmp(timeout=30)
+
+    def blank_firmware(self) -> None:
+        """Forget what UEFI remembers, as a server does whose battery was taken out."""
+        shutil.copyfile(tools.find()[0].ovmf_vars, self.home / "vars.fd")
 
     @property
     def running(self) -> bool:
@@ -176,14 +183,27 @@ class Server:
         self.serial.skip()
         self.qmp("system_reset")
 
-    def cut_power(self) -> None:
-        """Pull the plug; the disks keep what was written."""
+    def cut_power(self, dice: random.Random | None = None) -> tuple[int, int]:
+        """Pull the plug; the disks keep what was written.
+
+        Disks that forget lose of what was not flushed as `dice` say; answers how many writes were uncertain,
+        and how many of them were lost.
+        """
         self._cut = True
         if self._running:
             process.send(self._running.who, signal.SIGKILL)
         if not self.wait_off(10):
             raise Problem(Code.TIMEOUT, f"QEMU of server {self.spec.name!r} does not die")
         (self.home / "process.json").unlink(missing_ok=True)
+        fates = [powerloss.lose(disk, dice) for disk in self._forgetful()] if dice else []
+        return sum(fate[0] for fate in fates), sum(fate[1] for fate in fates)
+
+    def _forgetful(self) -> list[Path]:
+        return [
+            self.home / render.disk_name(number, disk)
+            for number, disk in enumerate(self.spec.disks)
+            if disk.forgets
+        ]
 
     def down(self, *, force: bool = False, timeout: float = 200, keep: bool = False) -> None:
         """Power it off (by its button unless `force`, or after `timeout`), and remove it unless `keep`."""

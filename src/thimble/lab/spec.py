@@ -39,6 +39,7 @@ class Bus(StrEnum):
 class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Made empty with `size_bytes`, or the file named. `label` puts an ext4 file system so labelled on it.
 
+    `forgets`: when the power is cut, what was not flushed may be lost (powerloss.py; raw disks of our own).
     `keep`: the file stays as it is, the server writes to an overlay of its own. `order`: 1 is started from
     first, 2 next; 0: the firmware finds it by itself or not.
     """
@@ -49,6 +50,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     bus: Bus = Bus.VIRTIO
     label: str = ""
     read_only: bool = False
+    forgets: bool = False
     cd: bool = False
     keep: bool = False
     order: int = 0
@@ -78,6 +80,7 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     nested: bool = True
     display: bool = False
     oem_strings: tuple[str, ...] = ()
+    clock: str = ""  # what its battery clock says at power-on, `2020-01-31T12:00:00` (UTC); empty: the time
 
 
 def check(spec: ServerSpec) -> None:
@@ -102,6 +105,8 @@ def check(spec: ServerSpec) -> None:
     for number, disk in enumerate(spec.disks):
         if bool(disk.size_bytes) == bool(disk.file):
             wrong(f"$.disks[{number}]", "a disk has either a size or a file")
+        if disk.forgets and (disk.file or disk.format != "raw"):
+            wrong(f"$.disks[{number}].forgets", "only a raw disk made by the lab can forget")
         if disk.cd and disk.bus not in (Bus.AHCI, Bus.USB):
             wrong(f"$.disks[{number}].bus", "a CD drive is on ahci or usb")
     if spec.secure_boot and spec.firmware is not Firmware.UEFI:

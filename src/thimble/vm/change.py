@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from thimble.contract.vm import CdromSpec, DiskBus, DiskSpec, Machine, NicSpec, VmChange, VmCreate
-from thimble.core.problem import Reason
+from thimble.core.problem import Problem, Reason
 from thimble.vm import layout
 from thimble.vm.spec import Cdrom, Disk, Nic, Running, VmRecord
 
@@ -91,7 +91,7 @@ def _without(record: VmRecord, device: str) -> dict[str, str]:
 
 
 #: Fields that QEMU only takes at its start; the others in a record concern the agent alone.
-_COLD: tuple[str, ...] = (
+COLD: tuple[str, ...] = (
     "vcpus",
     "memory_mib",
     "cpu",
@@ -107,7 +107,7 @@ _COLD: tuple[str, ...] = (
 
 
 #: Fields that a change sets as they come.
-PLAIN: tuple[str, ...] = (*_COLD, "name", "description", "autostart", "on_crash")
+PLAIN: tuple[str, ...] = (*COLD, "name", "description", "autostart", "on_crash", "host_shutdown")
 
 
 def plan(now: Running, wanted: VmRecord) -> Plan:
@@ -115,7 +115,7 @@ def plan(now: Running, wanted: VmRecord) -> Plan:
     running = now.record
     hot: list[Effect] = []
     pending = [
-        _words(field, running, wanted) for field in _COLD if getattr(running, field) != getattr(wanted, field)
+        _words(field, running, wanted) for field in COLD if getattr(running, field) != getattr(wanted, field)
     ]
     pluggable = running.machine is Machine.Q35
     _plan_disks(now, wanted, hot, pending, pluggable=pluggable)
@@ -186,6 +186,39 @@ def _words(field: str, old: VmRecord, new: VmRecord) -> str:
         return f"{name} {'on' if after else 'off'}"
     unit = " MiB" if field == "memory_mib" else ""
     return f"{name} {before} → {after}{unit}"
+
+
+def waiting(now: Running, old: VmRecord, want: VmCreate) -> tuple[str, ...]:
+    """What of `want` a QEMU that is `now` only takes at its next cold start, in words.
+
+    `want` is complete; MACs and sizes it does not name do not matter here. Empty when devices do not fit:
+    whoever carries the change out says so.
+    """
+    disks = {disk.name: disk for disk in old.disks}
+    nics = {nic.name: nic for nic in old.nics}
+    value = replace(
+        old,
+        **{field: getattr(want, field) for field in PLAIN},
+        disks=tuple(merged_disk(d, disks[d.name]) if d.name in disks else _new_disk(d) for d in want.disks),
+        nics=tuple(_merged_nic(nic, nics.get(nic.name)) for nic in want.nics),
+        cdroms=merged_cdroms(want.cdroms),
+    )
+    try:
+        return plan(now, replace(value, addresses=layout.assign(value))).pending
+    except Problem:
+        return ()
+
+
+def _new_disk(spec: DiskSpec) -> Disk:
+    return Disk(name=spec.name, format=spec.format, bus=spec.bus, read_only=spec.read_only)
+
+
+def _merged_nic(spec: NicSpec, old: Nic | None) -> Nic:
+    mac = spec.mac or (old.mac if old else "")
+    same = old is not None and (old.switch, old.mac) == (spec.switch, mac)
+    return Nic(
+        name=spec.name, switch=spec.switch, mac=mac, model=spec.model, ip=old.ip if old and same else ""
+    )
 
 
 def as_spec(record: VmRecord, change: VmChange, datastore: str) -> VmCreate:

@@ -48,6 +48,8 @@ from thimble.vm.process import QemuPaths
 from thimble.vm.service import VmService
 
 if TYPE_CHECKING:
+    from thimble.contract.deploy import Guests
+    from thimble.deploy.service import DeployService
     from thimble.document.service import DocumentService
     from thimble.host.management import ManagementService
 
@@ -109,6 +111,8 @@ class Agent:
         self.storage.users = self.vms.volume_users
         self.storage.image_users = self.vms.image_users
         self.network.hosts = self.vms.port_uses
+        self.deploy: DeployService = Later(self._deploy_service)  # type: ignore[assignment]
+        self.fingerprint = ""
         self.hosts: Collection[HostRecord] = Collection(HostRecord, noun="host", durable=durable)
         self.hosts.add_shelf("", options.state / "host")
         self.services: dict[str, object] = {}
@@ -122,6 +126,7 @@ class Agent:
         secure, fingerprint = await tls.ensure(
             self.options.state, name=name, addresses=hardware.addresses(), durable=self.durable
         )
+        self.fingerprint = fingerprint
         await self.storage.open()
         await self.network.open()
         await self.vms.open()
@@ -134,6 +139,8 @@ class Agent:
             "event": EventService(self.events),
             "host": host,
             "vm": self.vms,
+            "deploy": self.deploy,
+            "key": Later(lambda: self.deploy.keys),
             "management": Later(self._management_service),
             "document": Later(self._document_service),
             **self.storage.services(),
@@ -176,6 +183,7 @@ class Agent:
         """What may take its time. Each part that fails says so and the others go on."""
         for what, work in (
             ("networks", self.network.sync),
+            ("deploy", self._settle_boot),
             ("document", self._begin_document),
             ("autostart", self.vms.autostart),
         ):
@@ -186,6 +194,37 @@ class Agent:
             except Exception as error:
                 for line in "".join(traceback.format_exception(error)).splitlines():
                     log.say(f"{what}: {line}")
+
+    async def _settle_boot(self) -> None:
+        """A trial is proven before any VM starts; one that is not good ends here."""
+        if not self.options.hosted:
+            await self.deploy.begin()
+
+    def _deploy_service(self) -> object:
+        from thimble.deploy.service import DeployParts, DeployService
+
+        async def stop_guests(timeout: float, guests: Guests) -> None:
+            from thimble.contract.vm import HostShutdown
+
+            how = None if guests == "policy" else HostShutdown(guests.value)
+            await self.vms.stop_all(timeout, how)
+
+        return DeployService(
+            DeployParts(
+                state=self.options.state,
+                run=self.options.run,
+                durable=self.durable,
+                hosted=self.options.hosted,
+                port=self.options.port,
+                init=self.init,
+                storage=self.storage,
+                tasks=self.tasks,
+                events=self.events,
+                fingerprint=self.fingerprint,
+                stop_guests=stop_guests,
+                ram_vms=self.vms.in_memory,
+            )
+        )
 
     async def _begin_document(self) -> None:
         """A document found at boot is applied beside all else: an address that hangs holds nothing up."""
@@ -260,13 +299,26 @@ class Agent:
             lines.append(f"VMs run emulated (TCG), many times slower than with KVM: {self.accel.why}")
         if not self.durable:
             lines.append("state is kept in RAM: everything, the VMs included, is gone at the next reboot")
+        return (
+            *lines,
+            *self._document_warnings(),
+            *self.storage.warnings(),
+            *self.network.warnings(),
+            *self.vms.warnings(),
+            *self._deploy_warnings(),
+        )
+
+    def _deploy_warnings(self) -> tuple[str, ...]:
+        """Asked before ready as well, when this part is not there yet: then there are none."""
+        return self.deploy.warnings() if self.ready and not self.options.hosted else ()
+
+    def _document_warnings(self) -> tuple[str, ...]:
         if self.document is not None and self.document.problem:
-            lines.append(f"document {self.document.problem}")
-        elif (self.options.state / "document/applying.json").exists() and not (
-            self.document and self.document.busy
-        ):
-            lines.append("a document was not applied to its end: `thimble document show` tells what is left")
-        return (*lines, *self.storage.warnings(), *self.network.warnings(), *self.vms.warnings())
+            return (f"document {self.document.problem}",)
+        busy = self.document is not None and self.document.busy
+        if (self.options.state / "document/applying.json").exists() and not busy:
+            return ("a document was not applied to its end: `thimble document show` tells what is left",)
+        return ()
 
     def _name(self) -> str:
         record = self.hosts.find("host")

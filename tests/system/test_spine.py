@@ -1,5 +1,5 @@
 """The whole line on the booted image: a VM made over the API runs under nested KVM, survives the death of the
-agent, and is there again after a reboot of the host.
+agent and a reboot of the host: what it had in memory is still there. Another one starts with the host.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from thimble.contract.vm import (
     DirectBoot,
     DiskSpec,
     Firmware,
+    HostShutdown,
     NicSpec,
     PowerState,
     StopRequest,
@@ -98,8 +99,8 @@ class Spine:
         login = Login(user="admin", password=self.password)
         self.client.token = until("sign-in", lambda: self.client.call("session.create", login)).token
 
-    def vm(self) -> Vm:
-        found: Vm = self.client.call("vm.get", path={"vm": "tiny"})
+    def vm(self, name: str = "tiny") -> Vm:
+        found: Vm = self.client.call("vm.get", path={"vm": name})
         return found
 
     def create(self) -> None:
@@ -111,9 +112,14 @@ class Spine:
             name="tiny", memory_mib=192, firmware=Firmware.DIRECT, vga=False, tablet=False,
             direct=DirectBoot(kernel="vmlinuz", initrd="initrd", cmdline=guest.cmdline),
             disks=(DiskSpec(size_bytes=64 << 20),), nics=(NicSpec(switch="nat"),),
-            autostart=Autostart(enabled=True), start=True,
+            host_shutdown=HostShutdown.SAVE, start=True,
         )  # fmt: skip
-        self.client.finish(self.client.call("vm.create", wanted), timeout=120)
+        other = msgspec.structs.replace(
+            wanted, name="other", disks=(), nics=(), host_shutdown=HostShutdown.SHUTDOWN, start=False,
+            autostart=Autostart(enabled=True),
+        )  # fmt: skip
+        for one in (wanted, other):
+            self.client.finish(self.client.call("vm.create", one), timeout=120)
 
     def says(self, wanted: bytes, typed: bytes = b"", timeout: float = 120) -> None:
         """Wait for `wanted` on the VM's console, after typing something."""
@@ -164,13 +170,17 @@ def the_whole_life(spine: Spine) -> None:
     assert adopted.status.started == before.status.started
     spine.says(b"six times seven is 42", b"echo six times seven is $((6*7))\n")
 
+    spine.says(b"kept it\r\n", b"kept=it\necho kept $kept\n")
     spine.client.call("host.reboot", PowerRequest(guest_timeout_s=20))
     spine.server.wait_for(b"thimble: rebooting", 120)
     spine.ready()
     spine.sign_in_again()
-    until("autostart", lambda: spine.vm().status.state is PowerState.RUNNING)
-    spine.says(b"tiny guest: up")
+    until("resume", lambda: spine.vm().status.state is PowerState.RUNNING)
+    spine.says(b"still it\r\n", b"echo still $kept\n")
+    until("autostart", lambda: spine.vm("other").status.state is PowerState.RUNNING)
 
+    spine.client.finish(spine.client.call("vm.kill", path={"vm": "other"}), timeout=60)
+    spine.client.finish(spine.client.call("vm.delete", DeleteRequest(), path={"vm": "other"}), timeout=60)
     spine.client.finish(
         spine.client.call("vm.stop", StopRequest(timeout_s=60, force=True), path={"vm": "tiny"}), timeout=120
     )

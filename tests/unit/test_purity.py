@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "thimble"
-PURE_NAMES = {"spec", "rules", "lifecycle", "plan", "layout", "render", "change", "admit", "chain", "view"}
+PURE_NAMES = {
+    "spec",
+    "rules",
+    "lifecycle",
+    "plan",
+    "layout",
+    "render",
+    "change",
+    "admit",
+    "chain",
+    "view",
+    "saved",
+}
 PURE_FOLDERS = {"core", "contract", "medium"}
 FORBIDDEN = {"os", "asyncio", "subprocess", "socket", "time", "random", "secrets", "pathlib.Path.open"}
 

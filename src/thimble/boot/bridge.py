@@ -8,7 +8,7 @@ from fcntl import ioctl
 from struct import pack, unpack
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFHWADDR, _SIOCGIFHWADDR = 0x8913, 0x8914, 0x8924, 0x8927
-_SIOCBRADDBR, _SIOCBRADDIF = 0x89A0, 0x89A2
+_SIOCBRADDBR, _SIOCBRADDIF, _SIOCBRDELIF = 0x89A0, 0x89A2, 0x89A3
 _IFF_UP = 1
 
 
@@ -39,6 +39,15 @@ def add_port(bridge: str, port: str) -> None:
         hardware = ioctl(door, _SIOCGIFHWADDR, _request(port, b""))[16:32]
         ioctl(door, _SIOCSIFHWADDR, _request(bridge, hardware))
         ioctl(door, _SIOCBRADDIF, _request(bridge, pack("i", socket.if_nametoindex(port))))
+
+
+def remove_port(bridge: str, port: str) -> None:
+    """Takes `port` out of the bridge; one that is no port of it is fine."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as door:
+        try:
+            ioctl(door, _SIOCBRDELIF, _request(bridge, pack("i", socket.if_nametoindex(port))))
+        except OSError:
+            pass
 
 
 def quiet_ipv6(name: str) -> None:

@@ -5,6 +5,8 @@ thimble.nic=WHICH          the management NIC: interface name, MAC, or PCI addre
 thimble.ntp=A,B            time servers; default: by DHCP, else the public pool
 thimble.state=auto|ram     whether to look for a state partition
 thimble.state_wait=SECONDS how long to look for it at most on buses that are slow to tell (USB)
+thimble.config=URL         the host document; it is not looked for on disks then
+thimble.trial_timeout=SECONDS  a new image not confirmed by then is given up
 thimble.timeline           say on the consoles when which phase of the boot was done
 ip=…                       see ipparam.py
 """
@@ -33,7 +35,18 @@ def split_words(text: str) -> list[str]:
 class Settings:
     """What the command line asks of PID 1. `values` holds every parameter, the last one winning."""
 
-    __slots__ = ("hostname", "ip", "nic", "ntp", "state", "state_wait", "values", "warnings")
+    __slots__ = (
+        "config",
+        "hostname",
+        "ip",
+        "nic",
+        "ntp",
+        "state",
+        "state_wait",
+        "trial_timeout",
+        "values",
+        "warnings",
+    )
 
     def __init__(self, text: str) -> None:
         self.values: dict[str, str] = {}
@@ -55,15 +68,17 @@ class Settings:
             self.warnings.append(f"thimble.state={self.state} is neither auto nor ram: taken as auto")
             self.state = "auto"
         self.state_wait = self._seconds("thimble.state_wait", 10.0)
+        self.trial_timeout = self._seconds("thimble.trial_timeout", 300.0)
+        self.config = get("thimble.config", "")
 
     def _seconds(self, key: str, default: float) -> float:
         try:
             value = float(self.values.get(key, default))
         except ValueError:
             value = -1.0
-        if 0 <= value <= 600:
+        if 0 <= value <= 3600:
             return value
-        self.warnings.append(f"{key}={self.values[key]} is not a number of seconds (0 to 600)")
+        self.warnings.append(f"{key}={self.values[key]} is not a number of seconds (0 to 3600)")
         return default
 
 

@@ -26,11 +26,20 @@ class Static:
 
 
 class Plan:
-    """How the management network gets its addresses."""
+    """How the management network gets its addresses.
 
-    __slots__ = ("device", "dhcp", "hostname", "ntp", "static", "warnings")
+    `given`: the kernel command line said so. `stand_in`: another NIC is better than none at all.
+    """
+
+    __slots__ = (
+        "device", "dhcp", "dns", "given", "hostname", "ntp", "source", "stand_in", "static", "vlan",
+        "warnings",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self.source, self.given, self.stand_in = "default", False, False
+        self.vlan = 0
+        self.dns: list[str] = []
         self.static: list[Static] = []
         self.dhcp: list[int] = [4, 6]
         self.device = ""
@@ -42,6 +51,8 @@ class Plan:
 def plan(values: list[str]) -> Plan:
     """The plan of all `ip=` values of a command line; a wrong one is left out with a warning."""
     found = Plan()
+    if values:
+        found.source, found.given = "the kernel command line", True
     for value in values:
         problem = _apply(found, value)
         if problem:

@@ -19,9 +19,20 @@ if TYPE_CHECKING:
     from .loop import Loop, Timer
     from .ring import Ring
 
-# Seconds the boot waits for a job, by its name: a driver may hang for ever, and the host gets ready all the
-# same. Generous, for an emulated server on a busy machine. A mount has none: it must not come true later.
-DEADLINES = {"kvm": 60.0, "disks": 120.0, "look": 120.0, "nics": 120.0, "rest": 300.0}
+# Seconds the boot waits for a job, by its name: a driver or a disk may hang for ever, and the host gets ready
+# all the same. Generous, for an emulated server on a busy machine.
+DEADLINES = {
+    "kvm": 60.0,
+    "disks": 120.0,
+    "look": 120.0,
+    "raid": 60.0,
+    "mount": 60.0,
+    "document": 60.0,
+    "nics": 120.0,
+    "firmware": 60.0,
+    "rest": 300.0,
+    "discs": 120.0,
+}
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin", "LANG": "C.UTF-8", "HOME": "/root"}
 
@@ -67,11 +78,12 @@ class Children:
         work: Callable[[], Any],
         done: Callable[[Any, str], None],
         late: Callable[[str], None] | None = None,
+        too_late: Callable[[], None] | None = None,
     ) -> int:
         """Runs `work()` in a child; `done(result, "")` or `done(None, problem)`. Results are plain data.
 
         With `late`, a job that has a deadline and passes it calls `late(why)` and never `done`: the child
-        goes on, and its end is only logged.
+        goes on, its end is only logged, and `too_late()` undoes what it did if it worked after all.
         """
         is_late = False
         timer: Timer | None = None
@@ -107,6 +119,8 @@ class Children:
                 self._ring.write(
                     name, f"ended at last, too late: {result if result is not None else problem}"
                 )
+                if too_late is not None and not problem:
+                    too_late()
                 return
             if timer is not None:
                 timer.cancel()

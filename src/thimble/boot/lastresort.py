@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import time
 
+# Seconds somebody gets to read what happened; shorter while an image is on trial.
+settings = {"wait": 10.0}
 
-def last_resort(error: BaseException, wait: float = 10.0) -> None:
+
+def last_resort(error: BaseException) -> None:
     """Logs the error with its traceback, syncs, waits, reboots."""
+    wait = settings["wait"]
     text = _traceback(error)
     for line in [f"PID 1 failed and reboots the machine in {wait:.0f} s:", *text.splitlines()]:
         shout(f"thimble: {line}")

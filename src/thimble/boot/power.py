@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from .loop import Loop
     from .supervise import Supervised
 
-POWEROFF, REBOOT = "poweroff", "reboot"
+POWEROFF, REBOOT, KEXEC = "poweroff", "reboot", "kexec"
 ASK = {POWEROFF: signal.SIGPWR, REBOOT: signal.SIGUSR2}
-_COMMAND = {POWEROFF: linux.RB_POWER_OFF, REBOOT: linux.RB_AUTOBOOT}
-_WORDS = {POWEROFF: "powering off", REBOOT: "rebooting"}
+_COMMAND = {POWEROFF: linux.RB_POWER_OFF, REBOOT: linux.RB_AUTOBOOT, KEXEC: linux.RB_KEXEC}
+_WORDS = {POWEROFF: "powering off", REBOOT: "rebooting", KEXEC: "starting the other kernel"}
 
 
 class Power:
@@ -45,9 +45,12 @@ class Power:
         agent: Supervised,
         supervised: Sequence[Supervised],
         state: Callable[[], str],
+        at_end: Callable[[], None] = lambda: None,
     ) -> None:
+        """`at_end()` is called right before the machine goes down."""
         self._loop, self._children, self._say = loop, children, say
         self._agent, self._supervised, self._state_path = agent, supervised, state
+        self._at_end = at_end
         self.stage = "up"
         self._wanted = POWEROFF
         self._served_by = 0
@@ -109,7 +112,13 @@ class Power:
         state = self._state_path()
 
         def end() -> None:
-            linux.reboot(_COMMAND[kind])
+            self._at_end()
+            try:
+                linux.reboot(_COMMAND[kind])
+            except OSError:
+                if kind != KEXEC:
+                    raise
+                linux.reboot(linux.RB_AUTOBOOT)  # no kernel is loaded
 
         self._children.job("shutdown", lambda: settle_disks(state), lambda _result, _problem: end())
         self._loop.after(self.disk_timeout, end)

@@ -1,75 +1,72 @@
 """The state partition: found by its label, checked, mounted; RAM in its stead when that fails. Never erases.
 
-Finding, checking and mounting run in job children (a bad disk may take minutes to answer a read); PID 1 only
-decides, in `choose`, which is pure.
+Looking (blocks.py), checking and mounting run in job children (a bad disk may take minutes to answer a read);
+PID 1 only decides, in `candidates` and `choose`, which are pure.
 """
 
 from __future__ import annotations
 
 import os
 
-from . import linux
-from .superblock import OFFSET, SIZE, parse
-from .uevent import parse_lines
+from . import linux, management
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .blocks import Seen
     from .modalias import Table
 
 LABEL = "thimble-state"
 PATH = "/var/lib/thimble"
+ASIDE = "/run/thimble/state"
 _FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOATIME
-_IGNORED = ("ram", "loop", "zram", "sr", "fd", "nbd", "mtdblock")
-
-# (device path, "" or why it cannot be used, 1 if it wants no check); plain data, for it crosses a pipe.
-Candidate = tuple[str, str, int]
 
 
-def find() -> list[Candidate]:
-    """All block devices labelled as state partition, by file system label or GPT partition name."""
+class Candidate:
+    """What may be the state partition: a file system, or the members of a mirror that holds one.
+
+    `problem` says why it cannot be used; `clean` that it wants no check.
+    """
+
+    __slots__ = ("clean", "device", "members", "problem")
+
+    def __init__(
+        self, device: str, *, problem: str = "", clean: bool = False, members: list[Seen] | None = None
+    ) -> None:
+        self.device, self.problem, self.clean = device, problem, clean
+        self.members: list[Seen] = members or []
+
+    def complete(self) -> bool:
+        """Whether nothing of it is missing."""
+        return not self.members or len(self.members) >= self.members[0]["members"]
+
+
+def candidates(seen: list[Seen]) -> list[Candidate]:
+    """All that is labelled as state partition: file systems, partitions, mirrors."""
     found: list[Candidate] = []
-    for name in sorted(os.listdir("/sys/class/block")):
-        if not name.startswith(_IGNORED):
-            candidate = look(name)
-            if candidate is not None:
-                found.append(candidate)
+    sets: dict[str, list[Seen]] = {}
+    for one in seen:
+        if one["kind"] == "raid":
+            if LABEL in (one["label"], one["part"]):
+                sets.setdefault(one["uuid"], []).append(one)
+        elif one["kind"] == "ext4" and LABEL in (one["label"], one["part"]):
+            found.append(Candidate(one["device"], clean=bool(one["clean"])))
+        elif one["part"] == LABEL:
+            found.append(Candidate(one["device"], problem=one["problem"] or "has no ext4 file system"))
+    for members in sets.values():
+        names = "+".join(one["device"] for one in members)
+        found.append(Candidate(names, members=members))
     return found
 
 
-def look(name: str) -> Candidate | None:
-    """The device of this name as a candidate, or None if it is none."""
-    try:
-        with open(f"/sys/class/block/{name}/uevent") as file:
-            facts = parse_lines(file.read())
-        fd = os.open(f"/dev/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    problem = ""
-    block = b""
-    try:
-        block = os.pread(fd, SIZE, OFFSET)
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
-    os.close(fd)
-    superblock = parse(block)
-    if superblock is not None and superblock.label == LABEL:
-        return (f"/dev/{name}", "", int(superblock.clean))
-    if facts.get("PARTNAME") != LABEL:
-        return None
-    if superblock is None:
-        return (f"/dev/{name}", problem or "has no ext4 file system", 0)
-    return (f"/dev/{name}", "", int(superblock.clean))
-
-
-def choose(candidates: list[Candidate]) -> tuple[Candidate | None, str]:
+def choose(found: list[Candidate]) -> tuple[Candidate | None, str]:
     """The one to use, or None with the reason in words."""
-    if not candidates:
+    if not found:
         return None, f"no partition is labelled {LABEL}"
-    if len(candidates) > 1:
-        names = ", ".join(device for device, _, _ in candidates)
+    if len(found) > 1:
+        names = ", ".join(one.device for one in found)
         return None, f"more than one partition is labelled {LABEL}: {names}"
-    device, problem, _ = candidates[0]
-    return (None, f"{device} {problem}") if problem else (candidates[0], "")
+    one = found[0]
+    return (None, f"{one.device} {one.problem}") if one.problem else (one, "")
 
 
 def on_the_way() -> str:
@@ -115,13 +112,28 @@ def _usb_disk_without_block(disks: list[str]) -> bool:
     return False
 
 
-def mount(table: Table, device: str) -> None:
-    """Mounts the state partition; raises OSError if that does not work."""
+def mount(table: Table, device: str) -> str:
+    """Mounts the state partition aside, or raises OSError; the text of the network's record, or nothing.
+
+    A disk that hangs may do this when nobody waits any more, so it is not done where others look.
+    """
     from .drivers import load
 
     load(table, ("ext4",))
-    linux.mount(device, PATH, "ext4", _FLAGS, "errors=remount-ro")
-    os.chmod(PATH, 0o755)
+    os.makedirs(ASIDE, mode=0o700, exist_ok=True)
+    linux.mount(device, ASIDE, "ext4", _FLAGS, "errors=remount-ro")
+    os.chmod(ASIDE, 0o755)
+    return management.read_record(ASIDE)
+
+
+def bring() -> None:
+    """Puts what was mounted aside into its place."""
+    linux.mount(ASIDE, PATH, "", linux.MS_MOVE)
+
+
+def put_away() -> None:
+    """Nobody waits for what is mounted aside any more."""
+    linux.unmount(ASIDE, linux.MNT_DETACH)
 
 
 def mount_ram() -> None:

@@ -1,9 +1,10 @@
 """Settles where the state lives: waits for slow disks, has a dirty partition checked, mounts it, or RAM.
 
-look ──candidates, or patience over──► choose ──clean──────────────► mount ──► partition
- ▲ │                                     │ └────dirty──► e2fsck ──0-3─┘ │
- └─┘ disks on the way                    └──none, two, unusable─┐   ≥ 4 │ failed
-                                                                └───────┴────► RAM, with the reason
+look ──candidates, or patience over──► choose ──a mirror──► assemble ─┐
+ ▲ │                                     │ └───────────────clean──────┴─► mount ──► partition
+ └─┘ disks on the way                    │           dirty──► e2fsck ──0-3─┘ │
+                                         └──none, two, unusable─┐     ≥ 4 │  │ failed, or late
+                                                                └─────────┴──┴──► RAM, with the reason
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import os
 import signal
 import time
 
-from . import drivers, statedisk
+from . import blocks, drivers, management, raidset, statedisk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .blocks import Seen
     from .jobs import Children
     from .loop import Loop
     from .modalias import Table
+    from .statedisk import Candidate
 
 CHECK_TIMEOUT = 300.0
 # Seconds NVMe and USB get to tell that there is a disk at all.
@@ -29,32 +32,33 @@ PATIENCE = 2.0
 
 
 class StateSearch:
-    """`settle` ends with `kind` partition or ram. `warn` is for what an operator must see."""
+    """`settle` ends with `kind` partition or ram. `warn` is for what an operator must see.
+
+    `seen` is all that was found on disks; `record` the network's record on the state partition, if any.
+    """
 
     def __init__(
         self, loop: Loop, children: Children, say: Callable[[str], None], warn: Callable[[str], None]
     ) -> None:
         self._loop, self._children, self._say, self._warn = loop, children, say, warn
-        self._candidates: list[statedisk.Candidate] = []
         self._done: Callable[[], None] = lambda: None
         self._since = 0.0
         self._wait = 0.0
         self._table: Table | None = None
-        self.kind, self.device, self.reason = "ram", "", ""
+        self.seen: list[Seen] = []
+        self.kind, self.device, self.reason, self.record = "ram", "", "", ""
 
     def path(self) -> str:
         """Where state that lasts is, or nothing."""
         return statedisk.PATH if self.kind == "partition" else ""
 
-    def settle(
-        self,
-        table: Table,
-        candidates: list[statedisk.Candidate],
-        wait: float,
-        done: Callable[[], None],
-    ) -> None:
+    def read_record(self) -> str:
+        """The network's record as it is now; it may lie in RAM with the rest of the state."""
+        return management.read_record(statedisk.PATH)
+
+    def settle(self, table: Table, seen: list[Seen], wait: float, done: Callable[[], None]) -> None:
         """Finds and mounts the state partition; at most `wait` seconds for disks that are on the way."""
-        self._table, self._candidates, self._wait, self._done = table, candidates, wait, done
+        self._table, self.seen, self._wait, self._done = table, seen, wait, done
         self._since = time.monotonic()
         self._look()
 
@@ -68,32 +72,56 @@ class StateSearch:
             self._say(f"state is in RAM and ends with the power ({reason})")
 
     def _look(self) -> None:
+        found = statedisk.candidates(self.seen)
         patience = {"surely": self._wait, "perhaps": min(PATIENCE, self._wait)}
         waited = time.monotonic() - self._since
-        if not self._candidates and waited < patience.get(statedisk.on_the_way(), 0.0):
+        whole = found and all(one.complete() for one in found)
+        if not whole and waited < patience.get(statedisk.on_the_way(), 0.0):
             self._children.job("look", self._look_again, self._found, self._look_hangs)
             return
-        chosen, reason = statedisk.choose(self._candidates)
+        chosen, reason = statedisk.choose(found)
         if chosen is None:
-            self._give_up(reason, loud=bool(self._candidates))
+            self._give_up(reason, loud=bool(found))
+        elif chosen.members:
+            self._assemble(chosen)
         else:
-            self._check(chosen)
+            self._check(chosen.device, is_clean=chosen.clean)
 
-    def _look_again(self) -> list[statedisk.Candidate]:
+    def _look_again(self) -> list[Seen]:
         """In a child: what appeared may want drivers of its own (a USB stick behind its controller)."""
         if self._table is not None:
             drivers.coldplug(self._table, (drivers.STORAGE,))
-        return statedisk.find()
+        return blocks.find()
 
     def _look_hangs(self, why: str) -> None:
         self._give_up(f"looking for disks is {why}", loud=True)
 
     def _found(self, found: Any, _problem: str) -> None:
-        self._candidates = found or []
-        self._loop.after(0.0 if found else 0.1, self._look)
+        self.seen = found or []
+        complete = any(one.complete() for one in statedisk.candidates(self.seen))
+        self._loop.after(0.0 if complete else 0.1, self._look)
 
-    def _check(self, chosen: statedisk.Candidate) -> None:
-        device, _, is_clean = chosen
+    def _assemble(self, chosen: Candidate) -> None:
+        table, members = self._table, chosen.members
+
+        def work() -> Any:
+            return raidset.assemble(table, members) if table is not None else (None, [])
+
+        def ended(result: Any, problem: str) -> None:
+            array, warnings = result or (None, [])
+            for warning in warnings:
+                self._warn(warning)
+            if array is None or array["kind"] != "ext4":
+                problem = problem or "there is no ext4 file system on it"
+                self._give_up(f"the mirror {chosen.device} cannot be used: {problem}", loud=True)
+            else:
+                self._check(array["device"], is_clean=bool(array["clean"]))
+
+        self._children.job(
+            "raid", work, ended, lambda why: self._give_up(f"starting {chosen.device} is {why}", loud=True)
+        )
+
+    def _check(self, device: str, *, is_clean: bool) -> None:
         if is_clean:
             self._mount(device)
             return
@@ -113,19 +141,22 @@ class StateSearch:
     def _mount(self, device: str) -> None:
         table = self._table
 
-        def work() -> None:
-            if table is not None:
-                statedisk.mount(table, device)
+        def work() -> str:
+            return statedisk.mount(table, device) if table is not None else ""
 
-        def ended(_result: Any, problem: str) -> None:
+        def ended(result: Any, problem: str) -> None:
             if problem:
                 self._give_up(f"{device} could not be mounted: {problem}", loud=True)
                 return
-            self.kind, self.device, self.reason = "partition", device, ""
+            statedisk.bring()
+            self.kind, self.device, self.reason, self.record = "partition", device, "", result
             self._say(f"state is on {device}")
             self._done()
 
-        self._children.job("state", work, ended)
+        def late(why: str) -> None:
+            self._give_up(f"mounting {device} is {why}", loud=True)
+
+        self._children.job("mount", work, ended, late, too_late=statedisk.put_away)
 
     def _give_up(self, reason: str, *, loud: bool) -> None:
         self.use_ram(reason, loud=loud)

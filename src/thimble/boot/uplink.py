@@ -1,8 +1,8 @@
-"""The management network: the bridge `uplink` over one NIC, and its addresses.
+"""The management network's bridge `uplink` over one NIC; its addresses are addressing.py's.
 
-    no NIC ──a NIC is chosen (choice.py)──► bridged ──dhcpcd or static──► addresses come and go
+    no NIC ──a NIC is chosen (choice.py)──► bridged ──► addressing
        ▲                                       │
-       └──────────── that NIC is gone ─────────┘
+       └── that NIC is gone, or another wanted ┘
 
 Facts for the agent are in `/run/thimble/net/uplink.json`, replaced at each change.
 Nothing here is waited for.
@@ -14,69 +14,51 @@ import json
 import os
 import socket
 
-from . import bridge, lease, rtnl
+from . import bridge, rtnl
+from .addressing import Addressing
 from .choice import Nic, choose
-from .netaddr import is_link_local
-from .supervise import Supervised
+from .ipparam import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .ipparam import Plan
     from .jobs import Children
-    from .loop import Loop, Timer
+    from .loop import Loop
 
 BRIDGE = "uplink"
 DIRECTORY = "/run/thimble/net"
 PATIENCE = 3.0
-DHCPCD = "/usr/sbin/dhcpcd"
-DHCPCD_CONF = "/run/thimble/dhcpcd.conf"
-_DHCPCD_TEXT = """\
-duid ll
-clientid
-hostname
-persistent
-nodelay
-noarp
-noalias
-slaac hwaddr
-option domain_name_servers, domain_name, domain_search, host_name, ntp_servers
-option classless_static_routes, interface_mtu
-require dhcp_server_identifier
-script /dev/null
-"""
+# Seconds a NIC that settings name gets to appear, before another stands in for it.
+STAND_IN = 10.0
 
 
 class Uplink:
-    """Owns the bridge, its NIC and its DHCP client. `changed()` is called when the facts changed."""
+    """Owns the bridge and its NIC. `wanted`: the NIC the command line names. `changed()`: new facts."""
 
     def __init__(
         self,
         loop: Loop,
         children: Children,
-        plan: Plan,
         wanted: str,
         say: Callable[[str], None],
         changed: Callable[[], None],
     ) -> None:
-        self._loop, self._children, self._plan, self._say, self._changed = loop, children, plan, say, changed
-        self._wanted = wanted or plan.device
+        self._loop, self._say, self._changed = loop, say, changed
+        self._plan, self._named = Plan(), wanted
+        self._wanted = wanted
         self._links: dict[int, rtnl.Link] = {}
         self._patient = True
         self._bridged = False
-        self._settle: Timer | None = None
         self.nic = ""
         self.mac = ""
-        self.addresses: dict[str, int] = {}
-        self.lease = lease.Facts()
-        self.gateway = next((static.gateway for static in plan.static if static.gateway), "")
-        self.dhcpcd = Supervised("dhcpcd", loop, self._launch_dhcpcd, say, children.words)
+        self.addressing = Addressing(loop, children, BRIDGE, say, changed)
         self._netlink = self._open_netlink()
 
-    def start(self) -> None:
+    def start(self, plan: Plan) -> None:
         """The drivers of the NICs are loaded: brings NICs up and waits for link."""
+        self._want(plan)
         os.makedirs(DIRECTORY, exist_ok=True)
         bridge.make_bridge(BRIDGE)
         self._bridged = True
@@ -84,31 +66,60 @@ class Uplink:
         self._netlink.send(rtnl.dump_request(rtnl.RTM_GETLINK))
         self._loop.after(PATIENCE, self._patience_over)
 
-    def dns(self) -> list[str]:
-        """Name servers: given statically, then learned."""
-        static = [server for item in self._plan.static for server in item.dns]
-        return static + [server for server in self.lease.dns if server not in static]
+    def change(self, plan: Plan) -> None:
+        """Other settings while the host runs; virtual machines on the bridge keep their ports."""
+        before = self._wanted
+        self._want(plan)
+        if not self.nic:
+            self._choose()
+        elif self._wanted and self._wanted != before and self._wanted not in (self.nic, self.mac):
+            self._exchange()
+        else:
+            self.addressing.apply(plan)
+        self._changed()
 
     def facts(self) -> dict[str, Any]:
         """What `/run/thimble/net/uplink.json` says."""
+        here, plan = self.addressing, self._plan
         return {
             "bridge": BRIDGE,
             "nic": self.nic,
             "mac": self.mac,
-            "addresses": [{"address": item, "prefix": prefix} for item, prefix in self.addresses.items()],
-            "gateway": self.gateway,
-            "dns": self.dns(),
-            "search": self.lease.search or [item for item in (self.lease.domain,) if item],
-            "ntp": self._plan.ntp + self.lease.ntp,
-            "hostname": self.lease.hostname,
-            "dhcp": self._plan.dhcp,
+            "interface": here.interface or BRIDGE,
+            "vlan": plan.vlan,
+            "addresses": [{"address": item, "prefix": prefix} for item, prefix in here.addresses.items()],
+            "gateway": here.gateway,
+            "dns": here.dns(),
+            "search": here.lease.search or [item for item in (here.lease.domain,) if item],
+            "ntp": plan.ntp + here.lease.ntp,
+            "hostname": here.lease.hostname,
+            "dhcp": plan.dhcp,
+            "source": plan.source,
+            "problem": here.problem,
         }
+
+    def source(self) -> str:
+        """Who decided how the management network is."""
+        return self._plan.source
 
     def urls(self) -> list[str]:
         """Addresses worth showing, as a browser takes them."""
-        best = [item for item in self.addresses if not is_link_local(item)]
-        best = best or [item for item in self.addresses if ":" not in item]
+        best = self.addressing.good() or [item for item in self.addressing.addresses if ":" not in item]
         return [f"https://[{item}]/" if ":" in item else f"https://{item}/" for item in best]
+
+    def _want(self, plan: Plan) -> None:
+        self._plan = plan
+        self._wanted = self._named or plan.device
+        if plan.stand_in and self._wanted and not self._named:
+            self._loop.after(STAND_IN, self._let_stand_in)
+
+    def _let_stand_in(self) -> None:
+        if not self.nic and self._wanted:
+            self._say(
+                f"warning: the network card {self._wanted} of the settings is not there: taking another"
+            )
+            self._wanted = ""
+            self._choose()
 
     def _open_netlink(self) -> socket.socket:
         door = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
@@ -145,17 +156,36 @@ class Uplink:
             except OSError as error:
                 self._say(f"network card {link.name}: {error.strerror}")
 
+    def _on_address(self, item: rtnl.Address) -> None:
+        link = self._links.get(item.index)
+        if link is not None and link.name == self.addressing.interface and item.address:
+            self.addressing.told(item.address, item.prefix, gone=item.gone, usable=item.usable)
+
     def _choose(self) -> None:
         if self.nic or not self._bridged:
             return
-        nics = [
+        nics = self._nics()
+        name = choose(nics, self._wanted, self._patient)
+        if name:
+            self._take(name, next(nic.mac for nic in nics if nic.name == name))
+
+    def _nics(self) -> list[Nic]:
+        return [
             Nic(link.name, link.mac, bridge.bus_address(link.name), link.has_carrier())
             for link in self._links.values()
             if bridge.is_hardware(link.name)
         ]
-        name = choose(nics, self._wanted, self._patient)
+
+    def _exchange(self) -> None:
+        """Another NIC carries the bridge, if it is there; else the present one goes on."""
+        nics = self._nics()
+        name = choose(nics, self._wanted, False)
         if name:
+            bridge.remove_port(BRIDGE, self.nic)
             self._take(name, next(nic.mac for nic in nics if nic.name == name))
+            return
+        self._say(f"warning: the network card {self._wanted} of the settings is not there: {self.nic} stays")
+        self.addressing.apply(self._plan)
 
     def _patience_over(self) -> None:
         self._patient = False
@@ -168,61 +198,7 @@ class Uplink:
         bridge.set_up(BRIDGE)
         self.nic, self.mac = name, mac
         self._changed()
-        for static in self._plan.static:
-            self._set_static(f"{static.address}/{static.prefix}", static.gateway)
-        if self._plan.dhcp:
-            with open(DHCPCD_CONF, "w") as file:
-                file.write(_DHCPCD_TEXT)
-            self.dhcpcd.restart()
-
-    def _set_static(self, address: str, gateway: str) -> None:
-        commands = [f"address replace {address} dev {BRIDGE} nodad" if ":" in address else ""]
-        commands = commands if commands[0] else [f"address replace {address} dev {BRIDGE}"]
-        if gateway:
-            commands.append(f"route replace default via {gateway} dev {BRIDGE}")
-        path = "/run/thimble/static-{}.ip".format("6" if ":" in address else "4")
-        with open(path, "w") as file:
-            file.write("\n".join([*commands, ""]))
-
-        def ended(status: int) -> None:
-            if status:
-                self._say(f"static address {address} could not be set")
-
-        self._children.spawn(["/usr/sbin/ip", "-force", "-batch", path], ended)
-
-    def _launch_dhcpcd(self, on_exit: Callable[[int], None]) -> int:
-        families = [] if len(self._plan.dhcp) == 2 else [f"-{self._plan.dhcp[0]}"]
-        argv = [DHCPCD, "-B", "-q", *families, "-f", DHCPCD_CONF, BRIDGE]
-        return self._children.spawn(argv, on_exit)
-
-    def _on_address(self, item: rtnl.Address) -> None:
-        link = self._links.get(item.index)
-        if link is None or link.name != BRIDGE or not item.address:
-            return
-        before = dict(self.addresses)
-        if item.gone:
-            self.addresses.pop(item.address, None)
-        elif item.usable:
-            self.addresses[item.address] = item.prefix
-        if self.addresses != before:
-            self._changed()
-        if self._settle is None and self._plan.dhcp and not item.address.startswith("fe80:"):
-            self._settle = self._loop.after(0.3, self._ask_dhcpcd)
-
-    def _ask_dhcpcd(self) -> None:
-        self._settle = None
-        lines: list[str] = []
-
-        def ended(_: int) -> None:
-            blocks = lease.parse_dump("\n".join(lines))
-            self.lease = lease.facts(blocks)
-            routers = [block["routers"].split()[0] for block in blocks if block.get("routers")]
-            self.gateway = next((s.gateway for s in self._plan.static if s.gateway), "") or "".join(
-                routers[:1]
-            )
-            self._changed()
-
-        self._children.spawn([DHCPCD, "--dumplease", BRIDGE], ended, collect=lines)
+        self.addressing.apply(self._plan)
 
 
 def write_json(path: str, value: object) -> None:

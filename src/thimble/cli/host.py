@@ -12,11 +12,12 @@ import msgspec
 
 from thimble.cli import show
 from thimble.cli.builder import part, reporting
-from thimble.cli.command import Asking, Changing, Local, Working, act, confirm
+from thimble.cli.command import Asking, Changing, Local, Working, act, choice, confirm
 from thimble.cli.session import Session
 from thimble.cli.vm_words import seconds
 from thimble.contract.common import Event
 from thimble.contract.host import Host, HostChange, HostLog, PowerRequest
+from thimble.contract.vm import HostShutdown
 from thimble.core.problem import Code, Problem
 from thimble.core.units import show_seconds, show_size
 
@@ -75,15 +76,26 @@ def log(session: Session, lines: int) -> None:
     session.emit(found, lambda: "\n".join(found.lines))
 
 
+_ENDED = {
+    None: "shut down, or what each one's `host-shutdown` says",
+    HostShutdown.SAVE: "saved",
+    HostShutdown.SHUTDOWN: "shut down",
+    HostShutdown.KILL: "powered off",
+}
+
+
 def _power(name: str, verb: str, help: str, done: str) -> None:
     @host.command(name, cls=Working, help=help)
     @click.option("--guest-timeout", default="120s", metavar="TIME", help="How long guests may take.  [120s]")
+    @click.option("--guests", type=choice(HostShutdown), help="Do this with all VMs.  [as each one says]")
     @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
     @click.pass_obj
-    def command(session: Session, *, guest_timeout: str, yes: bool) -> None:
-        confirm(session, f"{name.capitalize()} the host? Its guests are shut down.", yes=yes)
+    def command(session: Session, *, guest_timeout: str, guests: str | None, yes: bool) -> None:
+        how = HostShutdown(guests) if guests else None
+        confirm(session, f"{name.capitalize()} the host? Its guests are {_ENDED[how]}.", yes=yes)
+        wanted = PowerRequest(guest_timeout_s=seconds(guest_timeout), guests=how)
         try:
-            task = act(session, verb, PowerRequest(guest_timeout_s=seconds(guest_timeout)))
+            task = act(session, verb, wanted)
             if session.json:
                 session.emit(task, str)
         except Problem as problem:
@@ -163,3 +175,14 @@ def arguments(given: Mapping[str, Any], environment: Mapping[str, str], *, root:
         if value := given[name] or (None if root else at_home.get(name)):
             argv += [option, str(value)]
     return argv
+
+
+def _more() -> None:
+    """Commands of this group that live in a module of their own."""
+    from thimble.cli import deploy
+
+    for command in deploy.COMMANDS:
+        host.add_command(command)
+
+
+_more()

@@ -11,7 +11,7 @@ from thimble.cli.command import Asking, Working, act, confirm, vm_names, width
 from thimble.cli.session import Session
 from thimble.cli.vm_edit import change, create
 from thimble.cli.vm_words import seconds
-from thimble.contract.vm import ConsoleLog, DeleteRequest, PowerState, StopRequest, Vm, VmList
+from thimble.contract.vm import ConsoleLog, DeleteRequest, PowerState, StartRequest, StopRequest, Vm, VmList
 from thimble.core.problem import Code, Problem
 
 
@@ -78,7 +78,14 @@ def tell(session: Session, name: str) -> None:
     session.emit(found, lambda: vm_view.line(found))
 
 
-_power("start", "Start a VM.")
+@vm.command("start", cls=Working)
+@click.argument("name", shell_complete=vm_names)
+@click.option("--discard-saved", is_flag=True, help="Boot afresh; what was saved of it is lost.")
+@click.pass_obj
+def start(session: Session, *, name: str, discard_saved: bool) -> None:
+    """Start a VM; a saved one goes on where it was."""
+    act(session, "vm.start", StartRequest(discard_saved=discard_saved), path={"vm": name})
+    tell(session, name)
 
 
 @vm.command("stop", cls=Working)
@@ -96,6 +103,7 @@ _power("kill", "Power off at once, like pulling the plug.")
 _power("reset", "Press the reset button.")
 _power("pause", "Freeze a VM's vCPUs.")
 _power("resume", "Let a paused VM run on.")
+_power("save", "Save a VM's memory to disk and end it; its next start goes on from there.")
 
 
 @vm.command("console", cls=Asking)

@@ -14,7 +14,16 @@ from thimble.cli.command import Working, act, choice, vm_names
 from thimble.cli.session import Session
 from thimble.cli.vm_spec import alteration, creation
 from thimble.cli.vm_words import spec_file, typed
-from thimble.contract.vm import CrashPolicy, Firmware, Machine, SeedMethod, Vm, VmChange, VmCreate
+from thimble.contract.vm import (
+    CrashPolicy,
+    Firmware,
+    HostShutdown,
+    Machine,
+    SeedMethod,
+    Vm,
+    VmChange,
+    VmCreate,
+)
 from thimble.core.problem import Code, Problem
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
@@ -44,6 +53,7 @@ shared = _all(
     click.option("--autostart-order", type=int, metavar="N", help="Lower ones first."),
     click.option("--autostart-delay", type=float, metavar="SECONDS", help="Rest before the next."),
     click.option("--on-crash", type=choice(CrashPolicy), help="When QEMU dies."),
+    click.option("--host-shutdown", type=choice(HostShutdown), help="When the host goes down.  [shutdown]"),
     click.option("--file", "file", type=click.Path(dir_okay=False), metavar="SPEC",
                  help="The API's fields in JSON or TOML; - is standard input."),
 )  # fmt: skip

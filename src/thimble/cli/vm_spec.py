@@ -80,7 +80,7 @@ def _common(given: Words, direct: Any, autostart: Any) -> Words:
     """What create and change have in common; nested ones are altered, not replaced."""
     words = {
         key: given[key]
-        for key in ("description", "vcpus", "cpu", "firmware", "on_crash")
+        for key in ("description", "vcpus", "cpu", "firmware", "on_crash", "host_shutdown")
         if given[key] is not None
     }
     if given["memory"] is not None:

@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, UnsetType
 
 from thimble.contract.common import Event, In, Listed, Out, Task
+from thimble.contract.vm import HostShutdown
 
 
 class Role(StrEnum):
@@ -49,9 +50,12 @@ class HostChange(In, frozen=True, kw_only=True):
 
 
 class PowerRequest(In, frozen=True, kw_only=True):
-    """Guests get their shutdown request first, and `guest_timeout_s` to obey before they are killed."""
+    """First the guests: each VM as its `host_shutdown` says, or all as `guests`. Those that are asked to shut
+    down get `guest_timeout_s` to obey before they are killed.
+    """
 
     guest_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 120.0
+    guests: HostShutdown | None = None
 
 
 class HostLog(Out, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-from thimble.contract import apply, common, host, management, network, storage, vm
+from thimble.contract import apply, common, deploy, host, management, network, storage, vm
 from thimble.contract.host import Role
 
 PREFIX = "/api/v1"
@@ -80,6 +80,14 @@ VERBS: tuple[Verb, ...] = (
     _v("host.log", "GET", "/host/log", host.HostLog, "The last lines of the host's log", query=(("lines", "how many, 1 to 5000"),)),
     _v("host.reboot", "POST", "/host/reboot", Started, "Stop the guests, reboot", input=host.PowerRequest, role=_AD, shape=_TASK),
     _v("host.shutdown", "POST", "/host/shutdown", Started, "Stop the guests, power off", input=host.PowerRequest, role=_AD, shape=_TASK),
+    _v("deploy.get", "GET", "/host/deploy", deploy.Deploy, "What it is started from, and how the last update went"),
+    _v("deploy.upload", "PUT", "/host/image", deploy.Uploaded, "Send an image, to update to or to install", role=_AD, shape=Shape.UPLOAD, query=(("sha256", "refuse the upload unless its digest is this"),)),
+    _v("deploy.install", "POST", "/host/install", Started, "Install on a disk, or mirror the installation", input=deploy.InstallRequest, role=_AD, shape=_TASK),
+    _v("deploy.update", "POST", "/host/update", Started, "Update; undone by itself unless the new one proves good", input=deploy.UpdateRequest, role=_AD, shape=_TASK),
+    _v("deploy.rollback", "POST", "/host/rollback", Started, "Go back to the other slot", input=deploy.RollbackRequest, role=_AD, shape=_TASK),
+    _v("key.list", "GET", "/host/keys", deploy.KeyList, "List whose updates are accepted"),
+    _v("key.create", "POST", "/host/keys", deploy.Key, "Accept updates signed with this key", input=deploy.KeyCreate, role=_AD),
+    _v("key.delete", "DELETE", "/host/keys/{key}", common.Nothing, "Accept them no longer", role=_AD),
     _v("management.get", "GET", "/host/management", management.Management, "The management network's settings"),
     _v("management.change", "PATCH", "/host/management", management.Management, "Change the management network", input=management.ManagementChange, role=_AD),
     _v("document.plan", "POST", "/document/plan", apply.DocumentPlan, "What applying a document would do", input=apply.DocumentText, role=_AD),
@@ -91,12 +99,13 @@ VERBS: tuple[Verb, ...] = (
     _v("vm.get", "GET", "/vms/{vm}", vm.Vm, "One VM"),
     _v("vm.change", "PATCH", "/vms/{vm}", Started, "Change a VM", input=vm.VmChange, role=_OP, shape=_TASK),
     _v("vm.delete", "DELETE", "/vms/{vm}", Started, "Delete a VM and its volumes", input=vm.DeleteRequest, role=_OP, shape=_TASK),
-    _v("vm.start", "POST", "/vms/{vm}/start", Started, "Start", role=_OP, shape=_TASK),
+    _v("vm.start", "POST", "/vms/{vm}/start", Started, "Start; a saved VM goes on", input=vm.StartRequest, role=_OP, shape=_TASK),
     _v("vm.stop", "POST", "/vms/{vm}/stop", Started, "Ask the guest to shut down", input=vm.StopRequest, role=_OP, shape=_TASK),
     _v("vm.kill", "POST", "/vms/{vm}/kill", Started, "Power off at once", role=_OP, shape=_TASK),
     _v("vm.reset", "POST", "/vms/{vm}/reset", Started, "Press the reset button", role=_OP, shape=_TASK),
     _v("vm.pause", "POST", "/vms/{vm}/pause", Started, "Freeze the vCPUs", role=_OP, shape=_TASK),
     _v("vm.resume", "POST", "/vms/{vm}/resume", Started, "Let the vCPUs run on", role=_OP, shape=_TASK),
+    _v("vm.save", "POST", "/vms/{vm}/save", Started, "Save its memory to disk and end it", role=_OP, shape=_TASK),
     _v("vm.log", "GET", "/vms/{vm}/console/log", vm.ConsoleLog, "The last serial output"),
     _v("vm.console", "GET", "/vms/{vm}/console", common.Nothing, "The serial console, bytes both ways", role=_OP, shape=Shape.SOCKET),
     _v("datastore.list", "GET", "/datastores", storage.DatastoreList, "List datastores"),

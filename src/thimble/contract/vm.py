@@ -46,13 +46,23 @@ class CrashPolicy(StrEnum):
     STOP = "stop"
 
 
+class HostShutdown(StrEnum):
+    """What becomes of a running VM when the host reboots or goes off."""
+
+    SAVE = "save"  # its memory goes to disk; it goes on when the host is back
+    SHUTDOWN = "shutdown"  # the guest is asked; powered off when it does not obey in time
+    KILL = "kill"  # powered off at once
+
+
 class Intent(StrEnum):
     RUNNING = "running"
     STOPPED = "stopped"
 
 
 class PowerState(StrEnum):
-    """What is. `crashed`: QEMU is gone though nobody asked; `failed`: a step of create or start failed."""
+    """What is. `saved`: off, with its memory on disk; `crashed`: QEMU is gone though nobody asked;
+    `failed`: a step of create or start failed.
+    """
 
     CREATING = "creating"
     STOPPED = "stopped"
@@ -60,6 +70,8 @@ class PowerState(StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
     STOPPING = "stopping"
+    SAVING = "saving"
+    SAVED = "saved"
     CRASHED = "crashed"
     FAILED = "failed"
     DELETING = "deleting"
@@ -156,6 +168,7 @@ class VmSpec(In, frozen=True, kw_only=True):
     seed: SeedSpec | None = None
     autostart: Autostart = Autostart()
     on_crash: CrashPolicy = CrashPolicy.RESTART
+    host_shutdown: HostShutdown = HostShutdown.SHUTDOWN
 
 
 class VmCreate(VmSpec, frozen=True, kw_only=True):
@@ -185,6 +198,7 @@ class VmChange(In, frozen=True, kw_only=True):
     guest_agent: bool | UnsetType = UNSET
     autostart: Autostart | UnsetType = UNSET
     on_crash: CrashPolicy | UnsetType = UNSET
+    host_shutdown: HostShutdown | UnsetType = UNSET
 
 
 class DiskView(Out, frozen=True, kw_only=True):
@@ -252,6 +266,8 @@ class Vm(Out, frozen=True, kw_only=True):
     seed: SeedSpec | None
     autostart: Autostart
     on_crash: CrashPolicy
+    host_shutdown: HostShutdown = HostShutdown.SHUTDOWN
+    machine_type: str = ""  # the versioned one QEMU has; empty before the first start
     intent: Intent
     status: VmStatus
     allowed: tuple[str, ...]  # verbs possible now: start, stop, kill, …
@@ -274,6 +290,12 @@ class VmSummary(Out, frozen=True, kw_only=True):
 
 class VmList(Listed, frozen=True, kw_only=True):
     vms: tuple[VmSummary, ...]
+
+
+class StartRequest(In, frozen=True, kw_only=True):
+    """A saved VM goes on where it was; with `discard_saved` it boots afresh, and what was saved is gone."""
+
+    discard_saved: bool = False
 
 
 class StopRequest(In, frozen=True, kw_only=True):

@@ -40,12 +40,17 @@ def accel() -> Accel:
         os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
     except OSError as caught:
         error = os.strerror(caught.errno or 0)
-    return choose_accel(Path("/proc/cpuinfo").read_text(), error)
+    return choose_accel(cpuinfo(), error)
+
+
+def cpuinfo() -> str:
+    """What the kernel says of the CPUs (proc(5))."""
+    return Path("/proc/cpuinfo").read_text()
 
 
 def cpu_model() -> str:
     """The first CPU's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    for line in cpuinfo().splitlines():
         if line.startswith("model name"):
             return " ".join(line.split(":", 1)[1].split())
     return "unknown"

@@ -15,6 +15,7 @@ from thimble.contract import host as wire
 from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Effect, Task
 from thimble.contract.verbs import Started
+from thimble.contract.vm import HostShutdown
 from thimble.core.ids import name_reasons
 from thimble.core.problem import Code, Problem, refuse
 from thimble.host import hardware
@@ -40,7 +41,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostService:
-    """`vms` answers (all, running); `stop_guests` stops every VM, waiting so many seconds for each."""
+    """`vms` answers (all, running); `stop_guests` ends every VM: so many seconds for each, how."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class HostService:
         facts: HostFacts,
         vms: Callable[[], tuple[int, int]],
         qemu: Callable[[], Awaitable[str]],
-        stop_guests: Callable[[float], Awaitable[None]],
+        stop_guests: Callable[[float, HostShutdown | None], Awaitable[None]],
         warnings: Callable[[], tuple[str, ...]],
         rev: Callable[[], int],
     ) -> None:
@@ -137,21 +138,23 @@ class HostService:
             running = self._vms()[1]
             return DryRun(
                 possible=self._init.present,
-                effects=(Effect(what=f"stops {running} running VMs"), Effect(what=f"{verb}s the host")),
+                effects=(Effect(what=f"ends {running} running VMs"), Effect(what=f"{verb}s the host")),
                 warnings=() if self._init.present else ("the agent runs inside another operating system",),
             )
         if not self._init.present:
             self._init.tell(verb)  # raises the reason
-        task = self.begin(verb, call.input.guest_timeout_s, owner=call.user)
+        task = self.begin(verb, call.input.guest_timeout_s, call.input.guests, owner=call.user)
         return Started(task=task, subject="host")
 
-    def begin(self, verb: str, guest_timeout: float, *, owner: str = "") -> Task:
+    def begin(
+        self, verb: str, guest_timeout: float, guests: HostShutdown | None = None, *, owner: str = ""
+    ) -> Task:
         """Stop the guests, then hand over to PID 1; also what the power button asks for."""
 
         async def work(progress: Progress) -> None:
             log.say(f"{verb} asked for{' by ' + owner if owner else ''}: stopping the guests")
             async with progress.step("guests"):
-                await self._stop_guests(guest_timeout)
+                await self._stop_guests(guest_timeout, guests)
             async with progress.step(verb):
                 self._init.tell(verb)
 

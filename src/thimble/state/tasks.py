@@ -44,6 +44,14 @@ class Progress:
         if fraction - self.task.progress >= 0.01 or fraction >= 1.0:
             self._set(msgspec.structs.replace(self.task, progress=min(fraction, 1.0)))
 
+    def reached(self, point: str) -> None:
+        """A point within a step, for fault tests alone; from any thread."""
+        self._fault(f"{self.task.verb}/{point}")
+
+    def committed(self) -> None:
+        """From here on it runs to its end: it cannot be cancelled any more."""
+        self._set(msgspec.structs.replace(self.task, cancellable=False))
+
     def _set(self, task: Task) -> None:
         self.task = task
         self._changed(task)

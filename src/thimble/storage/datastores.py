@@ -92,6 +92,12 @@ class Datastores:
     def names(self) -> list[str]:
         return [record.id for record in self._records.all()]
 
+    @property
+    def default(self) -> str:
+        """Where things go when nobody says where: an installed host's disk, else `local`."""
+        chosen = (record.id for record in self._records.all() if record.value.default)
+        return next(chosen, LOCAL)
+
     def mounted(self) -> dict[str, Path]:
         return dict(self._roots)
 
@@ -128,7 +134,7 @@ class Datastores:
             mounted=root is not None,
             why=self._why.get(name, ""),
             durable=value.kind is not DatastoreKind.RAM and is_durable(root or self._state),
-            default=name == LOCAL,
+            default=name == self.default,
             size_bytes=size,
             free_bytes=free,
         )

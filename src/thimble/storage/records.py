@@ -18,6 +18,7 @@ class DatastoreRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     device: str = ""  # disk: as named at creation; device names move, so the next one counts
     uuid: str = ""  # disk: of its file system
     size_bytes: int = 0  # ram
+    default: bool = False  # where things go when nobody says where
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from thimble.core.later import Later
 from thimble.core.problem import Code, Problem, Reason
 from thimble.state.events import Events
 from thimble.state.tasks import Tasks
-from thimble.storage.datastores import LOCAL, Datastores
+from thimble.storage.datastores import Datastores
 
 if TYPE_CHECKING:
     from thimble.storage.images import Images
@@ -92,7 +92,7 @@ class Storage:
 
     @property
     def default(self) -> str:
-        return LOCAL
+        return self.datastores.default
 
     def names(self) -> list[str]:
         return self.datastores.names()

@@ -14,7 +14,7 @@ _SYS = Path("/sys/block")
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
-    """`device` is `/dev/sda`; `serial` and `wwn` are empty when it tells none."""
+    """`device` is `/dev/sda`; `serial` and `wwn` are empty when it tells none. `partitions`: devices."""
 
     device: str
     size_bytes: int = 0

@@ -21,6 +21,7 @@ from thimble.sys import cgroup, command, log
 from thimble.vm import arrival, control, process
 from thimble.vm.driver import Driver
 from thimble.vm.spec import Phase, VmRecord
+from thimble.vm.statefile import MISSING, StateFile
 
 if TYPE_CHECKING:
     from thimble.vm.service import VmService
@@ -59,10 +60,7 @@ class Boot:
             self._take(name, homes[name])
         self._world.events.listen(self._heard)
         if self._adopt or self._lost:
-            await asyncio.gather(*(driver.adopt() for driver in self._adopt))
-            for driver in self._lost:
-                await driver.was_lost()
-        self._adopt, self._lost = [], []
+            await self._catch_up()
 
     def _take(self, name: str, home: Path) -> None:
         """Read a datastore's records and see what each VM is."""
@@ -75,7 +73,7 @@ class Boot:
             settled = self._settle(record, home, taken)
             if settled is not None:
                 taken.add(settled)
-                service.drivers[record.id] = self._judge(settled)
+                service.drivers[record.id] = self._judge(settled, home)
 
     def _settle(self, record: Record[VmRecord], home: Path, taken: arrival.Taken) -> Record[VmRecord] | None:
         """The record as it can be used here; None when it is refused."""
@@ -95,7 +93,7 @@ class Boot:
         store.refuse(record.id, why)
         return None
 
-    def _judge(self, record: Record[VmRecord]) -> Driver:
+    def _judge(self, record: Record[VmRecord], home: Path) -> Driver:
         value = record.value
         if value.phase is not Phase.READY:
             self._interrupted.append(record.id)
@@ -109,7 +107,13 @@ class Boot:
             if driver.place.process.exists():
                 self._lost.append(driver)
                 return driver
-        if value.intent is Intent.RUNNING or value.start:
+        if StateFile(home / record.id).path.exists():
+            driver.was("", PowerState.SAVED)
+            if self._same_boot and value.intent is Intent.RUNNING:
+                self._interrupted.append(driver.id)
+        elif value.saved:
+            driver.was(MISSING, PowerState.FAILED)
+        elif value.intent is Intent.RUNNING or value.start:
             self._judge_intent(driver, value)
         return driver
 
@@ -140,10 +144,13 @@ class Boot:
     async def _catch_up(self) -> None:
         adopt, self._adopt = self._adopt, []
         lost, self._lost = self._lost, []
-        for driver in adopt:
-            await driver.adopt()
+        await asyncio.gather(*(driver.adopt() for driver in adopt))
         for driver in lost:
             await driver.was_lost()
+        for driver in (*adopt, *lost):  # a resume, or a save for the host's sake, that was cut off
+            found = self._service.store.find(driver.id)
+            if driver.status.state is PowerState.SAVED and found and found.value.intent is Intent.RUNNING:
+                self._interrupted.append(driver.id)
 
     def _drop(self, name: str) -> None:
         """Forget the VMs of a datastore that went, unless one runs."""
@@ -180,11 +187,12 @@ class Boot:
 
     async def _start_in_order(self) -> None:
         service = self._service
-        wanted = [
-            r for r in service.store.all() if r.value.autostart.enabled and r.value.phase is Phase.READY
-        ]
-        wanted.sort(key=lambda r: (r.value.autostart.order, r.value.name))
-        for record in wanted:
+        ready = [r for r in service.store.all() if r.value.phase is Phase.READY and r.id in service.drivers]
+        ready.sort(key=lambda r: (r.value.autostart.order, r.value.name))
+        # First those that were saved because the host went down: they do not wait for a guest's boot.
+        saved = [r for r in ready if r.value.intent is Intent.RUNNING and self._is_saved(r.id)]
+        rest = [r for r in ready if r.value.autostart.enabled and r not in saved]
+        for record in (*saved, *rest):
             if record.id not in service.drivers:
                 continue
             try:
@@ -192,8 +200,11 @@ class Boot:
                 await self._world.tasks.wait(task.id)
             except Problem as problem:
                 log.say(f"autostart of {record.value.name}: {problem.detail}")
-            if record.value.autostart.delay_s:
+            if record.value.autostart.delay_s and record not in saved:
                 await asyncio.sleep(record.value.autostart.delay_s)
+
+    def _is_saved(self, id: str) -> bool:
+        return self._service.drivers[id].status.state is PowerState.SAVED
 
     async def _trim(self) -> None:
         """Serial logs lie in RAM and guests can be loud."""

@@ -91,7 +91,7 @@ def _without(record: VmRecord, device: str) -> dict[str, str]:
 
 
 #: Fields that QEMU only takes at its start; the others in a record concern the agent alone.
-_COLD: tuple[str, ...] = (
+COLD: tuple[str, ...] = (
     "vcpus",
     "memory_mib",
     "cpu",
@@ -107,7 +107,7 @@ _COLD: tuple[str, ...] = (
 
 
 #: Fields that a change sets as they come.
-PLAIN: tuple[str, ...] = (*_COLD, "name", "description", "autostart", "on_crash")
+PLAIN: tuple[str, ...] = (*COLD, "name", "description", "autostart", "on_crash", "host_shutdown")
 
 
 def plan(now: Running, wanted: VmRecord) -> Plan:
@@ -115,7 +115,7 @@ def plan(now: Running, wanted: VmRecord) -> Plan:
     running = now.record
     hot: list[Effect] = []
     pending = [
-        _words(field, running, wanted) for field in _COLD if getattr(running, field) != getattr(wanted, field)
+        _words(field, running, wanted) for field in COLD if getattr(running, field) != getattr(wanted, field)
     ]
     pluggable = running.machine is Machine.Q35
     _plan_disks(now, wanted, hot, pending, pluggable=pluggable)

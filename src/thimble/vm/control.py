@@ -138,8 +138,18 @@ def dial(path: Path) -> socket.socket:
     return door
 
 
-async def guest_shutdown(path: Path, *, timeout: float = 3.0) -> bool:
+async def guest_shutdown(path: Path) -> bool:
     """Ask the guest agent behind socket `path` to shut the guest down; False when none answers."""
+    return await _guest(path, b'{"execute":"guest-shutdown"}\n')
+
+
+async def guest_time(path: Path, time: float) -> bool:
+    """Have the guest agent set the guest's clock; False when none answers."""
+    nanoseconds = int(time * 1e9)
+    return await _guest(path, b'{"execute":"guest-set-time","arguments":{"time":%d}}\n' % nanoseconds)
+
+
+async def _guest(path: Path, words: bytes, *, timeout: float = 3.0) -> bool:
     try:
         reader, writer = await asyncio.open_unix_connection(sock=dial(path))
     except OSError:
@@ -150,7 +160,7 @@ async def guest_shutdown(path: Path, *, timeout: float = 3.0) -> bool:
         async with asyncio.timeout(timeout):
             while str(mark).encode() not in await reader.readuntil(b"\n"):
                 pass
-        writer.write(b'{"execute":"guest-shutdown"}\n')
+        writer.write(words)
         await writer.drain()
         return True
     except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):

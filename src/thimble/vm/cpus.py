@@ -6,6 +6,8 @@ CPU on every host that has at least that level, under KVM as under TCG (which ha
 
 from __future__ import annotations
 
+import msgspec
+
 _V2 = "+cx16,+lahf-lm,+popcnt,+pni,+sse4.1,+sse4.2,+ssse3"
 _V3 = f"{_V2},+avx,+avx2,+bmi1,+bmi2,+f16c,+fma,+abm,+movbe,+xsave"
 _V4 = f"{_V3},+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl"
@@ -99,3 +101,43 @@ def argument(cpu: str, accel: str) -> str:
     if cpu == "host":
         return "host" if accel == "kvm" else "max"
     return BASELINES.get(cpu, cpu)
+
+
+#: What programs in a guest may have found and rely on, as /proc/cpuinfo calls it. Others come and go with
+#: kernels.
+_GUEST_FLAGS = frozenset(
+    """
+    ssse3 sse4_1 sse4_2 sse4a popcnt aes pclmulqdq avx avx2 f16c fma bmi1 bmi2 abm movbe adx rdrand rdseed
+    rtm hle sha_ni vaes vpclmulqdq gfni xsave xsavec xsaves pku erms fsrm rdtscp pdpe1gb svm vmx la57
+    avx_vnni amx_tile avx512f avx512bw avx512cd avx512dq avx512vl avx512ifma avx512vbmi avx512_vbmi2
+    avx512_vnni avx512_bf16
+    """.split()  # noqa: SIM905
+)
+
+
+class HostCpu(msgspec.Struct, frozen=True):
+    """What of the host's CPU a saved guest depends on."""
+
+    model: str = ""  # vendor, family, model
+    flags: tuple[str, ...] = ()
+
+
+def host_cpu(cpuinfo: str) -> HostCpu:
+    """From the text of /proc/cpuinfo: its first CPU."""
+    found: dict[str, str] = {}
+    for line in cpuinfo.split("\n\n", 1)[0].splitlines():
+        name, _, value = line.partition(":")
+        found[name.strip()] = value.strip()
+    model = "/".join(found.get(name, "?") for name in ("vendor_id", "cpu family", "model"))
+    return HostCpu(model, tuple(sorted(_GUEST_FLAGS & set(found.get("flags", "").split()))))
+
+
+def change_refusal(cpu: str, accel: str, then: HostCpu, now: HostCpu) -> str:
+    """Why a guest that ran with `cpu` on `then` cannot go on on `now`; empty when it can."""
+    if accel != "kvm" or cpu in BASELINES:  # emulated, or the same on all CPUs
+        return ""
+    if cpu == "host" and then.model != now.model:
+        return f"it ran on another CPU ({then.model}; this is {now.model})"
+    if missing := set(then.flags) - set(now.flags):
+        return f"this CPU does not have {', '.join(sorted(missing))}, which it ran with"
+    return ""

@@ -43,6 +43,9 @@ class Desk:
         self._entropy = entropy
         world.record = self.store.get
         world.intend = self._intend
+        world.note_saved = self._note_saved
+        world.note_unsaved = self._note_unsaved
+        world.pin = self._pin
 
     def find(self, ref: str) -> Record[VmRecord]:
         """By id or name. Raises `Problem` NOT_FOUND."""
@@ -75,6 +78,25 @@ class Desk:
         if self.store.get(id).value.intent is not intent:
             self._put(id, intent=intent)
 
+    def _note_saved(self, id: str, intent: Intent | None) -> None:
+        """There is a saved state, and it must not get lost unseen. The file itself is the truth."""
+        self._note(id, saved=True, intent=intent or self.store.get(id).value.intent)
+
+    def _note_unsaved(self, id: str) -> None:
+        self._note(id, saved=False)
+
+    def _note(self, id: str, **fields: object) -> None:
+        record = self.store.get(id).value
+        if any(getattr(record, name) != value for name, value in fields.items()):
+            try:
+                self._put(id, **fields)
+            except Problem as problem:
+                log.say(f"{id}: its record is behind: {problem.detail}")
+
+    def _pin(self, id: str, machine_type: str) -> None:
+        """The machine QEMU made for it at its first start is its machine for life."""
+        self._note(id, machine_type=machine_type)
+
     def _intend_off(self, id: str) -> str:
         """That it is to stay off; what must be told when that could not be kept. It goes off all the same."""
         try:
@@ -106,6 +128,10 @@ def refuse_verb(verdict: object, found: Record[VmRecord]) -> None:
 def hint_for(reasons: builtins.list[Reason]) -> str:
     if any(reason.code is Code.NO_MEMORY for reason in reasons):
         return "Stop another VM, or give this one less memory."
+    if any(reason.code is Code.NO_SPACE for reason in reasons):
+        return "Free space on its datastore, or stop it instead."
+    if any(reason.code is Code.UNSUPPORTED for reason in reasons):
+        return "Stop it instead."
     return "`allowed` of the VM names what can be done with it now."
 
 

@@ -49,6 +49,7 @@ def record(
         cdroms=tuple(Cdrom(name=c.name, image=c.image) for c in spec.cdroms),
         rng=spec.rng, balloon=spec.balloon, serial=spec.serial, vga=spec.vga, tablet=spec.tablet,
         guest_agent=spec.guest_agent, seed=spec.seed, autostart=spec.autostart, on_crash=spec.on_crash,
+        host_shutdown=spec.host_shutdown,
         uuid=new_uuid(entropy(16)), uid=uid, addresses={}, created=created,
         start=spec.start,
     )  # fmt: skip

@@ -12,7 +12,9 @@ from contextlib import suppress
 
 import msgspec
 
+from thimble.contract.vm import Machine
 from thimble.core.problem import Code, Problem
+from thimble.state.store import Record
 from thimble.state.tasks import Progress
 from thimble.sys import cgroup
 from thimble.sys import process as linux
@@ -20,7 +22,9 @@ from thimble.vm import change, control, hot, layout, lifecycle, outfit, process,
 from thimble.vm.control import Control
 from thimble.vm.lifecycle import Ending
 from thimble.vm.process import Outfit, Place
+from thimble.vm.saved import Saved, goes_on_as
 from thimble.vm.spec import Nic, Running, VmRecord
+from thimble.vm.statefile import StateFile
 from thimble.vm.world import World
 
 replace = msgspec.structs.replace
@@ -40,11 +44,27 @@ class Engine:
         self._tell = tell
         self._watch: asyncio.Task[None] | None = None
 
-    async def launch(self, progress: Progress) -> Running:
-        """Start QEMU; returns when it answers. Raises `Problem`; call `release` then."""
-        found = self._world.record(self.id)
-        record, world = found.value, self._world
-        source = outfit.Source(world.storage, world.network, self.id, found.shelf)
+    @property
+    def record(self) -> Record[VmRecord]:
+        return self._world.record(self.id)
+
+    def source(self) -> outfit.Source:
+        return outfit.Source(self._world.storage, self._world.network, self.id, self.record.shelf)
+
+    def state_file(self) -> StateFile:
+        """Raises `Problem` when its datastore is not mounted."""
+        return StateFile(self.source().directory)
+
+    def now(self) -> float:
+        return self._world.clock()
+
+    async def launch(self, progress: Progress, saved: Saved | None = None) -> Running:
+        """Start QEMU; returns when it answers. `saved`: it is made for that, and waits for its memory.
+
+        Raises `Problem`; call `release` then.
+        """
+        world, source = self._world, self.source()
+        record = self.record.value if saved is None else goes_on_as(saved, self.record.value)
         with Outfit() as things:
             async with progress.step("open"):
                 self.place.make()
@@ -53,27 +73,37 @@ class Engine:
                 for nic in record.nics:
                     await outfit.open_nic(things, source, record, nic)
             async with progress.step("spawn"):
-                self._spawn(record, things, names)
+                self._spawn(record, things, names, saved)
         assert self.who is not None
         async with progress.step("connect"):
             await self._connect(record)
+            if record.machine is Machine.Q35 and not record.machine_type:
+                world.pin(self.id, await self.machine_type())
         self._watch_exit()
         assert self.running is not None
         return self.running
 
-    def _spawn(self, record: VmRecord, things: Outfit, credentials: tuple[str, ...]) -> None:
+    async def machine_type(self) -> str:
+        """QEMU's own versioned name for the machine it made, such as `pc-q35-10.0`. Raises `Problem`."""
+        answer = await self.control.execute("qom-get", {"path": "/machine", "property": "type"})
+        return str(answer).removesuffix("-machine")
+
+    def _spawn(
+        self, record: VmRecord, things: Outfit, credentials: tuple[str, ...], saved: Saved | None
+    ) -> None:
         world = self._world
+        ports = layout.ports(record) if saved is None else saved.running.ports
         given = render.Machinery(
             accel=world.accel.name,
             share=world.qemu.share,
             fds=things.fds,
             credentials=credentials,
             qboot=world.qemu.qboot,
+            ports=ports,
+            incoming=saved is not None,
         )
         argv = render.argv([world.qemu.program], render.render(record, given))
-        self.running = Running(
-            record=record, ports=layout.ports(record), accel=world.accel.name, started=world.clock()
-        )
+        self.running = Running(record=record, ports=ports, accel=world.accel.name, started=world.clock())
         self.place.write_running(self.running)
         self.who = process.spawn(self.place, argv, things, uid=record.uid if world.own_users else None)
         process.remember(self.place, self.who, world.group(self.id))
@@ -154,6 +184,14 @@ class Engine:
             await hot.carry_out(effect, self.qmp, source, record)
             self.running = replace(self.running, record=effect.after(self.running.record))
             self.place.write_running(self.running)
+
+    async def quit(self, timeout: float = 10.0) -> None:
+        """End a QEMU that is needed no more; `release` makes sure."""
+        with suppress(Problem):
+            await self.control.execute("quit", timeout=timeout)
+        if self.who is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(linux.exited(self.who), timeout)
 
     def kill(self) -> None:
         """End QEMU at once, also one that is just being started."""

@@ -10,7 +10,12 @@
                  │           │ START                      │
                  │           └──────► starting            │ EXITED
                  └────────────────────────────────────────┘
-    stopped, crashed, failed ─ DELETE ─► deleting ─► gone
+    stopped, crashed, failed, saved ─ DELETE ─► deleting ─► gone
+
+    running, paused ─ SAVE ─► saving ─► saved ─ START ─► starting ─► running, paused   as it was
+                       ▲         │        ▲                │
+                       └─ undone ┘        └─ it cannot be ─┘   (the file stays until the VM runs on, or
+                                              loaded            somebody decides to boot afresh)
 
 `NEXT` holds every transition, `VERBS` every answer to a verb; nothing else in Thimble knows them.
 """
@@ -37,6 +42,7 @@ class Verb(StrEnum):
     CHANGE = "change"
     DELETE = "delete"
     CONSOLE = "console"
+    SAVE = "save"
 
 
 _S = PowerState
@@ -45,9 +51,11 @@ _S = PowerState
 NEXT: dict[PowerState, frozenset[PowerState]] = {
     _S.CREATING: frozenset({_S.STOPPED, _S.FAILED}),
     _S.STOPPED: frozenset({_S.STARTING, _S.DELETING}),
-    _S.STARTING: frozenset({_S.RUNNING, _S.PAUSED, _S.FAILED, _S.CRASHED, _S.STOPPED}),
-    _S.RUNNING: frozenset({_S.PAUSED, _S.STOPPING, _S.STOPPED, _S.CRASHED}),
-    _S.PAUSED: frozenset({_S.RUNNING, _S.STOPPING, _S.STOPPED, _S.CRASHED}),
+    _S.STARTING: frozenset({_S.RUNNING, _S.PAUSED, _S.FAILED, _S.CRASHED, _S.STOPPED, _S.SAVED}),
+    _S.RUNNING: frozenset({_S.PAUSED, _S.STOPPING, _S.SAVING, _S.STOPPED, _S.CRASHED}),
+    _S.PAUSED: frozenset({_S.RUNNING, _S.STOPPING, _S.SAVING, _S.STOPPED, _S.CRASHED}),
+    _S.SAVING: frozenset({_S.RUNNING, _S.PAUSED, _S.SAVED, _S.STOPPED, _S.CRASHED}),
+    _S.SAVED: frozenset({_S.STARTING, _S.DELETING}),
     _S.STOPPING: frozenset({_S.RUNNING, _S.PAUSED, _S.STOPPED, _S.CRASHED}),
     _S.CRASHED: frozenset({_S.STARTING, _S.STOPPED, _S.DELETING}),
     _S.FAILED: frozenset({_S.STARTING, _S.STOPPED, _S.DELETING}),
@@ -55,7 +63,7 @@ NEXT: dict[PowerState, frozenset[PowerState]] = {
 }
 
 #: QEMU runs, or is about to.
-LIVE = frozenset({_S.STARTING, _S.RUNNING, _S.PAUSED, _S.STOPPING})
+LIVE = frozenset({_S.STARTING, _S.RUNNING, _S.PAUSED, _S.STOPPING, _S.SAVING})
 
 _YES = ""  # accepted
 _SAME = "="  # followed by why there is nothing to do
@@ -66,6 +74,8 @@ _BUSY_OLD = "it is being deleted"
 _STARTING = "it is just starting: try again in a moment"
 _STOPPING = "it is shutting down: wait, or kill it"
 _PAUSED = "it is paused: resume it first"
+_SAVING = "it is being saved: wait, or kill it"
+_SAVED = "it is saved: start it first"
 
 _ANSWERS: tuple[str, ...] = (
     "start",
@@ -77,6 +87,7 @@ _ANSWERS: tuple[str, ...] = (
     "change",
     "delete",
     "console",
+    "save",
 )
 _OFF = (
     _YES,
@@ -88,19 +99,22 @@ _OFF = (
     _YES,
     _YES,
     _NOT_RUNNING,
+    _NOT_RUNNING,
 )
 
 #: For each state the answers, in the order of `_ANSWERS`.
 VERBS: dict[PowerState, tuple[str, ...]] = {
-    _S.CREATING: (_BUSY_NEW,) * 9,
+    _S.CREATING: (_BUSY_NEW,) * 10,
     _S.STOPPED: _OFF,
-    _S.STARTING: ("=it is starting", _YES, _YES, *(_STARTING,) * 4, _STOP_FIRST, _YES),
-    _S.RUNNING: ("=it is running", _YES, _YES, _YES, _YES, "=it is running", _YES, _STOP_FIRST, _YES),
-    _S.PAUSED: (_PAUSED, _YES, _YES, _YES, "=it is paused", _YES, _YES, _STOP_FIRST, _YES),
-    _S.STOPPING: (_STOPPING, _YES, _YES, _YES, _STOPPING, _STOPPING, _STOPPING, _STOP_FIRST, _YES),
+    _S.STARTING: ("=it is starting", _YES, _YES, *(_STARTING,) * 4, _STOP_FIRST, _YES, _STARTING),
+    _S.RUNNING: ("=it is running", *(_YES,) * 4, "=it is running", _YES, _STOP_FIRST, _YES, _YES),
+    _S.PAUSED: (_PAUSED, _YES, _YES, _YES, "=it is paused", _YES, _YES, _STOP_FIRST, _YES, _YES),
+    _S.STOPPING: (_STOPPING, _YES, _YES, _YES, *(_STOPPING,) * 3, _STOP_FIRST, _YES, _STOPPING),
+    _S.SAVING: (_SAVING, _SAVING, _YES, *(_SAVING,) * 4, _STOP_FIRST, _YES, "=it is being saved"),
+    _S.SAVED: (_YES, "=it is saved", "=it is saved", *(_SAVED,) * 3, _YES, _YES, _SAVED, "=it is saved"),
     _S.CRASHED: (_YES, _YES, _YES, *_OFF[3:]),
     _S.FAILED: (_YES, _YES, _YES, *_OFF[3:]),
-    _S.DELETING: (*(_BUSY_OLD,) * 7, "=it is being deleted", _BUSY_OLD),
+    _S.DELETING: (*(_BUSY_OLD,) * 7, "=it is being deleted", _BUSY_OLD, _BUSY_OLD),
 }  # fmt: skip
 
 #: state → the verbs that make sense now, as clients get them.

@@ -15,7 +15,7 @@ from thimble.contract.vm import Intent, PowerState
 from thimble.core.problem import Code, Problem, Reason, refuse
 from thimble.core.units import MIB, show_size
 from thimble.core.verdict import Deny, Ignore
-from thimble.state.store import Record
+from thimble.state.store import Record, is_durable
 from thimble.state.tasks import Progress, Work
 from thimble.vm import lifecycle
 from thimble.vm.desk import OVERHEAD, Desk, dry, hint_for, refuse_verb
@@ -28,34 +28,46 @@ PRESS_EVERY_S = 5.0
 
 
 class PowerVerbs(Desk):
-    async def start(self, call: Call[None]) -> Started | DryRun:
+    async def start(self, call: Call[wire.StartRequest]) -> Started | DryRun:
         found, driver = self._find(call)
+        discard = bool(call.input and call.input.discard_saved)
         verdict = lifecycle.decide(driver.status.state, found.value.phase, Verb.START)
         blockers = list(verdict.reasons) if isinstance(verdict, Deny) else []
+        kept = None
         if not blockers and not isinstance(verdict, Ignore):
             blockers += self._memory_reasons(found.value)
+            if not discard and (kept := driver.cannot_go_on()):
+                blockers.append(Reason(message=kept.detail, code=kept.code))
         if call.dry_run:
-            return dry(blockers, verdict, f"starts {found.value.name}", self._slow_warning())
+            effect = self._start_effect(found, driver, discard=discard)
+            return dry(blockers, verdict, effect, self._slow_warning())
         if blockers:
-            refuse(blockers, f"{found.value.name}: {blockers[0].message}", hint=hint_for(blockers))
+            hint = kept.hint if kept else hint_for(blockers)
+            refuse(blockers, f"{found.value.name}: {blockers[0].message}", hint=hint)
         self._intend(found.id, Intent.RUNNING)
 
         async def work(progress: Progress) -> dict[str, str]:
             if isinstance(verdict, Ignore):
                 return {"note": verdict.why}
-            return await self._start(driver, progress)
+            return await self._start(driver, progress, discard=discard)
 
         return self._task("vm.start", found.id, work, call)
+
+    def _start_effect(self, found: Record[VmRecord], driver: Driver, *, discard: bool) -> str:
+        name = found.value.name
+        if not found.value.saved and driver.status.state is not PowerState.SAVED:
+            return f"starts {name}"
+        return f"starts {name} afresh, what was saved is lost" if discard else f"lets {name} go on as saved"
 
     def _refuse_going_down(self) -> None:
         if self.world.host_stopping:
             raise Problem(Code.CONFLICT, "the host is going down", hint="Start it when the host is back.")
 
-    async def _start(self, driver: Driver, progress: Progress) -> dict[str, str]:
+    async def _start(self, driver: Driver, progress: Progress, *, discard: bool = False) -> dict[str, str]:
         self._refuse_going_down()
         refuse(self._memory_reasons(self.store.get(driver.id).value), "not enough memory to start it")
         try:
-            await driver.ask(lambda: driver.start(progress))
+            await driver.ask(lambda: driver.start(progress, discard=discard))
         except Problem:
             if self.store.find(driver.id) is not None:
                 self._intend_off(driver.id)
@@ -100,6 +112,46 @@ class PowerVerbs(Desk):
 
         return self.world.tasks.start("vm.start", id, work, owner=owner)
 
+    async def save(self, call: Call[None]) -> Started | DryRun:
+        found, driver = self._find(call)
+        name = found.value.name
+        verdict = lifecycle.decide(driver.status.state, found.value.phase, Verb.SAVE)
+        blockers = list(verdict.reasons) if isinstance(verdict, Deny) else driver.save_blockers()
+        volatile = (
+            () if self.lasts(found.shelf) else (f"{name} lives in RAM: at a reboot it is gone all the same",)
+        )
+        if call.dry_run:
+            size = show_size(found.value.memory_mib * MIB)
+            effect = f"writes the memory of {name}, at most {size}, to {found.shelf} and ends its QEMU"
+            return dry(blockers, verdict, effect, volatile)
+        refuse(blockers, f"{name}: {blockers[0].message}" if blockers else "", hint=hint_for(blockers))
+        warning = {"warning": volatile[0]} if volatile else {}
+
+        async def work(progress: Progress) -> dict[str, str]:
+            if isinstance(verdict, Ignore):
+                return {"note": verdict.why}
+            return {**await self.save_now(driver, progress, stays=True), **warning}
+
+        task = self.world.tasks.start("vm.save", found.id, work, owner=call.user, cancellable=True)
+        await asyncio.sleep(0)  # the work has begun now: a cancel finds it where it can be undone
+        return Started(task=task, subject=found.id)
+
+    async def save_now(self, driver: Driver, progress: Progress, *, stays: bool) -> dict[str, str]:
+        """A cancelled one is undone before the cancel ends."""
+        saving = asyncio.ensure_future(driver.ask(lambda: driver.save(progress, stays=stays)))
+        try:
+            return await asyncio.shield(saving)
+        except asyncio.CancelledError:
+            driver.stop_saving = True
+            with suppress(Problem):
+                return await saving  # it was too late
+            raise
+
+    def lasts(self, shelf: str) -> bool:
+        """Is what is written to that datastore still there after a reboot?"""
+        home = self.world.storage.homes().get(shelf)
+        return home is not None and is_durable(home)
+
     async def stop(self, call: Call[wire.StopRequest]) -> Started | DryRun:
         found, driver = self._find(call)
         ask = call.input or wire.StopRequest()
@@ -108,11 +160,11 @@ class PowerVerbs(Desk):
             async with progress.step("ask"):
                 await driver.ask(driver.begin_stop)
             async with progress.step("wait"):
-                return await self._await_off(driver, ask)
+                return await self.await_off(driver, ask)
 
         return self._power(call, Verb.STOP, found, driver, work, "asks {} to shut down")
 
-    async def _await_off(self, driver: Driver, ask: wire.StopRequest) -> dict[str, str]:
+    async def await_off(self, driver: Driver, ask: wire.StopRequest) -> dict[str, str]:
         """Press the button again and again: a guest that is just booting does not feel it yet."""
         loop = asyncio.get_running_loop()
         end = loop.time() + ask.timeout_s

@@ -27,6 +27,8 @@ class Machinery(msgspec.Struct, frozen=True, kw_only=True):
     fds: dict[str, int]
     credentials: tuple[str, ...] = ()  # their names; descriptors under `cred-NAME`
     qboot: str = ""  # firmware of microvms; QEMU's own choice when empty
+    ports: int | None = None  # root ports, where they are not those of a fresh start
+    incoming: bool = False  # it waits for the memory of a saved VM
 
 
 def render(record: VmRecord, given: Machinery) -> list[list[str]]:
@@ -45,11 +47,12 @@ def render(record: VmRecord, given: Machinery) -> list[list[str]]:
         *_memory_and_cpus(record, given),
         *_control(record, given),
         *_boot(record, given),
-        *_bridges(record),
+        *_bridges(record, layout.ports(record) if given.ports is None else given.ports),
         *_small_devices(record),
         *_disks(record, given),
         *_nics(record, given),
         *_credentials(record, given),
+        *([["-incoming", "defer"]] if given.incoming else []),
     ]
 
 
@@ -80,7 +83,7 @@ def _machine(record: VmRecord, given: Machinery) -> list[list[str]]:
         options = f"microvm,acpi={acpi},pcie=off,rtc=on,isa-serial=on,usb=off"
         options += ",x-option-roms=off" if given.qboot else ""
     else:
-        options = "q35,hpet=off,vmport=off,smm=off,usb=off"
+        options = f"{record.machine_type or 'q35'},hpet=off,vmport=off,smm=off,usb=off"
     if record.firmware is Firmware.UEFI:
         options += ",pflash0=firmware-code,pflash1=firmware-vars"
     accel = f"kvm,device={_set(given, 'kvm')}" if given.accel == "kvm" else "tcg,thread=multi"
@@ -136,12 +139,12 @@ def _boot(record: VmRecord, given: Machinery) -> list[list[str]]:
     return groups
 
 
-def _bridges(record: VmRecord) -> list[list[str]]:
+def _bridges(record: VmRecord, ports: int) -> list[list[str]]:
     """The root ports that hot-pluggable devices sit behind; several share a slot of the root complex."""
     if record.machine is Machine.MICROVM:
         return []
     groups = []
-    for number in range(layout.ports(record)):
+    for number in range(ports):
         slot, function = layout.port_place(number)
         port: Json = {"driver": "pcie-root-port", "id": f"rp{number}", "bus": "pcie.0"}
         port |= {"addr": f"0x{slot:x}.0x{function:x}", "chassis": number + 1, "port": number, "io-reserve": 0}

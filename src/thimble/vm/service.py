@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,23 +11,20 @@ from pathlib import Path
 from thimble.console.serial import Consoles, Session
 from thimble.contract import vm as wire
 from thimble.contract.call import Call
+from thimble.contract.vm import HostShutdown, PowerState
 from thimble.core.problem import Code, Problem
 from thimble.host.hardware import Accel
 from thimble.network.service import Network
 from thimble.state.events import Events
 from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
-from thimble.vm import boot, lifecycle, process, spec
+from thimble.vm import boot, down, lifecycle, process, spec
 from thimble.vm.desk import refuse_verb
-from thimble.vm.driver import Driver
 from thimble.vm.lifecycle import Verb
 from thimble.vm.process import QemuPaths
 from thimble.vm.shaping import ShapingVerbs
 from thimble.vm.spec import volume_ref
 from thimble.vm.world import World
-
-#: How long a killed QEMU may take to be gone when the host goes down.
-KILL_S = 15.0
 
 
 class VmService(ShapingVerbs):
@@ -71,26 +67,9 @@ class VmService(ShapingVerbs):
         """After ready: warm up, finish what was interrupted, start what starts with the host."""
         await self._boot.autostart()
 
-    async def stop_all(self, timeout: float) -> None:
-        """The host goes down: every guest gets its shutdown request and `timeout` seconds; intents stay."""
-        self.world.host_stopping = True
-        live = [driver for driver in self.drivers.values() if driver.status.state in lifecycle.LIVE]
-        for driver in self.drivers.values():
-            driver.cancel_restart()
-        if live:  # one that cannot even be killed does not hold up the host
-            work = [asyncio.ensure_future(self._stop_for_host(driver, timeout)) for driver in live]
-            _, left = await asyncio.wait(work, timeout=timeout + KILL_S)
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
-
-    async def _stop_for_host(self, driver: Driver, timeout: float) -> None:
-        try:
-            await driver.ask(driver.begin_stop)
-            await self._await_off(driver, wire.StopRequest(timeout_s=timeout, force=True))
-        except Problem:
-            driver.kill()
-            await driver.off.wait()
+    async def stop_all(self, timeout: float, how: HostShutdown | None = None) -> None:
+        """The host goes down: each VM as its `host_shutdown` says, or all as `how`; see `down`."""
+        await down.stop_all(self, timeout, how)
 
     async def close(self) -> None:
         """Let go of everything; QEMUs run on."""
@@ -102,6 +81,11 @@ class VmService(ShapingVerbs):
         """(all, running)."""
         live = sum(driver.status.state in lifecycle.LIVE for driver in self.drivers.values())
         return len(self.drivers), live
+
+    def in_memory(self) -> tuple[str, ...]:
+        """The names of VMs whose datastore does not outlast a reboot."""
+        stores = self.world.storage.datastores
+        return tuple(sorted(r.value.name for r in self.store.all() if not stores.view(r.shelf).durable))
 
     def states(self) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -131,6 +115,10 @@ class VmService(ShapingVerbs):
 
     def warnings(self) -> tuple[str, ...]:
         lines = [f"{path}: not used, {why}" for path, why in self.store.broken.items()]
+        for r in self.store.all():
+            status = self.drivers[r.id].status
+            if r.value.saved and status.why and status.state in (PowerState.SAVED, PowerState.FAILED):
+                lines.append(f"{r.value.name} is saved and cannot go on: {status.why}")
         if self._private:
             lines.append("VMs run as root, not as users of their own: QEMU lies in a private directory")
         return tuple(lines)

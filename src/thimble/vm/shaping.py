@@ -24,7 +24,7 @@ from thimble.core.units import show_size
 from thimble.core.verdict import Deny, Ignore
 from thimble.state.store import Record, check
 from thimble.state.tasks import Progress
-from thimble.vm import change, draft, layout, lifecycle, making, rules, spec
+from thimble.vm import change, draft, layout, lifecycle, making, rules, saved, spec
 from thimble.vm.desk import dry, refuse_verb
 from thimble.vm.driver import Driver
 from thimble.vm.lifecycle import Verb
@@ -207,6 +207,8 @@ class ShapingVerbs(PowerVerbs):
         want = replace(want, seed=spec.kept_seed(want.seed, old.seed))
         blockers += change.disk_reasons(old.disks, want.disks, own) + self._blockers(want, found)
         value = None if blockers else self._changed(found, want)
+        if value is not None and driver.status.state is PowerState.SAVED:
+            blockers += saved.change_reasons(old, value)
         if call.dry_run:
             lines = [] if value is None else self._change_effects(found, driver, value)
             return DryRun(

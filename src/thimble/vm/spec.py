@@ -24,6 +24,7 @@ from thimble.contract.vm import (
     DiskFormat,
     DiskView,
     Firmware,
+    HostShutdown,
     Intent,
     Machine,
     NicModel,
@@ -103,6 +104,10 @@ class VmRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     addresses: dict[str, str]
     created: float
 
+    host_shutdown: HostShutdown = HostShutdown.SHUTDOWN
+    machine_type: str = ""  # QEMU's versioned name, told by it at the first start; microvm has none
+    saved: bool = False  # its memory ought to be in the file `saved.state` beside this record
+
     intent: Intent = Intent.STOPPED
     phase: Phase = Phase.CREATING
     keep_volumes: bool = False  # of the delete that is under way
@@ -162,7 +167,8 @@ def view(
         ),
         rng=record.rng, balloon=record.balloon, serial=record.serial, vga=record.vga, tablet=record.tablet,
         guest_agent=record.guest_agent, seed=shown_seed(record.seed, role), autostart=record.autostart,
-        on_crash=record.on_crash, intent=record.intent, status=status, allowed=allowed,
+        on_crash=record.on_crash, host_shutdown=record.host_shutdown, machine_type=record.machine_type,
+        intent=record.intent, status=status, allowed=allowed,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from thimble.vm.spec import VmRecord
 
 
 class World:
-    """What all drivers share. `record`, `intend` and `restart` belong to the service."""
+    """What all drivers share. What is only declared belongs to the service."""
 
     def __init__(
         self,
@@ -50,6 +50,9 @@ class World:
         self.record: Callable[[str], Record[VmRecord]]
         self.intend: Callable[[str, Intent], None]
         self.restart: Callable[[str], None]
+        self.note_saved: Callable[[str, Intent | None], None]
+        self.note_unsaved: Callable[[str], None]
+        self.pin: Callable[[str, str], None]
 
     def group(self, id: str) -> Path | None:
         return None if self.cgroups is None else self.cgroups / id

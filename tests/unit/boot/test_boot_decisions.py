@@ -13,10 +13,11 @@ from thimble.boot.choice import Nic, choose
 from thimble.boot.drivers import kvm_module
 from thimble.boot.entropy import is_virtual
 from thimble.boot.identity import default_name
-from thimble.boot.main import PHASES, Boot
 from thimble.boot.phases import Phase, Progress
 from thimble.boot.ring import Lines
+from thimble.boot.statedisk import Candidate
 from thimble.boot.statedisk import choose as choose_state
+from thimble.boot.steps import ACTS, PHASES
 
 A = Nic("eth0", "52:54:00:00:00:01", "0000:00:02.0", carrier=False)
 A_UP = Nic("eth0", "52:54:00:00:00:01", "0000:00:02.0", carrier=True)
@@ -27,7 +28,7 @@ def test_every_phase_has_its_method_and_the_list_runs_to_its_end() -> None:
     progress = Progress(PHASES)
     while not progress.finished():
         (phase, *_) = progress.startable()
-        assert hasattr(Boot, "phase_" + phase.name.replace("-", "_"))
+        assert phase.name in ACTS
         progress.started.append(phase.name)
         progress.done.append(phase.name)
 
@@ -77,19 +78,20 @@ def test_the_wait_is_never_long_and_never_nothing(stood: list[float]) -> None:
 
 
 def test_one_state_partition_is_taken() -> None:
-    assert choose_state([("/dev/sda2", "", 1)]) == (("/dev/sda2", "", 1), "")
+    one = Candidate("/dev/sda2", clean=True)
+    assert choose_state([one]) == (one, "")
 
 
 @pytest.mark.parametrize(
     ("candidates", "reason"),
     [
         ([], "no partition is labelled"),
-        ([("/dev/sda2", "", 1), ("/dev/sdb", "", 1)], "more than one partition"),
-        ([("/dev/sda2", "has no ext4 file system", 0)], "/dev/sda2 has no ext4 file system"),
+        ([Candidate("/dev/sda2"), Candidate("/dev/sdb")], "more than one partition"),
+        ([Candidate("/dev/sda2", problem="has no ext4 file system")], "/dev/sda2 has no ext4 file system"),
     ],
 )
 def test_no_partition_is_taken_when_it_is_not_clear_or_not_usable(
-    candidates: list[tuple[str, str, int]], reason: str
+    candidates: list[Candidate], reason: str
 ) -> None:
     chosen, why = choose_state(candidates)
     assert chosen is None

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thimble.boot import lease, main, rtnl, superblock, uevent
+from thimble.boot import events, lease, main, rtnl, superblock, uevent
 from thimble.boot.netaddr import is_link_local
 
 DUMP = """\
@@ -51,12 +51,13 @@ def test_the_password_is_shown_each_time_it_is_new_and_never_logged() -> None:
     boot = main.Boot.__new__(main.Boot)
     boot.is_ready, boot.ready_done = False, lambda: None
     boot.say = logged.append  # type: ignore[method-assign]
-    boot.show_addresses = boot.write_facts = lambda: None  # type: ignore[method-assign]
+    boot.uplink = SimpleNamespace(urls=list)  # type: ignore[assignment]
+    boot.write_facts = lambda: None  # type: ignore[method-assign]
     boot.consoles = SimpleNamespace(show=shown.append)  # type: ignore[assignment]
     boot.power = SimpleNamespace(agent_ready=lambda: None)  # type: ignore[assignment]
-    boot.on_ready(["certificate"], "password one")
-    boot.on_ready(["certificate"], "password two")
-    boot.on_ready(["certificate"], "")
+    events.on_ready(boot, ["certificate"], "password one")
+    events.on_ready(boot, ["certificate"], "password two")
+    events.on_ready(boot, ["certificate"], "")
     assert shown == ["password one", "password two"]
     assert not any("password" in line for line in logged)
 

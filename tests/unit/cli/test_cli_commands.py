@@ -121,6 +121,7 @@ def test_show_tells_everything_about_a_vm(host, thimble) -> None:
         "devices    rng, balloon, serial, guest agent\n"
         "autostart  order 10\n"
         "on crash   restart\n"
+        "host down  shutdown\n"
         "QEMU       process 4711\n"
         "possible   stop, kill\n"
     )

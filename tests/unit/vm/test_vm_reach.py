@@ -12,7 +12,7 @@ from vm_examples import record
 
 from thimble.contract.vm import PowerState
 from thimble.core.problem import Code, Problem
-from thimble.vm import control, driver, lifecycle
+from thimble.vm import control, keeping, lifecycle
 from thimble.vm.driver import Driver
 from thimble.vm.world import World
 
@@ -67,7 +67,7 @@ def test_a_silent_qemu_is_tried_again_when_something_is_asked(
     async def scenario() -> None:
         qemu = Qemu(silent=1)
         one = await adopted(tmp_path, qemu, monkeypatch)
-        assert one.status.why == driver.SILENT
+        assert one.status.why == keeping.SILENT
         await one.ask(lambda: one.command("system_reset"))
         assert qemu.asked == ["query-status", "system_reset"]
         assert one.status.why == ""
@@ -85,7 +85,7 @@ def test_a_qemu_that_stays_silent_is_told_with_what_to_do(
         with pytest.raises(Problem) as caught:
             await one.ask(lambda: one.command("system_reset"))
         assert caught.value.hint == "Kill the VM if it hangs."
-        assert one.status.why == driver.SILENT
+        assert one.status.why == keeping.SILENT
         await one.close()
         assert one._retry is None
 

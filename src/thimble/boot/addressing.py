@@ -1,0 +1,212 @@
+"""The addresses of the host on its management network: static ones, a DHCP client, and the change between.
+
+    apply ──► static ones set, DHCP client (re)started ──a new address is there──► the old ones go
+                                                        └──never──► the old ones stay
+
+Nothing is waited for: the kernel tells of addresses (uplink.py passes them on).
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import lease
+from .ipparam import Plan
+from .netaddr import is_link_local
+from .supervise import Supervised
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .jobs import Children
+    from .loop import Loop, Timer
+
+IP = "/usr/sbin/ip"
+DHCPCD = "/usr/sbin/dhcpcd"
+DHCPCD_CONF = "/run/thimble/dhcpcd.conf"
+BATCH = "/run/thimble/addresses-{}.ip"
+# Seconds after which it is said that nobody answers; the client goes on asking.
+SILENCE = 20.0
+_DHCPCD_TEXT = """\
+duid ll
+clientid
+hostname
+persistent
+nodelay
+noarp
+noalias
+slaac hwaddr
+option domain_name_servers, domain_name, domain_search, host_name, ntp_servers
+option classless_static_routes, interface_mtu
+require dhcp_server_identifier
+script /dev/null
+"""
+
+
+class Addressing:
+    """Owns the addresses of `interface`, by `plan`. `changed()` is called when something did."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        bridge: str,
+        say: Callable[[str], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._loop, self._children, self._say, self._changed = loop, children, say, changed
+        self._bridge = bridge
+        self._settle: Timer | None = None
+        self._silence: Timer | None = None
+        self._batches = 0
+        self._old: list[str] = []  # commands that take away what is of an earlier plan
+        self.plan, self.interface, self.problem = Plan(), "", ""
+        self.addresses: dict[str, int] = {}
+        self.lease = lease.Facts()
+        self.gateway = ""
+        self.dhcpcd = Supervised("dhcpcd", loop, self._launch, say, children.words)
+
+    def apply(self, plan: Plan) -> None:
+        """Addresses by this plan from now on; the NIC is in the bridge."""
+        interface = f"{self._bridge}.{plan.vlan}" if plan.vlan else self._bridge
+        if self.interface:
+            self._old += removal(self.plan, self.interface, self.addresses, plan, interface)
+        if interface != self.interface:
+            self.addresses = {}
+        self.plan, self.interface, self.problem = plan, interface, ""
+        self.lease = lease.Facts()
+        self.gateway = static_gateway(plan)
+        commands = setting(plan, self._bridge, interface)
+        if commands:
+            self._run(commands, self._set)
+        else:
+            self._start_client()
+
+    def told(self, address: str, prefix: int, *, gone: bool, usable: bool) -> None:
+        """The kernel says what became of an address of `interface`."""
+        before = dict(self.addresses)
+        if gone:
+            self.addresses.pop(address, None)
+        elif usable:
+            self.addresses[address] = prefix
+        if self.addresses != before:
+            self._forget_old()
+            self._changed()
+        if self._settle is None and self.plan.dhcp and not address.startswith("fe80:"):
+            self._settle = self._loop.after(0.3, self._ask_client)
+
+    def dns(self) -> list[str]:
+        """Name servers: given statically, then learned."""
+        given = [server for item in self.plan.static for server in item.dns]
+        given += [server for server in self.plan.dns if server not in given]
+        return given + [server for server in self.lease.dns if server not in given]
+
+    def good(self) -> list[str]:
+        """Addresses others can reach."""
+        return [item for item in self.addresses if not is_link_local(item)]
+
+    def _set(self, status: int) -> None:
+        if status:
+            words = ", ".join(f"{static.address}/{static.prefix}" for static in self.plan.static)
+            self._say(f"not all of the network's settings could be made ({words or self.interface})")
+        self._start_client()
+
+    def _start_client(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+        if self.plan.dhcp:
+            with open(DHCPCD_CONF, "w") as file:
+                file.write(_DHCPCD_TEXT)
+            self.dhcpcd.restart()
+            self._silence = self._loop.after(SILENCE, self._silent)
+        else:
+            self.dhcpcd.stop()
+        self._forget_old()
+
+    def _launch(self, on_exit: Callable[[int], None]) -> int:
+        families = [] if len(self.plan.dhcp) == 2 else [f"-{self.plan.dhcp[0]}"]
+        argv = [DHCPCD, "-B", "-q", *families, "-f", DHCPCD_CONF, self.interface]
+        return self._children.spawn(argv, on_exit)
+
+    def _silent(self) -> None:
+        if not self.good():
+            where = ", ".join(self.addresses) or "no address at all"
+            self.problem = f"no DHCP server answers on {self.interface}: the host has {where}"
+            self._say(f"warning: {self.problem}")
+            self._changed()
+
+    def _forget_old(self) -> None:
+        """Takes the old addresses away, once a new one is there."""
+        wanted = [static.address for static in self.plan.static]
+        there = [item for item in self.good() if item in wanted or (not wanted and self._is_new(item))]
+        if self.good():
+            self.problem = ""
+        if there and self._old:
+            commands, self._old = self._old, []
+            self._run(commands, lambda _status: None)
+
+    def _is_new(self, address: str) -> bool:
+        return not any(f" {address}/" in command for command in self._old)
+
+    def _run(self, commands: list[str], ended: Callable[[int], None]) -> None:
+        self._batches += 1
+        path = BATCH.format(self._batches)
+        with open(path, "w") as file:
+            file.write("\n".join([*commands, ""]))
+
+        def done(status: int) -> None:
+            os.unlink(path)
+            ended(status)
+
+        self._children.spawn([IP, "-force", "-batch", path], done)
+
+    def _ask_client(self) -> None:
+        self._settle = None
+        lines: list[str] = []
+
+        def ended(_: int) -> None:
+            blocks = lease.parse_dump("\n".join(lines))
+            self.lease = lease.facts(blocks)
+            routers = [block["routers"].split()[0] for block in blocks if block.get("routers")]
+            self.gateway = static_gateway(self.plan) or "".join(routers[:1])
+            self._changed()
+
+        self._children.spawn([DHCPCD, "--dumplease", self.interface], ended, collect=lines)
+
+
+def static_gateway(plan: Plan) -> str:
+    """The first gateway given statically."""
+    return next((static.gateway for static in plan.static if static.gateway), "")
+
+
+def setting(plan: Plan, bridge: str, interface: str) -> list[str]:
+    """What `ip -batch` has to do before a DHCP client starts; often nothing. Pure."""
+    commands = []
+    if plan.vlan:
+        commands.append(f"link add link {bridge} name {interface} type vlan id {plan.vlan}")
+        commands.append(f"link set {interface} up")
+    for static in plan.static:
+        nodad = " nodad" if static.family == 6 else ""
+        commands.append(f"address replace {static.address}/{static.prefix} dev {interface}{nodad}")
+        if static.gateway:
+            commands.append(f"route replace default via {static.gateway} dev {interface}")
+    return commands
+
+
+def removal(old: Plan, was: str, addresses: dict[str, int], new: Plan, interface: str) -> list[str]:
+    """What takes away what the old plan left, and the new one does not want. Pure."""
+    if old.vlan and was != interface:
+        return [f"link delete {was}"]
+    kept = [(static.address, static.prefix) for static in new.static] if was == interface else []
+    routes = [static.gateway for static in new.static] if was == interface else []
+    commands = [
+        f"route delete default via {static.gateway} dev {was}"
+        for static in old.static
+        if static.gateway and static.gateway not in routes
+    ]
+    return commands + [
+        f"address delete {address}/{prefix} dev {was}"
+        for address, prefix in addresses.items()
+        if not address.startswith("fe80:") and (address, prefix) not in kept
+    ]

@@ -1,0 +1,135 @@
+"""What firmware and boot loader left: Secure Boot, the slot, whether it is a trial, what was booted from.
+
+`read` runs in a job child after readiness: it loads a driver and asks the firmware. The rest is pure.
+Variables: UEFI specification (SecureBoot), the Boot Loader Interface (LoaderEntrySelected,
+LoaderDevicePartUUID). An entry that is on trial counts in its file name: `thimble-b+2-1.conf`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import linux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .blocks import Seen
+    from .modalias import Table
+
+EFI = "/sys/firmware/efi"
+VARIABLES = f"{EFI}/efivars"
+BOOT_PART = "thimble-boot"
+CD_LABEL = "THIMBLE-CD"
+_GLOBAL, _LOADER = "8be4df61-93ca-11d2-aa0d-00e098032b8c", "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+_FLAGS = linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+
+
+class Left:
+    """What was found out by reading variables; `device` is the partition booted from, by its GUID."""
+
+    __slots__ = ("device", "entry", "firmware", "secure")
+
+    def __init__(
+        self, firmware: str = "", *, secure: bool = False, entry: str = "", device: str = ""
+    ) -> None:
+        self.firmware, self.secure, self.entry, self.device = firmware, secure, entry, device
+
+
+def read(table: Table) -> list[Any]:
+    """The fields of a `Left`, and the device with that partition GUID."""
+    if not os.path.isdir(EFI):
+        return ["bios", 0, "", "", ""]
+    from .drivers import load
+
+    load(table, ("efivarfs",))
+    if not os.path.ismount(VARIABLES):
+        linux.mount("efivarfs", VARIABLES, "efivarfs", _FLAGS)
+    device = _text("LoaderDevicePartUUID").lower()
+    secure = _variable(f"SecureBoot-{_GLOBAL}") == b"\1"
+    return ["uefi", int(secure), _text("LoaderEntrySelected"), device, find_partition(device)]
+
+
+def find_partition(uuid: str) -> str:
+    """The partition with this GUID, as a device; nothing if there is none."""
+    for name in sorted(os.listdir("/sys/class/block")) if uuid else []:
+        try:
+            with open(f"/sys/class/block/{name}/partition") as file:
+                number = int(file.read())
+            disk = os.path.basename(os.path.dirname(os.path.realpath(f"/sys/class/block/{name}")))
+            with open(f"/sys/class/block/{disk}/queue/logical_block_size") as file:
+                sector = int(file.read())
+            fd = os.open(f"/dev/{disk}", os.O_RDONLY | os.O_CLOEXEC)
+        except (OSError, ValueError):
+            continue
+        try:
+            head = os.pread(fd, sector, sector)
+            at, size = int.from_bytes(head[72:80], "little") * sector, int.from_bytes(head[84:88], "little")
+            entry = os.pread(fd, 128, at + (number - 1) * size) if head[:8] == b"EFI PART" else b""
+        except (OSError, OverflowError):
+            entry = b""
+        os.close(fd)
+        if guid(entry[16:32]) == uuid:
+            return f"/dev/{name}"
+    return ""
+
+
+def guid(raw: bytes) -> str:
+    """A GUID of a partition table as text; nothing unless it is 16 bytes."""
+    if len(raw) != 16:
+        return ""
+    first = (raw[3::-1], raw[5:3:-1], raw[7:5:-1], raw[8:10], raw[10:])
+    return "-".join(part.hex() for part in first)
+
+
+def slot(entry: str) -> tuple[str, bool]:
+    """(slot, whether it is on trial) of a loader entry's file name; ("", False) if it is not ours."""
+    name = entry.lower().removesuffix(".conf")
+    if not name.startswith("thimble-") or name[8:9] not in ("a", "b") or name[9:10] not in ("", "+"):
+        return "", False
+    return name[8], name[9:10] == "+"
+
+
+def facts(left: Left, device: str, seen: list[Seen], words: Mapping[str, str]) -> dict[str, Any]:
+    """`boot` of boot.json. `device`: what `left.device` is; `words`: the kernel command line. Pure."""
+    which, trial = slot(left.entry)
+    which = words["thimble.slot"] if words.get("thimble.slot") in ("a", "b") else which
+    if "thimble.slot" in words:  # GRUB or kexec said it; the loader's variables may be of an earlier boot
+        trial = words.get("thimble.trial") == "1"
+    return {
+        "firmware": left.firmware,
+        "secure_boot": left.secure,
+        "slot": which,
+        "trial": trial,
+        "build": words.get("thimble.build", ""),
+        "medium": medium(device, seen),
+    }
+
+
+def medium(device: str, seen: list[Seen]) -> dict[str, str] | None:
+    """What the host was booted from: the loader's word, else the one medium that looks like ours. Pure."""
+    told = [one for one in seen if device and one["device"] == device]
+    disks = told or [one for one in seen if one["part"] == BOOT_PART]
+    discs = [one for one in seen if one["kind"] == "iso9660" and one["label"] == CD_LABEL]
+    if told and told[0]["part"] != BOOT_PART and discs:
+        disks = []  # an El Torito image: its partition lies on the disc
+    if len(disks) == 1:
+        return {"disk": disks[0]["disk"], "esp": disks[0]["device"], "kind": "disk"}
+    if not disks and discs:
+        return {"disk": discs[0]["disk"], "esp": "", "kind": "cd"}
+    return None
+
+
+def _variable(name: str) -> bytes:
+    """A variable's value without its attributes; nothing if there is none."""
+    try:
+        with open(f"{VARIABLES}/{name}", "rb") as file:
+            return file.read()[4:]
+    except OSError:
+        return b""
+
+
+def _text(name: str) -> str:
+    return _variable(f"{name}-{_LOADER}").decode("utf-16-le", "replace").rstrip("\0")

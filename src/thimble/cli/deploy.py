@@ -1,0 +1,250 @@
+"""`thimble host deploy|install|update|rollback|key …`: what the host is started from."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from thimble.cli import show
+from thimble.cli.command import Asking, Changing, Working, act, choice, confirm, preview, width
+from thimble.cli.session import Session
+from thimble.cli.show import Column, table
+from thimble.cli.vm_words import seconds
+from thimble.contract.common import DryRun, Task
+from thimble.contract.deploy import (
+    UPLOAD,
+    Deploy,
+    Guests,
+    InstallRequest,
+    Key,
+    KeyCreate,
+    KeyList,
+    OldState,
+    Outcome,
+    Reboot,
+    RollbackRequest,
+    Slot,
+    UpdateRequest,
+    Uploaded,
+)
+from thimble.core.problem import Code, Problem
+
+
+@click.group("key", help="Whose updates this host accepts.")
+def key() -> None:
+    """The group."""
+
+
+def details(found: Deploy) -> str:
+    """What the host was started from, and what it can start from. Pure but for the time zone."""
+    how = {"uefi": "UEFI", "bios": "BIOS"}.get(found.firmware, found.firmware)
+    lines = [
+        ("firmware", how + (", Secure Boot" if found.secure_boot else "")),
+        ("started from", _medium(found)),
+        ("running", f"{found.version}, build {found.build or '?'}" + (", on trial" if found.trial else "")),
+        *((f"slot {slot.slot}", _slot(slot)) for slot in found.slots),
+        ("mirror", found.mirror if found.installed else ""),
+        ("not in step", "\n".join(f"{d.disk}: {d.problem}" for d in found.devices if not d.in_step)),
+        ("last", _outcome(found.last) if found.last else ""),
+    ]
+    return show.facts([(name, text) for name, text in lines if text])
+
+
+def _medium(found: Deploy) -> str:
+    if found.medium == "cd":
+        return "a CD"
+    disks = " and ".join(device.disk for device in found.devices)
+    if not found.medium or not disks:
+        return "the network, or a kernel handed over"
+    return f"{disks}, {'installed' if found.installed else 'not installed'}"
+
+
+def _slot(slot: Slot) -> str:
+    if slot.state == "empty":
+        return "empty"
+    tries = f", {slot.tries_left} tries left" if slot.tries_left else ""
+    return f"{slot.version}, build {slot.build}, {slot.state}{tries}{', running' if slot.running else ''}"
+
+
+def _outcome(last: Outcome) -> str:
+    when = datetime.datetime.fromtimestamp(last.begun).strftime("%Y-%m-%d %H:%M")
+    why = f": {last.why}" if last.why else ""
+    return f"{last.kind} to {last.version} (build {last.build}) of {when}: {last.state}{why}"
+
+
+@click.command("deploy", cls=Asking)
+@click.pass_obj
+def deploy(session: Session) -> None:
+    """What the host was started from, its slots, and how the last update went."""
+    found: Deploy = session.client.call("deploy.get")
+    session.emit(found, lambda: details(found))
+
+
+@click.command("install", cls=Working)
+@click.argument("disk", required=False, default="")
+@click.option("--mirror", default="", metavar="DISK", help="A second disk; alone: joins the installation.")
+@click.option("--erase", is_flag=True, help="Even if something else is on the disk; that is lost.")
+@click.option("--image", default="", metavar="FILE|URL|IMAGE", help="Another image than the running one.")
+@click.option("--new-state", is_flag=True, help="Replace the state of an installation that is there.")
+@click.option("--reboot", is_flag=True, help="Reboot when it is done.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def install(
+    session: Session,
+    *,
+    disk: str,
+    mirror: str,
+    erase: bool,
+    image: str,
+    new_state: bool,
+    reboot: bool,
+    yes: bool,
+) -> None:
+    """Install on DISK: serial:…, wwn:…, /dev/…, or `largest`. A datastore that is found stays."""
+    if image and not session.dry_run:
+        image = _sent(session, image)
+    wanted = InstallRequest(
+        disk=disk,
+        mirror=mirror,
+        erase=erase,
+        image=image,
+        state=OldState.REPLACE if new_state else OldState.KEEP,
+        reboot=reboot,
+    )
+    if not session.dry_run and not session.json:
+        told: DryRun = session.client.call("deploy.install", wanted, dry_run=True)
+        if not told.possible:
+            preview(session, told)
+        session.note("\n".join(f"  {effect.what}" for effect in told.effects))
+    confirm(session, "Do this?", yes=yes)
+    task: Task = act(session, "deploy.install", wanted)
+    session.done(task, lambda: f"installed {task.result.get('version')} on {task.result.get('disk')}")
+
+
+def _restart_options(command: Any) -> Any:
+    for option in (
+        click.option("--vms", type=choice(Guests), default=Guests.POLICY.value, help="What VMs do."),
+        click.option("--restart", type=choice(Reboot), default=Reboot.KEXEC.value, help="How it is started."),
+        click.option("--guest-timeout", default="120s", metavar="TIME", help="For guests.  [120s]"),
+        click.option("--yes", "-y", is_flag=True, help="Do not ask."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.command("update", cls=Working)
+@click.argument("image", metavar="FILE|URL|IMAGE")
+@click.option("--sha256", default="", metavar="DIGEST", help="Refuse it unless its digest is this.")
+@click.option("--allow-older", is_flag=True, help="Even if its version is older.")
+@_restart_options
+@click.pass_obj
+def update(
+    session: Session,
+    *,
+    image: str,
+    sha256: str,
+    allow_older: bool,
+    vms: str,
+    restart: str,
+    guest_timeout: str,
+    yes: bool,
+) -> None:
+    """Update to a thimble.efi: a FILE here, a URL, or an image in a datastore of the host."""
+    confirm(session, "Update the host? Its VMs go down for it.", yes=yes)
+    wanted = UpdateRequest(
+        image=_sent(session, image),
+        sha256=sha256,
+        allow_older=allow_older,
+        vms=Guests(vms),
+        reboot=Reboot(restart),
+        guest_timeout_s=seconds(guest_timeout),
+    )
+    _going(
+        session,
+        "deploy.update",
+        wanted,
+        "the host restarts into the update; `thimble host deploy` tells how it went",
+    )
+
+
+@click.command("rollback", cls=Working)
+@_restart_options
+@click.pass_obj
+def rollback(session: Session, *, vms: str, restart: str, guest_timeout: str, yes: bool) -> None:
+    """Go back to the other slot."""
+    confirm(session, "Go back to the other slot? The VMs go down for it.", yes=yes)
+    wanted = RollbackRequest(vms=Guests(vms), reboot=Reboot(restart), guest_timeout_s=seconds(guest_timeout))
+    _going(session, "deploy.rollback", wanted, "the host restarts into the other slot")
+
+
+def _going(session: Session, verb: str, wanted: Any, done: str) -> None:
+    """A host that goes down while we wait has obeyed."""
+    try:
+        task = act(session, verb, wanted)
+        if session.json:
+            session.emit(task, str)
+    except Problem as problem:
+        if problem.code is not Code.UNAVAILABLE or "lost the connection" not in problem.detail:
+            raise
+    session.say(done)
+
+
+def _sent(session: Session, image: str) -> str:
+    """A file of ours goes to the host first; anything else is a name it knows."""
+    from thimble.cli.meter import bytes_on, meter
+
+    source = Path(image)
+    if "://" in image or not source.is_file():
+        return image
+    length = source.stat().st_size
+    with source.open("rb") as content, meter(quiet=session.quiet or session.json) as shown:
+        answer, digest = session.client.upload(
+            "deploy.upload",
+            content,
+            length,
+            path={},
+            progress=lambda sent: bytes_on(shown, f"sending {source.name}", sent, length),
+        )
+    received: Uploaded = answer
+    if received.sha256 != digest:
+        raise Problem(Code.FAILED, "the host received something else than was sent", hint="Try again.")
+    return UPLOAD
+
+
+@key.command("list", cls=Asking)
+@click.pass_obj
+def key_list(session: Session) -> None:
+    """List the keys."""
+    found: KeyList = session.client.call("key.list")
+    rows = [(k.name, "of the image" if k.built_in else "added", k.fingerprint) for k in found.keys]
+    columns = [Column(title) for title in ("name", "origin", "sha-256")]
+    session.emit(found, lambda: table(columns, rows, width=width()) if rows else "no keys yet")
+
+
+@key.command("add", cls=Changing)
+@click.argument("name")
+@click.argument("certificate", type=click.Path(dir_okay=False))
+@click.pass_obj
+def key_add(session: Session, name: str, certificate: str) -> None:
+    """Accept images signed by the owner of CERTIFICATE, a file in PEM."""
+    try:
+        pem = Path(certificate).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Problem(Code.INVALID, f"cannot read {certificate}: {error}") from error
+    made: Key = act(session, "key.create", KeyCreate(name=name, certificate=pem))
+    session.done(made, lambda: f"images signed by {made.name} are accepted (SHA-256 {made.fingerprint})")
+
+
+@key.command("remove", cls=Changing)
+@click.argument("name")
+@click.pass_obj
+def key_remove(session: Session, name: str) -> None:
+    """Accept images signed with that key no longer."""
+    act(session, "key.delete", path={"key": name})
+    session.say(f"images signed by {name} are not accepted any more")
+
+
+COMMANDS = (deploy, install, update, rollback, key)

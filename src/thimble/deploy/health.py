@@ -1,0 +1,139 @@
+"""Is this boot as good as the one before? Asked at the outermost doors: the API over TLS, gateway, mounts."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import msgspec
+
+from thimble.core.problem import Problem
+from thimble.deploy.slots import Expect
+from thimble.host import hardware
+from thimble.sys import command
+
+T = TypeVar("T")
+
+_ANSWER_S = 10.0
+_PAUSE_S = 2.0
+
+
+class _Route(msgspec.Struct, frozen=True):
+    gateway: str = ""
+    dev: str = ""
+
+
+class _Neighbour(msgspec.Struct, frozen=True):
+    lladdr: str = ""
+    state: tuple[str, ...] = ()
+
+
+class Now(msgspec.Struct, frozen=True, kw_only=True):
+    """What app knows of the present: PID 1's word on the state, the mounted datastores, our certificate."""
+
+    state: str
+    datastores: tuple[str, ...]
+    fingerprint: str
+    port: int
+
+
+async def expectations(now: Now) -> Expect:
+    """What works at this moment."""
+    return Expect(
+        state=now.state,
+        datastores=now.datastores,
+        address=bool(hardware.addresses()),
+        gateway=await gateway_answers() is True,
+    )
+
+
+async def prove(expect: Expect, now: Callable[[], Now], *, within: float) -> str:
+    """Empty as soon as all that is expected works; after `within` seconds the reason why not."""
+    deadline = asyncio.get_running_loop().time() + within
+    while True:
+        why = await _wrong(expect, now())
+        if not why or asyncio.get_running_loop().time() >= deadline:
+            return why
+        await asyncio.sleep(_PAUSE_S)
+
+
+async def _wrong(expect: Expect, now: Now) -> str:
+    if expect.state and now.state != expect.state:
+        return f"the state is in {now.state or 'nothing'}, and was in a {expect.state} before"
+    lost = sorted(set(expect.datastores) - set(now.datastores))
+    if lost:
+        return f"the datastore {lost[0]} is not mounted, and was before"
+    addresses = hardware.addresses()
+    if expect.address and not addresses:
+        return "the management network has no address, and had one before"
+    why = await api_answers((*addresses, "127.0.0.1")[0], now.port, now.fingerprint)
+    if why:
+        return why
+    if expect.gateway and await gateway_answers() is not True:
+        return "the gateway does not answer, and did before"
+    return ""
+
+
+async def api_answers(address: str, port: int, fingerprint: str) -> str:
+    """Empty when our own API says over TLS that it is well; else why not."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # the fingerprint is compared instead
+    where = f"the API at {address}:{port}"
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            reader, writer = await asyncio.open_connection(address, port, ssl=context)
+            try:
+                shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                line = await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, ssl.SSLError) as error:
+        return f"{where} does not answer: {error.strerror or error}"
+    except TimeoutError:
+        return f"{where} does not answer within {_ANSWER_S:.0f} s"
+    if hashlib.sha256(shown).hexdigest() != fingerprint:
+        return f"{where} is somebody else: it shows another certificate"
+    if b" 200 " not in line:
+        return f"{where} answers {line.decode(errors='replace').strip()!r}"
+    return ""
+
+
+async def gateway_answers(*, within: float = 3.0) -> bool | None:
+    """Does the default gateway answer on the link (ARP, neighbour discovery)? None: there is no gateway."""
+    found = None
+    for family, option in ((socket.AF_INET, "-4"), (socket.AF_INET6, "-6")):
+        for route in await _ip([option, "route", "show", "default"], _Route):
+            if route.gateway:
+                found = await _reached(family, route, within) or found or False
+    return found
+
+
+async def _reached(family: int, route: _Route, within: float) -> bool:
+    deadline = asyncio.get_running_loop().time() + within
+    while True:
+        scope = socket.if_nametoindex(route.dev) if family == socket.AF_INET6 else 0
+        target = (route.gateway, 9, 0, scope) if scope else (route.gateway, 9)
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as door:
+            door.sendto(b"", target)  # nobody need listen: to send it, the kernel has to find the gateway
+        await asyncio.sleep(0.2)
+        for seen in await _ip(["neigh", "show", "to", route.gateway, "dev", route.dev], _Neighbour):
+            if seen.lladdr and not {"FAILED", "INCOMPLETE"} & set(seen.state):
+                return True
+        if asyncio.get_running_loop().time() >= deadline:
+            return False
+
+
+async def _ip(words: list[str], kind: type[T]) -> list[T]:
+    """What `ip` says, one value of `kind` for each line; nothing when it fails."""
+    try:
+        said = await command.run(["ip", "-j", *words])
+        return [msgspec.convert(line, kind) for line in msgspec.json.decode(said.stdout or b"[]")]
+    except (Problem, msgspec.DecodeError, msgspec.ValidationError):
+        return []

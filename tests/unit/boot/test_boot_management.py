@@ -1,0 +1,168 @@
+"""Which settings the management network follows, and how it goes over to others."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from thimble.boot import addressing, ipparam, management
+from thimble.boot.addressing import Addressing, removal, setting
+from thimble.boot.ipparam import Plan
+
+STATIC = {"address": "10.0.0.5/24", "gateway": "10.0.0.1", "dns": ["10.0.0.1"], "address6": "off"}
+
+
+def record(**values: Any) -> str:
+    return json.dumps({"format": 1, "rev": 3, "record": values})
+
+
+def planned(table: object) -> Plan:
+    return management.from_table(table, "the record")
+
+
+def test_the_command_line_wins_over_the_record_and_that_over_the_document() -> None:
+    line = ipparam.plan(["dhcp"])
+    nothing = ipparam.plan([])
+    assert management.plan(line, record(**STATIC), {"vlan": 5}) is line
+    assert management.plan(nothing, record(**STATIC), {"vlan": 5}).source == "the record"
+    assert management.plan(nothing, "", {"vlan": 5}).vlan == 5
+    assert management.plan(nothing, "", None) is nothing
+
+
+def test_static_settings_leave_no_dhcp_behind() -> None:
+    found = planned({**STATIC, "nic": "52:54:00:AA:00:01", "vlan": 12})
+    (static,) = found.static
+    assert (static.address, static.prefix, static.gateway, found.dns) == (
+        "10.0.0.5",
+        24,
+        "10.0.0.1",
+        ["10.0.0.1"],
+    )
+    assert (found.dhcp, found.device, found.vlan, found.warnings) == ([], "52:54:00:aa:00:01", 12, [])
+
+
+def test_one_family_can_be_static_and_the_other_automatic() -> None:
+    found = planned({"address6": "2001:db8::5/64", "gateway6": "2001:db8::1"})
+    assert [item.family for item in found.static] == [6]
+    assert found.dhcp == [4]
+
+
+@pytest.mark.parametrize(
+    ("table", "word"),
+    [
+        ({"address": "10.0.0.5"}, "address '10.0.0.5'"),
+        ({"address": "10.0.0.5/33"}, "10.0.0.5/33"),
+        ({"address": 5}, "address 5"),
+        ({"address": "10.0.0.5/24", "gateway": "fe80::1"}, "gateway 'fe80::1'"),
+        ({"vlan": 4095}, "vlan 4095"),
+        ({"vlan": True}, "vlan True"),
+        ({"dns": "10.0.0.1"}, "dns"),
+        ({"dns": ["here"]}, "dns"),
+        ({"adress": "dhcp"}, "'adress'"),
+        ({"address": "off", "address6": "off"}, "both"),
+        ("expected = at line 1", "line 1"),
+        ([], "no table"),
+    ],
+)
+def test_wrong_settings_are_told_and_dhcp_is_used(table: object, word: str) -> None:
+    found = planned(table)
+    assert (found.static, found.dhcp) == ([], [4, 6])
+    (warning,) = found.warnings
+    assert word in warning
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 2, "record": {}}', '{"format": 1}', "null"])
+def test_a_damaged_record_is_told_and_dhcp_is_used(text: str) -> None:
+    found = management.plan(ipparam.plan([]), text, None)
+    assert found.dhcp == [4, 6]
+    assert len(found.warnings) == 1
+
+
+def test_a_vlan_gets_an_interface_of_its_own_before_addresses() -> None:
+    assert setting(planned({**STATIC, "vlan": 7}), "uplink", "uplink.7") == [
+        "link add link uplink name uplink.7 type vlan id 7",
+        "link set uplink.7 up",
+        "address replace 10.0.0.5/24 dev uplink.7",
+        "route replace default via 10.0.0.1 dev uplink.7",
+    ]
+
+
+def test_what_the_new_settings_keep_is_not_taken_away() -> None:
+    old, new = planned(STATIC), planned({**STATIC, "address": "10.0.0.6/24"})
+    there = {"10.0.0.5": 24, "10.0.0.6": 24, "fe80::1": 64}
+    assert removal(old, "uplink", there, new, "uplink") == ["address delete 10.0.0.5/24 dev uplink"]
+
+
+def test_a_vlan_that_is_left_takes_its_addresses_along() -> None:
+    old = planned({**STATIC, "vlan": 7})
+    assert removal(old, "uplink.7", {"10.0.0.5": 24}, planned({}), "uplink") == ["link delete uplink.7"]
+
+
+class Wire:
+    """An `Addressing` whose programs are only noted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+        self.ran: list[str] = []
+        self.said: list[str] = []
+        self.timers: list[Any] = []
+        monkeypatch.setattr(addressing, "BATCH", str(tmp_path / "{}.ip"))
+        monkeypatch.setattr(addressing, "DHCPCD_CONF", str(tmp_path / "dhcpcd.conf"))
+        loop = SimpleNamespace(after=self.after)
+        children = SimpleNamespace(spawn=self.spawn, words=lambda _: "")
+        anything: Any = (loop, children)
+        self.it = Addressing(*anything, "uplink", self.said.append, lambda: None)
+
+    def after(self, _seconds: float, call: Any) -> Any:
+        self.timers.append(call)
+        return SimpleNamespace(cancel=lambda: None)
+
+    def spawn(self, argv: list[str], on_exit: Any, **_: Any) -> int:
+        if argv[0] == addressing.IP:
+            with open(argv[-1]) as file:
+                self.ran += file.read().splitlines()
+            on_exit(0)
+        else:
+            self.ran.append(argv[-1] if "--dumplease" not in argv else "")
+        return 77
+
+    def told(self, address: str) -> None:
+        self.it.told(address, 24, gone=False, usable=True)
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Wire:
+    return Wire(monkeypatch, tmp_path)
+
+
+def test_old_addresses_go_only_when_a_new_one_is_there(wire: Wire) -> None:
+    wire.it.apply(planned({}))
+    wire.told("10.0.0.77")
+    wire.ran.clear()
+    wire.it.apply(planned(STATIC))
+    assert "address delete 10.0.0.77/24 dev uplink" not in wire.ran
+    wire.told("10.0.0.5")
+    assert wire.ran[-1] == "address delete 10.0.0.77/24 dev uplink"
+
+
+def test_a_static_address_stays_until_dhcp_brings_another(wire: Wire) -> None:
+    wire.it.apply(planned(STATIC))
+    wire.told("10.0.0.5")
+    wire.it.apply(planned({}))
+    wire.told("169.254.3.4")
+    assert not any("delete" in line for line in wire.ran)
+    wire.told("10.0.0.80")
+    assert "address delete 10.0.0.5/24 dev uplink" in wire.ran
+
+
+def test_a_silent_dhcp_server_is_told_with_what_there_is_instead(wire: Wire) -> None:
+    wire.it.apply(planned({}))
+    wire.told("169.254.3.4")
+    silent = wire.timers[0]
+    silent()
+    assert wire.it.problem == "no DHCP server answers on uplink: the host has 169.254.3.4"
+    assert wire.said == [f"warning: {wire.it.problem}"]
+    wire.told("10.0.0.80")
+    assert wire.it.problem == ""

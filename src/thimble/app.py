@@ -228,7 +228,15 @@ class Agent:
 
     async def _begin_document(self) -> None:
         """A document found at boot is applied beside all else: an address that hangs holds nothing up."""
+        if self.init.present:
+            self._settling = asyncio.get_running_loop().create_task(self._settle_document())
+
+    async def _settle_document(self) -> None:
+        """PID 1 looks at CDs only when the host has long been ready."""
         found = self.init.document
+        while found is None and not self.init.searched:
+            await asyncio.sleep(1.0)
+            found = self.init.document
         if found is None:
             return
         import msgspec
@@ -241,8 +249,10 @@ class Agent:
                 self.init.tell("say", line=line)
 
         self.services["document"] = service = self.document or self._document_service()
-        at_boot = BootDocument(service, self.tasks, say, run=self.options.run)
-        self._settling = asyncio.get_running_loop().create_task(at_boot.settle(msgspec.convert(found, Found)))
+        at_boot = BootDocument(
+            service, self.tasks, say, run=self.options.run, online=lambda: bool(hardware.addresses())
+        )
+        await at_boot.settle(msgspec.convert(found, Found, from_attributes=True))
 
     def _management_service(self) -> ManagementService:
         from thimble.host.management import ManagementService

@@ -22,10 +22,21 @@ class Init:
 
     def __init__(self, run: Path) -> None:
         self._socket = run / "init.sock"
-        self._facts: dict[str, Any] = {}
-        facts = run / "boot.json"
-        if facts.exists():
-            self._facts = msgspec.json.decode(facts.read_bytes())
+        self._path = run / "boot.json"
+        self._stamp = (0, 0)
+        self._known: dict[str, Any] = {}
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        """As PID 1 last wrote them."""
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            return {}
+        stamp = (stat.st_mtime_ns, stat.st_ino)
+        if stamp != self._stamp:
+            self._known, self._stamp = msgspec.json.decode(self._path.read_bytes()), stamp
+        return self._known
 
     @property
     def present(self) -> bool:
@@ -47,6 +58,11 @@ class Init:
         """The host document found at boot, as `document.boot.Found` has it; None when there is none."""
         found = self._facts.get("document")
         return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else None
+
+    @property
+    def searched(self) -> bool:
+        """Has PID 1 looked everywhere for a document, and for what it was booted from?"""
+        return bool(self._facts.get("searched"))
 
     def tell(self, verb: str, **more: object) -> None:
         """Send one datagram. Raises `Problem` UNSUPPORTED when hosted, UNAVAILABLE when nobody listens."""

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
 #: Seconds a guest gets to obey its shutdown request when a button was pressed.
 BUTTON_GUEST_S = 90.0
+#: How often PID 1's facts are looked at while it still searches for a document.
+SEARCH_PAUSE_S = 0.5
 
 
 def fault() -> Callable[[str], None]:
@@ -233,15 +235,12 @@ class Agent:
 
     async def _settle_document(self) -> None:
         """PID 1 looks at CDs only when the host has long been ready."""
+        while not self.init.searched and self.init.document is None:
+            await asyncio.sleep(SEARCH_PAUSE_S)
         found = self.init.document
-        while found is None and not self.init.searched:
-            await asyncio.sleep(1.0)
-            found = self.init.document
         if found is None:
             return
-        import msgspec
-
-        from thimble.document.boot import BootDocument, Found
+        from thimble.document.boot import BootDocument
 
         def say(line: str) -> None:
             log.say(line)
@@ -252,7 +251,7 @@ class Agent:
         at_boot = BootDocument(
             service, self.tasks, say, run=self.options.run, online=lambda: bool(hardware.addresses())
         )
-        await at_boot.settle(msgspec.convert(found, Found, from_attributes=True))
+        await at_boot.settle(found)
 
     def _management_service(self) -> ManagementService:
         from thimble.host.management import ManagementService

@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
-
 from thimble.contract.apply import DocumentText
 from thimble.contract.call import Call
 from thimble.contract.document import SIZE_MAX
@@ -23,6 +21,7 @@ from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem
 from thimble.document.read import digest
 from thimble.document.service import DocumentService
+from thimble.host.boot import DocumentFacts
 from thimble.state.tasks import Tasks
 from thimble.sys import fetch, files, log
 
@@ -33,15 +32,6 @@ ADDRESS_S = 30  # how long the host waits for an address of its own before the f
 PAUSES_S = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 #: Mistakes shown on the console; the rest is in the warnings.
 LINES_MAX = 8
-
-
-class Found(msgspec.Struct, frozen=True):
-    """What PID 1 says in `boot.json`. `problem`: why it could not be had."""
-
-    path: str = ""
-    source: str = ""
-    url: str = ""
-    problem: str = ""
 
 
 class BootDocument:
@@ -68,7 +58,7 @@ class BootDocument:
         self._pauses = pauses
         self._sleep = sleep
 
-    async def settle(self, found: Found) -> None:
+    async def settle(self, found: DocumentFacts) -> None:
         """Bring the host to the document; never raises `Problem`."""
         source = found.source or found.url or found.path
         try:

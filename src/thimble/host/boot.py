@@ -1,9 +1,11 @@
 """The agent's side of PID 1: the facts it left, and the socket that takes our words.
 
-    /run/thimble/boot.json    what PID 1 found: state, uplink, warnings, the kernel's start
-    /run/thimble/init.sock    datagrams to it: ready, say, reboot, poweroff
+    /run/thimble/boot.json    what PID 1 found: state, uplink, warnings, the kernel's start, medium, document
+    /run/thimble/init.sock    datagrams to it: ready, say, reboot, poweroff, kexec, network, confirmed
 
-Hosted, neither exists: facts are empty, words go to stderr, and power is not ours.
+PID 1 writes its facts anew as it learns more (CD drives and firmware are asked after readiness), so they are
+read whenever somebody wants to know. Hosted, neither exists: facts are empty, words go to stderr, and power
+is not ours.
 """
 
 from __future__ import annotations
@@ -15,6 +17,37 @@ from typing import Any
 import msgspec
 
 from thimble.core.problem import Code, Problem
+
+
+class Medium(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host was booted from: `kind` disk or cd; `esp` has the loaders, "" on a CD."""
+
+    disk: str
+    esp: str
+    kind: str
+
+
+class BootFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """`slot` is a, b, or "" when this boot was not from a slot; `medium` is None for a boot by network."""
+
+    firmware: str = ""
+    secure_boot: bool = False
+    slot: str = ""
+    trial: bool = False
+    build: str = ""
+    medium: Medium | None = None
+
+
+class DocumentFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the host document is: a copy at `path` that came from `source`, or a `url` to fetch it from.
+
+    `problem`: there is one, and it could not be had.
+    """
+
+    path: str = ""
+    source: str = ""
+    url: str = ""
+    problem: str = ""
 
 
 class Init:
@@ -54,10 +87,26 @@ class Init:
         return str(facts.get("kind", "")), str(facts.get("device") or facts.get("reason") or "")
 
     @property
-    def document(self) -> dict[str, str] | None:
-        """The host document found at boot, as `document.boot.Found` has it; None when there is none."""
-        found = self._facts.get("document")
-        return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else None
+    def boot(self) -> BootFacts | None:
+        """How this host was booted; None while PID 1 does not know (until seconds after readiness)."""
+        facts = self._facts.get("boot")
+        return None if facts is None else msgspec.convert(facts, BootFacts)
+
+    @property
+    def document(self) -> DocumentFacts | None:
+        """The host document PID 1 found; None without one. Final once `searched`."""
+        facts = self._facts.get("document")
+        return None if facts is None else msgspec.convert(facts, DocumentFacts)
+
+    @property
+    def searched(self) -> bool:
+        """Whether PID 1 has looked everywhere: `boot` and `document` will not change any more."""
+        return bool(self._facts.get("searched"))
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The kernel command line."""
+        return dict(self._facts.get("cmdline") or {})
 
     @property
     def searched(self) -> bool:

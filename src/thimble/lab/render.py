@@ -50,7 +50,7 @@ def argv(spec: ServerSpec, tools: Tools, chosen: Accel) -> list[str]:
         *_processor(spec, chosen),
         *("-smp", str(spec.cpus)),
         *("-m", str(spec.memory_mib)),
-        *("-rtc", "base=utc"),
+        *("-rtc", f"base={spec.clock or 'utc'}"),
         *("-uuid", uuid_of(spec.name)),
         *("-chardev", "socket,id=serial,path=serial.sock,server=on,wait=off,logfile=serial.log,logappend=on"),
         *("-serial", "chardev:serial"),

@@ -108,11 +108,6 @@ class Init:
         """The kernel command line."""
         return dict(self._facts.get("cmdline") or {})
 
-    @property
-    def searched(self) -> bool:
-        """Has PID 1 looked everywhere for a document, and for what it was booted from?"""
-        return bool(self._facts.get("searched"))
-
     def tell(self, verb: str, **more: object) -> None:
         """Send one datagram. Raises `Problem` UNSUPPORTED when hosted, UNAVAILABLE when nobody listens."""
         if not self.present:

@@ -16,9 +16,10 @@ from thimble.contract.apply import DocumentText
 from thimble.contract.call import Call
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem, Reason
-from thimble.document.boot import BootDocument, Found
+from thimble.document.boot import BootDocument
 from thimble.document.read import read
 from thimble.document.records import DocumentRecord
+from thimble.host.boot import DocumentFacts
 from thimble.state.events import Events
 from thimble.state.tasks import Tasks
 
@@ -57,7 +58,7 @@ class World:
         self.service = Service(tasks)
         self.tasks = tasks
 
-    def settle(self, found: Found, *, timeout: float = 5.0, tries: int = 3) -> None:
+    def settle(self, found: DocumentFacts, *, timeout: float = 5.0, tries: int = 3) -> None:
         """Ends after `tries` pauses, as the host's end would end it."""
 
         async def sleep(seconds: float) -> None:
@@ -126,7 +127,7 @@ def web() -> Iterator[Web]:
 
 def test_a_document_on_a_volume_is_applied(world: World, tmp_path: Path) -> None:
     (tmp_path / "thimble.toml").write_text(TEXT)
-    world.settle(Found(path=str(tmp_path / "thimble.toml"), source="/dev/vda3 (THIMBLE)"))
+    world.settle(DocumentFacts(path=str(tmp_path / "thimble.toml"), source="/dev/vda3 (THIMBLE)"))
     assert world.service.given == [DocumentText(text=TEXT, source="/dev/vda3 (THIMBLE)")]
     assert world.said == ["document /dev/vda3 (THIMBLE): applied, 1 changes"]
     assert world.service.problem == ""
@@ -140,13 +141,13 @@ def test_what_was_applied_to_its_end_is_not_applied_again(
     digest = sha256(TEXT.encode()).hexdigest()
     world.service.last = DocumentRecord(text=TEXT, source="x", sha256=digest, applied=1.0)
     world.service.complete = complete
-    world.settle(Found(path=str(tmp_path / "thimble.toml")))
+    world.settle(DocumentFacts(path=str(tmp_path / "thimble.toml")))
     assert len(world.service.given) == times
 
 
 def test_mistakes_are_shown_with_their_places(world: World, tmp_path: Path) -> None:
     (tmp_path / "thimble.toml").write_text("format = 1\n[hots]\n[vm]\n")
-    world.settle(Found(path=str(tmp_path / "thimble.toml"), source="/dev/vda3 (THIMBLE)"))
+    world.settle(DocumentFacts(path=str(tmp_path / "thimble.toml"), source="/dev/vda3 (THIMBLE)"))
     assert world.said[0] == "document /dev/vda3 (THIMBLE) is not applied: the document has 2 mistakes"
     assert world.said[1] == "document 2:2: there is no 'hots' here; did you mean 'host'?"
     assert "3:1: " in world.service.problem or "3:2: " in world.service.problem
@@ -165,12 +166,12 @@ def test_a_file_that_cannot_be_read_is_told(
 ) -> None:
     if content is not None:
         (tmp_path / "thimble.toml").write_bytes(content)
-    world.settle(Found(path=str(tmp_path / "thimble.toml")))
+    world.settle(DocumentFacts(path=str(tmp_path / "thimble.toml")))
     assert words in world.service.problem and words in world.said[0]
 
 
 def test_what_pid_1_could_not_read_is_told(world: World) -> None:
-    world.settle(Found(source="/dev/vdb1", problem="its file system is damaged"))
+    world.settle(DocumentFacts(source="/dev/vdb1", problem="its file system is damaged"))
     assert world.service.problem == "/dev/vdb1: its file system is damaged"
 
 
@@ -179,20 +180,20 @@ def test_what_stops_applying_is_told(world: World, tmp_path: Path) -> None:
     world.service.fails = Problem(
         Code.NO_SPACE, "creates VM a: full", reasons=(Reason(message="not done: starts VM a"),)
     )
-    world.settle(Found(path=str(tmp_path / "thimble.toml"), source="stick"))
+    world.settle(DocumentFacts(path=str(tmp_path / "thimble.toml"), source="stick"))
     assert world.service.problem == "stick: creates VM a: full: not done: starts VM a"
 
 
 def test_a_document_comes_by_address_through_a_redirect(world: World, web: Web) -> None:
     web.answers = {"/a": f"{web.url}/b", "/b": TEXT.encode()}
-    world.settle(Found(url=f"{web.url}/a"))
+    world.settle(DocumentFacts(url=f"{web.url}/a"))
     assert world.service.given == [DocumentText(text=TEXT, source=f"{web.url}/a")]
     assert not (world.run / "document" / "fetched.toml").exists()
 
 
 def test_an_address_that_hangs_is_tried_again_and_said_once(world: World, web: Web) -> None:
     web.answers = {"/a": None}
-    world.settle(Found(url=f"{web.url}/a"), timeout=0.3)
+    world.settle(DocumentFacts(url=f"{web.url}/a"), timeout=0.3)
     assert world.slept == [5.0, 10.0, 20.0] and len(web.asked) == 3
     assert len(world.said) == 1 and "tried again" in world.said[0]
     assert world.service.problem.startswith(f"{web.url}/a: ")
@@ -201,29 +202,29 @@ def test_an_address_that_hangs_is_tried_again_and_said_once(world: World, web: W
 
 def test_a_server_that_comes_up_late_is_in_time(world: World, web: Web) -> None:
     host = World(world.run)
-    host.settle(Found(url=f"{web.url}/late"), tries=1)
+    host.settle(DocumentFacts(url=f"{web.url}/late"), tries=1)
     assert "404" in host.service.problem
     web.answers = {"/late": TEXT.encode()}
     host.slept.clear()
-    host.settle(Found(url=f"{web.url}/late"))
+    host.settle(DocumentFacts(url=f"{web.url}/late"))
     assert len(host.service.given) == 1
 
 
 def test_a_pinned_address_believes_nothing_else(world: World, web: Web) -> None:
     web.answers = {"/a": TEXT.encode()}
-    world.settle(Found(url=f"{web.url}/a#sha256={'0' * 64}"))
+    world.settle(DocumentFacts(url=f"{web.url}/a#sha256={'0' * 64}"))
     assert world.service.given == [] and "it is not believed" in world.service.problem
-    world.settle(Found(url=f"{web.url}/a#sha256={sha256(TEXT.encode()).hexdigest()}"))
+    world.settle(DocumentFacts(url=f"{web.url}/a#sha256={sha256(TEXT.encode()).hexdigest()}"))
     assert len(world.service.given) == 1
 
 
 def test_a_giant_answer_is_refused(world: World, web: Web) -> None:
     web.answers = {"/a": b"#" * (1 << 21)}
-    world.settle(Found(url=f"{web.url}/a"), tries=1)
+    world.settle(DocumentFacts(url=f"{web.url}/a"), tries=1)
     assert "larger than" in world.service.problem
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "file:///etc/passwd", "nonsense"])
 def test_what_is_no_address_is_not_tried_twice(world: World, url: str) -> None:
-    world.settle(Found(url=url))
+    world.settle(DocumentFacts(url=url))
     assert world.slept == [] and "is no http or https address" in world.service.problem

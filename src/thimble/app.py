@@ -50,6 +50,7 @@ from thimble.vm.service import VmService
 if TYPE_CHECKING:
     from thimble.contract.deploy import Guests
     from thimble.deploy.service import DeployService
+    from thimble.document.gather import Sources
     from thimble.document.service import DocumentService
     from thimble.host.management import ManagementService
 
@@ -259,11 +260,19 @@ class Agent:
         return ManagementService(self.options.state, self.init, durable=self.durable)
 
     def _document_service(self) -> DocumentService:
-        from thimble.api.accounts import entries
-        from thimble.document.gather import Sources
         from thimble.document.service import DocumentService
 
-        sources = Sources(
+        sources: Sources = Later(self._document_sources)  # type: ignore[assignment]
+        self.document = DocumentService(
+            self.options.state, sources, self.tasks, durable=self.durable, clock=clock.now
+        )
+        return self.document
+
+    def _document_sources(self) -> Sources:
+        from thimble.api.accounts import entries
+        from thimble.document.gather import Sources
+
+        return Sources(
             services=self.services,
             storage=self.storage,
             network=self.network,
@@ -272,10 +281,6 @@ class Agent:
             name=self._name,
             managed=lambda: self.init.present,
         )
-        self.document = DocumentService(
-            self.options.state, sources, self.tasks, durable=self.durable, clock=clock.now
-        )
-        return self.document
 
     def _host_service(self, fingerprint: str) -> HostService:
         return HostService(

@@ -13,17 +13,16 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from thimble.contract.apply import DocumentText
+from thimble.contract.apply import SIZE_MAX, DocumentText
 from thimble.contract.call import Call
-from thimble.contract.document import SIZE_MAX
 from thimble.contract.host import Role
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem
-from thimble.document.read import digest
+from thimble.document.records import digest
 from thimble.document.service import DocumentService
 from thimble.host.boot import DocumentFacts
 from thimble.state.tasks import Tasks
-from thimble.sys import fetch, files, log
+from thimble.sys import files, log
 
 #: Seconds for one try to fetch a document, and the pauses between tries.
 TRY_S = 30.0
@@ -91,6 +90,8 @@ class BootDocument:
 
     async def _fetched(self, url: str) -> str:
         """Tries until it comes. Raises `Problem` when the address itself is wrong."""
+        from thimble.sys import fetch
+
         address, _, pin = url.partition("#sha256=")
         target = self._run / "document" / "fetched.toml"
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -115,7 +115,7 @@ class UserService:
             refuse(self._last_admin(record) if role is not Role.ADMIN else [], f"cannot change {record.id}")
         changed = self._auth.users.put(record.id, UserRecord(role=role, password=kept), expect=record.rev)
         if new_password:
-            self._auth.close_sessions(record.id)
+            self._auth.close_sessions(record.id, but=call.token)  # whoever asks is still at it
         return _user(changed)
 
     async def _kept(self, given: wire.UserCreate | wire.UserChange) -> str:

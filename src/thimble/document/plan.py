@@ -2,7 +2,7 @@
 
 Order: what others need comes first, and what could cut the host off comes last.
 
-    host ▸ users ▸ tokens ▸ datastores ▸ switches ▸ VMs ▸ port forwards ▸ management network
+    host ▸ keys ▸ datastores ▸ switches ▸ VMs ▸ port forwards ▸ users ▸ tokens ▸ management network
 
 Invariant: planning again after all effects yields none. Nothing is deleted: what the document does not
 mention is told as drift.
@@ -71,13 +71,13 @@ def plan(document: Document, facts: Facts) -> Plan:
     warnings: list[str] = []
     found = [
         *_host(document, facts),
-        *_users(document, facts),
-        *_tokens(document, facts),
         *_trust(document, facts, warnings),
         *_datastores(document, facts, warnings),
         *_switches(document, facts),
         *change.vms(document, facts),
         *_forwards(document, facts),
+        *_users(document, facts),
+        *_tokens(document, facts),
         *_management(document, facts, warnings),
     ]
     return Plan(

@@ -116,11 +116,10 @@ class DocumentService:
                 hint="Wait for that task.",
             )
         refuse(list(planned.blockers), "the document cannot be applied", hint="Correct it, or the host.")
-        given = call.input
 
         async def work(progress: Progress) -> dict[str, str]:
             try:
-                return await self._carry_out(given, call.user, progress)
+                return await self._carry_out(call, progress)
             finally:
                 self._applying = ""
 
@@ -142,7 +141,8 @@ class DocumentService:
         found = await asyncio.to_thread(read, text)
         return found, plan(found.document, await self._sources.facts(found.document))
 
-    async def _carry_out(self, given: DocumentText, user: str, progress: Progress) -> dict[str, str]:
+    async def _carry_out(self, call: Call[DocumentText], progress: Progress) -> dict[str, str]:
+        given = call.input
         async with progress.step("wait"):
             await self._quiet()
         found, planned = await self._decide(given.text)
@@ -160,7 +160,7 @@ class DocumentService:
             try:
                 for ask in effect.asks:
                     async with progress.step(f"{effect.subject}: {ask.verb}"):
-                        await self._do(ask, user)
+                        await self._do(ask, call)
             except Problem as problem:
                 left = [one.what for one in planned.effects[number:]]
                 raise _stopped(problem, effect.what, done, left) from problem
@@ -180,20 +180,19 @@ class DocumentService:
             if task.state is TaskState.RUNNING and task.verb.startswith("vm."):
                 await self._tasks.wait(task.id)
 
-    async def _do(self, ask: Ask, user: str) -> None:
-        answer = await self._ask(ask, user, dry_run=False)
+    async def _do(self, ask: Ask, caller: Call[DocumentText]) -> None:
+        answer = await self._ask(ask, ask.input, user=caller.user, token=caller.token)
         if isinstance(answer, Started):
             ended = await self._tasks.wait(answer.task.id)
             if ended.problem is not None:
                 raise ended.problem.problem()
 
     async def _attempt(self, ask: Ask) -> object:
-        return await self._ask(ask, "", dry_run=True)
+        return await self._ask(ask, ask.probe or ask.input, dry_run=True)
 
-    async def _ask(self, ask: Ask, user: str, *, dry_run: bool) -> object:
+    async def _ask(self, ask: Ask, given: msgspec.Struct | None, **more: Any) -> object:
         noun, _, verb = ask.verb.partition(".")
-        given = (ask.probe or ask.input) if dry_run else ask.input
-        call: Call[Any] = Call(input=given, path=ask.path, user=user, role=Role.ADMIN, dry_run=dry_run)
+        call: Call[Any] = Call(input=given, path=ask.path, role=Role.ADMIN, **more)
         answer = getattr(self._sources.services[noun], verb)(call)
         return await answer if hasattr(answer, "__await__") else answer
 

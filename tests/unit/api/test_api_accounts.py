@@ -410,3 +410,10 @@ def test_a_token_whose_digest_is_given_works_and_is_not_told(world: World) -> No
     assert do(world, "POST", "/tokens", {**body, "name": "two"}).status == 409
     assert do(world, "POST", "/tokens", {"name": "x", "user": "ann"}).status == 422
     assert do(world, "POST", "/tokens", {"name": "x", "user": "nobody", "sha256": "0" * 64}).status == 404
+
+
+def test_who_changes_the_own_password_as_an_admin_stays_signed_in_here_only(world: World) -> None:
+    here, there = world.admin(), world.admin()
+    assert do(world, "PATCH", "/users/admin", {"password_hash": HASH}, token=here).status == 200
+    assert do(world, "GET", "/session", token=here).status == 200
+    assert do(world, "GET", "/session", token=there).status == 401

@@ -47,11 +47,11 @@ def test_what_others_need_comes_first() -> None:
     )
     assert effects(text) == [
         "renames the host thimble to rack7",
-        "creates the admin ann",
         "creates switch lan on port 3c:ec:ef:00:00:02",
         "creates VM web1 with a 1 MiB disk",
         "starts VM web1",
         "hands tcp port 80 of the host to web1, port 80",
+        "creates the admin ann",
         "sets the management network to address 10.0.0.5/24, gateway 10.0.0.1, ntp t1",
     ]
     done = after(text)

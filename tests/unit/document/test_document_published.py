@@ -59,13 +59,13 @@ def test_the_example_says_what_it_would_do() -> None:
     assert read(example()).document.host is not None
     assert effects(text, facts) == [
         "renames the host thimble to rack7",
-        "changes the password of admin",
-        "creates the token ci of admin, operator",
         "erases serial:WD-WCC4N0123456 (/dev/sdb), which holds ntfs, and creates the datastore big on it",
         "creates switch lan on port 3c:ec:ef:00:00:02",
         "creates VM web1 with a 10 GiB disk",
         "starts VM web1",
         "hands tcp port 8080 of the host to web1, port 80",
+        "changes the password of admin",
+        "creates the token ci of admin, operator",
         "sets the management network to nic 3c:ec:ef:00:00:01, address 10.0.0.5/24, gateway 10.0.0.1, "
         "dns 10.0.0.1, ntp ntp1.example, ntp2.example",
     ]

@@ -49,6 +49,7 @@ from thimble.vm.service import VmService
 if TYPE_CHECKING:
     from thimble.contract.deploy import Guests
     from thimble.deploy.service import DeployService
+    from thimble.document.gather import Sources
     from thimble.document.service import DocumentService
     from thimble.host.management import ManagementService
 
@@ -239,6 +240,7 @@ class Agent:
             self._settling = asyncio.get_running_loop().create_task(self._settle_document())
 
     async def _settle_document(self) -> None:
+        """PID 1 looks at CDs only when the host has long been ready."""
         while not self.init.searched and self.init.document is None:
             await asyncio.sleep(SEARCH_PAUSE_S)
         found = self.init.document
@@ -252,7 +254,10 @@ class Agent:
                 self.init.tell("say", line=line)
 
         self.services["document"] = service = self.document or self._document_service()
-        await BootDocument(service, self.tasks, say, run=self.options.run).settle(found)
+        at_boot = BootDocument(
+            service, self.tasks, say, run=self.options.run, online=lambda: bool(hardware.addresses())
+        )
+        await at_boot.settle(found)
         document = service.last_document()
         if document is not None and document.install is not None and document.install.disk:
             await self.deploy.install_from_document(document.install)
@@ -263,11 +268,19 @@ class Agent:
         return ManagementService(self.options.state, self.init, durable=self.durable)
 
     def _document_service(self) -> DocumentService:
-        from thimble.api.accounts import entries
-        from thimble.document.gather import Sources
         from thimble.document.service import DocumentService
 
-        sources = Sources(
+        sources: Sources = Later(self._document_sources)  # type: ignore[assignment]
+        self.document = DocumentService(
+            self.options.state, sources, self.tasks, durable=self.durable, clock=clock.now
+        )
+        return self.document
+
+    def _document_sources(self) -> Sources:
+        from thimble.api.accounts import entries
+        from thimble.document.gather import Sources
+
+        return Sources(
             services=self.services,
             storage=self.storage,
             network=self.network,
@@ -276,10 +289,6 @@ class Agent:
             name=self._name,
             managed=lambda: self.init.present,
         )
-        self.document = DocumentService(
-            self.options.state, sources, self.tasks, durable=self.durable, clock=clock.now
-        )
-        return self.document
 
     def _host_service(self, fingerprint: str) -> HostService:
         return HostService(

@@ -10,6 +10,10 @@ from contextlib import suppress
 import msgspec
 
 from thimble.core.problem import Code, Problem
+from thimble.sys import log
+
+#: Seconds a killed program may take to be gone.
+KILL_S = 5.0
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -61,15 +65,24 @@ async def run(
     except TimeoutError as error:
         raise Problem(Code.TIMEOUT, f"{argv[0]} did not end within {timeout:.0f} s") from error
     finally:
-        if child.returncode is None:
-            with suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
+        await _end(child, argv[0])
     assert child.returncode is not None
     result = Result(child.returncode, out, err)
     if check and result.code:
         raise Problem(Code.FAILED, f"{argv[0]}: {result.last_words}")
     return result
+
+
+async def _end(child: asyncio.subprocess.Process, program: str) -> None:
+    """Kill it if it still runs. One that the kernel holds on to (a dead disk) ends when it will."""
+    if child.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        child.kill()
+    try:
+        await asyncio.wait_for(child.wait(), KILL_S)
+    except TimeoutError:
+        log.say(f"{program} (process {child.pid}) cannot be killed now: a device does not answer it")
 
 
 async def watch(argv: list[str], heard: Callable[[bytes], None], *, timeout: float = 86400.0) -> None:
@@ -100,10 +113,7 @@ async def watch(argv: list[str], heard: Callable[[bytes], None], *, timeout: flo
         raise Problem(Code.TIMEOUT, f"{argv[0]} did not end within {timeout:.0f} s") from error
     finally:
         complaint.cancel()
-        if child.returncode is None:
-            with suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
+        await _end(child, argv[0])
     if child.returncode:
         words = Result(child.returncode, b"", err).last_words
         full = b"No space left" in err or b"Disk quota exceeded" in err

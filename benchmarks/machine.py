@@ -51,7 +51,7 @@ def now(server: Server) -> Moment:
 
 def spec(system: System, disk: Path | None) -> ServerSpec:
     """The server's specification. Pure."""
-    state = (Disk(size_bytes=1 << 30, label=STATE_LABEL),) if system.state_disk else ()
+    state = (Disk(size_bytes=4 << 30, label=STATE_LABEL),) if system.state_disk else ()
     return ServerSpec(
         name=f"bench-{system.name}",
         cpus=VCPUS,

@@ -31,7 +31,7 @@ prepare() {
         exit 1
     }
     need_packages ca-certificates gpgv iproute2 nftables dnsmasq-base openssl e2fsprogs util-linux
-    [ "$1" = dev ] && need_packages busybox cpio
+    [ "$1" = dev ] && need_packages busybox cpio openssh-client
     "$python" -c 'import ensurepip' 2>/dev/null || need_packages python3-venv
     stamp=.venv/.thimble-$1
     wanted=$("$python" -V; cksum requirements/*.txt)

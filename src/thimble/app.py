@@ -20,6 +20,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from thimble import options as command_line
 from thimble.api import server, tls
@@ -45,13 +47,16 @@ from thimble.sys import clock, log
 from thimble.vm.process import QemuPaths
 from thimble.vm.service import VmService
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from thimble.contract.deploy import Guests
     from thimble.deploy.service import DeployService
+    from thimble.document.service import DocumentService
+    from thimble.host.management import ManagementService
 
 #: Seconds a guest gets to obey its shutdown request when a button was pressed.
 BUTTON_GUEST_S = 90.0
+#: How often PID 1's facts are looked at while it still searches for a document.
+SEARCH_PAUSE_S = 0.5
 
 
 def fault() -> Callable[[str], None]:
@@ -112,6 +117,8 @@ class Agent:
         self.fingerprint = ""
         self.hosts: Collection[HostRecord] = Collection(HostRecord, noun="host", durable=durable)
         self.hosts.add_shelf("", options.state / "host")
+        self.services: dict[str, object] = {}
+        self.document: DocumentService | None = None
         self.ready = False
 
     async def run(self) -> int:
@@ -126,24 +133,28 @@ class Agent:
         await self.network.open()
         await self.vms.open()
         host = self._host_service(fingerprint)
+        self.services |= {
+            "session": SessionService(self.auth),
+            "user": UserService(self.auth),
+            "token": TokenService(self.auth),
+            "task": TaskService(self.tasks, lambda: self.events.rev),
+            "event": EventService(self.events),
+            "host": host,
+            "vm": self.vms,
+            "deploy": self.deploy,
+            "key": Later(lambda: self.deploy.keys),
+            "management": Later(self._management_service),
+            "document": Later(self._document_service),
+            **self.storage.services(),
+            **self.network.services(),
+        }
         api = Api(
-            services={
-                "session": SessionService(self.auth),
-                "user": UserService(self.auth),
-                "token": TokenService(self.auth),
-                "task": TaskService(self.tasks, lambda: self.events.rev),
-                "event": EventService(self.events),
-                "host": host,
-                "vm": self.vms,
-                "deploy": self.deploy,
-                "key": Later(lambda: self.deploy.keys),
-                **self.storage.services(),
-                **self.network.services(),
-            },
+            services=self.services,
             auth=self.auth,
             ready=lambda: self.ready,
             numbers=self._numbers,
             fingerprint=fingerprint,
+            schema=_schema,
         )
         ending = asyncio.Event()
         self._signals(host, ending)
@@ -175,6 +186,7 @@ class Agent:
         for what, work in (
             ("networks", self.network.sync),
             ("deploy", self._settle_boot),
+            ("document", self._begin_document),
             ("autostart", self.vms.autostart),
         ):
             try:
@@ -194,8 +206,10 @@ class Agent:
         from thimble.deploy.service import DeployParts, DeployService
 
         async def stop_guests(timeout: float, guests: Guests) -> None:
-            del guests
-            await self.vms.stop_all(timeout)
+            from thimble.contract.vm import HostShutdown
+
+            how = None if guests == "policy" else HostShutdown(guests.value)
+            await self.vms.stop_all(timeout, how)
 
         return DeployService(
             DeployParts(
@@ -213,6 +227,51 @@ class Agent:
                 ram_vms=self.vms.in_memory,
             )
         )
+
+    async def _begin_document(self) -> None:
+        """A document found at boot is applied beside all else: an address that hangs holds nothing up."""
+        if self.init.present:
+            self._settling = asyncio.get_running_loop().create_task(self._settle_document())
+
+    async def _settle_document(self) -> None:
+        while not self.init.searched and self.init.document is None:
+            await asyncio.sleep(SEARCH_PAUSE_S)
+        found = self.init.document
+        if found is None:
+            return
+        from thimble.document.boot import BootDocument
+
+        def say(line: str) -> None:
+            log.say(line)
+            with suppress(Problem):
+                self.init.tell("say", line=line)
+
+        self.services["document"] = service = self.document or self._document_service()
+        await BootDocument(service, self.tasks, say, run=self.options.run).settle(found)
+
+    def _management_service(self) -> ManagementService:
+        from thimble.host.management import ManagementService
+
+        return ManagementService(self.options.state, self.init, durable=self.durable)
+
+    def _document_service(self) -> DocumentService:
+        from thimble.api.accounts import entries
+        from thimble.document.gather import Sources
+        from thimble.document.service import DocumentService
+
+        sources = Sources(
+            services=self.services,
+            storage=self.storage,
+            network=self.network,
+            vms=self.vms,
+            accounts=lambda: entries(self.auth),
+            name=self._name,
+            managed=lambda: self.init.present,
+        )
+        self.document = DocumentService(
+            self.options.state, sources, self.tasks, durable=self.durable, clock=clock.now
+        )
+        return self.document
 
     def _host_service(self, fingerprint: str) -> HostService:
         return HostService(
@@ -247,6 +306,7 @@ class Agent:
             lines.append("state is kept in RAM: everything, the VMs included, is gone at the next reboot")
         return (
             *lines,
+            *self._document_warnings(),
             *self.storage.warnings(),
             *self.network.warnings(),
             *self.vms.warnings(),
@@ -256,6 +316,14 @@ class Agent:
     def _deploy_warnings(self) -> tuple[str, ...]:
         """Asked before ready as well, when this part is not there yet: then there are none."""
         return self.deploy.warnings() if self.ready and not self.options.hosted else ()
+
+    def _document_warnings(self) -> tuple[str, ...]:
+        if self.document is not None and self.document.problem:
+            return (f"document {self.document.problem}",)
+        busy = self.document is not None and self.document.busy
+        if (self.options.state / "document/applying.json").exists() and not busy:
+            return ("a document was not applied to its end: `thimble document show` tells what is left",)
+        return ()
 
     def _name(self) -> str:
         record = self.hosts.find("host")
@@ -297,6 +365,12 @@ class Agent:
         yield Sample(name="tasks_running", value=running, help="tasks not ended yet")
         for state, count in self.vms.states().items():
             yield Sample(name="vms", value=count, labels={"state": state}, help="virtual machines by state")
+
+
+def _schema() -> bytes:
+    from thimble.document.schema import schema
+
+    return schema()
 
 
 def warm() -> None:

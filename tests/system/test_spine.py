@@ -78,7 +78,7 @@ class Spine:
             image,
             name="spine",
             memory_mib=3072,
-            disks=(Disk(size_bytes=1 << 30, label=STATE_LABEL),),
+            disks=(Disk(size_bytes=4 << 30, label=STATE_LABEL),),
             nics=(Nic(forwards=(443, KILLER)),),
             append="rdinit=/insider.py",
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import UNSET
 
 from thimble.api.auth import Auth, TokenRecord, UserRecord, Who, sha256
@@ -12,6 +14,9 @@ from thimble.contract.host import Role
 from thimble.core.ids import identity, name_reasons
 from thimble.core.problem import Code, Problem, Reason, refuse
 from thimble.state.store import Record, check
+
+if TYPE_CHECKING:
+    from thimble.contract.document import TokenEntry, UserEntry
 
 Reasons = list[Reason]  # `list` is a verb in the classes below
 
@@ -75,7 +80,7 @@ class UserService:
 
     async def create(self, call: Call[wire.UserCreate]) -> wire.User | DryRun:
         name = call.input.name
-        blockers = name_reasons(name, "$.name")
+        blockers = [*name_reasons(name, "$.name"), *_secret_reasons(call.input, needed=True)]
         if self._auth.users.find(name):
             blockers.append(
                 Reason(message=f"the user {name} exists already", code=Code.EXISTS, path="$.name")
@@ -83,7 +88,7 @@ class UserService:
         if call.dry_run:
             return _would(f"creates the {call.input.role} {name}", blockers=blockers)
         refuse(blockers, f"cannot create the user {name!r}")
-        kept = await self._auth.hashed(call.input.password)
+        kept = await self._kept(call.input)
         value = UserRecord(role=call.input.role, password=kept)
         try:
             return _user(self._auth.users.put(name, value, expect=0))
@@ -97,20 +102,28 @@ class UserService:
         check(call.if_match, record.rev, "user")
         role = record.value.role if call.input.role is UNSET else call.input.role
         blockers = self._last_admin(record) if role is not Role.ADMIN else []
+        blockers += _secret_reasons(call.input, needed=False)
+        new_password = call.input.password is not UNSET or call.input.password_hash is not UNSET
         if call.dry_run:
-            new_password = call.input.password is not UNSET
             what = ["changes the password", "signs them out everywhere"] if new_password else []
             what += [f"makes {record.id} {role}"] if role is not record.value.role else []
             return _would(*what, blockers=blockers)
         refuse(blockers, f"cannot change {record.id}")
         kept = record.value.password
-        if call.input.password is not UNSET:
-            kept = await self._auth.hashed(call.input.password)
+        if new_password:
+            kept = await self._kept(call.input)
             refuse(self._last_admin(record) if role is not Role.ADMIN else [], f"cannot change {record.id}")
         changed = self._auth.users.put(record.id, UserRecord(role=role, password=kept), expect=record.rev)
-        if call.input.password is not UNSET:
+        if new_password:
             self._auth.close_sessions(record.id)
         return _user(changed)
+
+    async def _kept(self, given: wire.UserCreate | wire.UserChange) -> str:
+        """What is kept of the password that is given, or whose hash is."""
+        if given.password is not UNSET:
+            return await self._auth.hashed(given.password)
+        assert given.password_hash is not UNSET
+        return given.password_hash
 
     async def delete(self, call: Call[None]) -> Nothing | DryRun:
         record = self._auth.users.get(call.path["user"])
@@ -154,7 +167,8 @@ class TokenService:
         return wire.TokenList(rev=self._auth.rev(), tokens=tokens)
 
     async def create(self, call: Call[wire.TokenCreate]) -> wire.Session | DryRun:
-        blockers = name_reasons(call.input.name, "$.name")
+        owner = call.input.user or call.user
+        blockers = name_reasons(call.input.name, "$.name") + self._foreign(call.input, call.user)
         if any(token.value.name == call.input.name for token in self._auth.tokens.all()):
             blockers.append(
                 Reason(message=f"a token {call.input.name} exists", code=Code.EXISTS, path="$.name")
@@ -162,13 +176,32 @@ class TokenService:
         if call.dry_run:
             return _would(f"creates the token {call.input.name}, {call.input.role}", blockers=blockers)
         refuse(blockers, f"cannot create the token {call.input.name!r}")
-        token = self._auth.entropy(32).hex()
-        expires = self._auth.clock() + call.input.expires_s
+        token, digest = "", call.input.sha256
+        if digest is UNSET:
+            token = self._auth.entropy(32).hex()
+            digest = sha256(token)
+        expires = call.input.expires
+        if expires is UNSET:
+            expires = self._auth.clock() + call.input.expires_s
         value = TokenRecord(
-            name=call.input.name, user=call.user, role=call.input.role, digest=sha256(token), expires=expires
+            name=call.input.name, user=owner, role=call.input.role, digest=digest, expires=expires
         )
         self._auth.index(self._auth.tokens.put(identity("token", self._auth.entropy(5)), value))
-        return wire.Session(token=token, user=call.user, role=call.input.role, expires=expires)
+        return wire.Session(token=token, user=owner, role=call.input.role, expires=expires)
+
+    def _foreign(self, wanted: wire.TokenCreate, caller: str) -> Reasons:
+        """Why it cannot be another user's token, or one whose digest is given."""
+        found = []
+        if wanted.user and self._auth.users.find(wanted.user) is None:
+            found.append(
+                Reason(message=f"there is no user {wanted.user}", code=Code.NOT_FOUND, path="$.user")
+            )
+        if wanted.user not in ("", caller) and wanted.sha256 is UNSET:
+            message = "a token that is told can only be one's own: give the sha256 of one for somebody else"
+            found.append(Reason(message=message, path="$.user"))
+        if any(token.value.digest == wanted.sha256 for token in self._auth.tokens.all()):
+            found.append(Reason(message="a token with this digest exists", code=Code.EXISTS, path="$.sha256"))
+        return found
 
     async def delete(self, call: Call[None]) -> Nothing | DryRun:
         wanted = call.path["token"]
@@ -178,6 +211,44 @@ class TokenService:
             return _would(f"revokes the token {record.value.name}")
         self._auth.revoke(record.id)
         return Nothing()
+
+
+def entries(auth: Auth) -> tuple[tuple[UserEntry, ...], tuple[TokenEntry, ...]]:
+    """All users and tokens as the host document writes them. A first password nobody used yet is not told."""
+    from datetime import UTC, datetime
+
+    from thimble.api.passwords import is_unused
+    from thimble.contract.document import TokenEntry, UserEntry
+
+    users = tuple(
+        UserEntry(
+            name=record.id,
+            role=record.value.role,
+            password_hash=None if is_unused(record.value.password) else record.value.password,
+        )
+        for record in sorted(auth.users.all(), key=lambda record: record.id)
+    )
+    tokens = tuple(
+        TokenEntry(
+            name=record.value.name,
+            user=record.value.user,
+            role=record.value.role,
+            sha256=record.value.digest,
+            expires=datetime.fromtimestamp(int(record.value.expires), UTC),
+        )
+        for record in sorted(auth.tokens.all(), key=lambda record: record.value.name)
+    )
+    return users, tokens
+
+
+def _secret_reasons(given: wire.UserCreate | wire.UserChange, *, needed: bool) -> Reasons:
+    """A password or its hash, not both."""
+    count = (given.password is not UNSET) + (given.password_hash is not UNSET)
+    if count == 2:
+        return [Reason(message="give the password or its hash, not both", path="$.password_hash")]
+    if needed and not count:
+        return [Reason(message="a password is needed, or its hash", path="$.password")]
+    return []
 
 
 def _user(record: Record[UserRecord]) -> wire.User:

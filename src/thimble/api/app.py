@@ -27,11 +27,13 @@ from thimble.contract.verbs import PREFIX, VERBS, Shape, Verb
 from thimble.core.problem import Code, Problem
 from thimble.sys import clock, log
 
-_FIXED = ("/", "/healthz", "/metrics", f"{PREFIX}/openapi.json")
+_SCHEMA = f"{PREFIX}/document/schema"
+_FIXED = ("/", "/healthz", "/metrics", f"{PREFIX}/openapi.json", _SCHEMA)
 
 
 class Api:
-    """`services` by noun. `ready` says whether the host may be used; `numbers` feed the metrics."""
+    """`services` by noun. `ready` says whether the host may be used; `numbers` feed the metrics; `schema` is
+    the JSON Schema of the host document, which everybody may read."""
 
     def __init__(
         self,
@@ -41,10 +43,12 @@ class Api:
         ready: Callable[[], bool] = lambda: True,
         numbers: Numbers = tuple,
         fingerprint: str = "",
+        schema: Callable[[], bytes] | None = None,
         verbs: tuple[Verb, ...] = VERBS,
     ) -> None:
         self._ready = ready
         self._fingerprint = fingerprint
+        self._schema = schema
         self._binding = Binding(services, auth, verbs)
         self._refusals = Attempts(clock.since_boot, burst=50, pause=1.0)
         self.metrics = Metrics(numbers)
@@ -102,6 +106,8 @@ class Api:
         if path == "/metrics":
             seen.user = self._binding.identify(request).user
             return Answer(status=200, body=self.metrics.text(), type=TYPE)
+        if path == _SCHEMA and self._schema is not None:
+            return Answer(status=200, body=self._schema())
         return pages.description()
 
     def _note(self, request: Request, seen: Seen, status: int, seconds: float) -> None:

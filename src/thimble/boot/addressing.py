@@ -39,6 +39,7 @@ noalias
 slaac hwaddr
 option domain_name_servers, domain_name, domain_search, host_name, ntp_servers
 option classless_static_routes, interface_mtu
+option dhcp6_name_servers, dhcp6_domain_search, dhcp6_ntp_server, dhcp6_sntp_servers
 require dhcp_server_identifier
 script /dev/null
 """
@@ -125,9 +126,12 @@ class Addressing:
         self._forget_old()
 
     def _launch(self, on_exit: Callable[[int], None]) -> int:
-        families = [] if len(self.plan.dhcp) == 2 else [f"-{self.plan.dhcp[0]}"]
-        argv = [DHCPCD, "-B", "-q", *families, "-f", DHCPCD_CONF, self.interface]
+        argv = [DHCPCD, "-B", "-q", *self._families(), "-f", DHCPCD_CONF, self.interface]
         return self._children.spawn(argv, on_exit)
+
+    def _families(self) -> list[str]:
+        """The option of a dhcpcd for one family; only one that has it too finds that one again."""
+        return [] if len(self.plan.dhcp) == 2 else [f"-{family}" for family in self.plan.dhcp]
 
     def _silent(self) -> None:
         if not self.good():
@@ -172,7 +176,7 @@ class Addressing:
             self.gateway = static_gateway(self.plan) or "".join(routers[:1])
             self._changed()
 
-        self._children.spawn([DHCPCD, "--dumplease", self.interface], ended, collect=lines)
+        self._children.spawn([DHCPCD, *self._families(), "--dumplease", self.interface], ended, collect=lines)
 
 
 def static_gateway(plan: Plan) -> str:

@@ -78,8 +78,10 @@ def run(wait_on: int) -> int:
     sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
     sys.argv = ["thimble", *ARGV]
     os.environ.update(PATH="/usr/sbin:/usr/bin", LANG="C.UTF-8", HOME="/root")
+    import gc
     import importlib
 
+    gc.disable()  # nothing that is imported is ever garbage: do not look for any meanwhile
     app = importlib.import_module("thimble.app")
     warm = getattr(app, "warm", None)
     if warm is not None:
@@ -87,6 +89,8 @@ def run(wait_on: int) -> int:
     if wait_on >= 0:
         os.read(wait_on, 2)
         os.close(wait_on)
+    gc.freeze()
+    gc.enable()
     code = app.main(list(ARGV))
     return code if isinstance(code, int) else 0
 

@@ -127,6 +127,11 @@ def coldplug(table: Table, ranks: tuple[int, ...]) -> list[str]:
         problems += load(table, wanted, loaded)
 
 
+def load_for(table: Table, aliases: Iterable[str]) -> list[str]:
+    """Loads the drivers of devices that came."""
+    return load(table, sorted({module for alias in aliases for module in table.drivers_for(alias)}))
+
+
 def load_named(names: Iterable[str]) -> list[str]:
     """Loads modules by any name modprobe would take; returns what went wrong, unknown names among it."""
     table = load_table()
@@ -147,6 +152,7 @@ __all__ = [
     "coldplug",
     "kvm_module",
     "load",
+    "load_for",
     "load_named",
     "load_table",
     "modaliases",

@@ -5,7 +5,6 @@ Until `open()` the boot's own coldplug sees every device by itself, and events a
 
 from __future__ import annotations
 
-import os
 import socket
 
 from . import drivers, uevent
@@ -72,12 +71,9 @@ class Hotplug:
         table = self._table
         if table is None or self._busy or not self._aliases:
             return
-        modules = {module for alias in self._aliases for module in table.drivers_for(alias)}
-        self._aliases = set()
-        missing = sorted(name for name in modules if not os.path.exists(f"/sys/module/{name}"))
-        if missing:
-            self._busy = True
-            self._children.job("hotplug", lambda: drivers.load(table, missing), self._loaded)
+        aliases, self._aliases = self._aliases, set()
+        self._busy = True
+        self._children.job("hotplug", lambda: drivers.load_for(table, aliases), self._loaded)
 
     def _loaded(self, result: Any, problem: str) -> None:
         self._busy = False

@@ -5,7 +5,6 @@ What happens later (signals, the agent's words, the network) is in events.py.
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 import time
@@ -96,7 +95,6 @@ class Boot:
         linux.reboot(linux.RB_DISABLE_CAD)
         for warning in self.warnings:
             self.say(f"warning: {warning}")
-        gc.freeze()
         self.advance()
 
     def advance(self) -> None:

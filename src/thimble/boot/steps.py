@@ -6,6 +6,7 @@ children and call `done` later, so that disks, NICs and the agent's imports proc
 
 from __future__ import annotations
 
+import gc
 import os
 
 from . import blocks, bridge, clock, drivers, entropy, first, origins
@@ -82,6 +83,7 @@ def kvm(boot: Boot, done: Done) -> None:
 
 
 def agent_fork(boot: Boot, done: Done) -> None:
+    gc.freeze()  # neither side's collector writes to what both share from here on
     boot.agent.start()
     done()
 

@@ -3,14 +3,15 @@
 The table is one `marshal` file, `/usr/lib/modules/<release>/thimble.drivers`, made by the same Python
 version that reads it. It is a dict:
 
-    "format"   1
+    "format"   2
     "modules"  {name: (path below the modules directory, (names to load before it, in order))}
     "names"    {plain alias such as "fs-vfat" or "nft-expr-masq": (module, ...)}
-    "buses"    {bus: {literal prefix: ((glob for the rest, module), ...)}}
+    "buses"    {bus: marshal of {literal prefix: ((glob for the rest, module), ...)}}
     "lengths"  {bus: (lengths of the prefixes that occur, longest first)}
 
 A modalias `pci:v00008086d00001533sv…` is looked up by cutting its body at each of the few lengths of its
-bus, so a device costs three dict lookups and a handful of globs, not one fnmatch per known alias. ACPI
+bus, so a device costs three dict lookups and a handful of globs, not one fnmatch per known alias. Each bus is
+packed apart: only the child that looks for a bus's drivers unpacks it, and PID 1 keeps a few strings. ACPI
 aliases (`acpi*:PNP0C0C:*`) are keyed by the identifier alone. Only modules of the image get in.
 
 Use: `marshal.dumps(compile_table(dep, alias, softdep))`, the arguments being the texts of modules.dep,
@@ -19,7 +20,9 @@ modules.alias and modules.softdep made by depmod over exactly the modules of the
 
 from __future__ import annotations
 
-FORMAT = 1
+import marshal
+
+FORMAT = 2
 FILE_NAME = "thimble.drivers"
 
 _GLOB = "*?["
@@ -50,7 +53,7 @@ def compile_table(dep: str, alias: str, softdep: str) -> dict[str, object]:
         "format": FORMAT,
         "modules": modules,
         "names": {key: names[key] for key in sorted(names)},
-        "buses": {bus: dict(sorted(entries.items())) for bus, entries in sorted(buses.items())},
+        "buses": {bus: marshal.dumps(dict(sorted(buses[bus].items()))) for bus in sorted(buses)},
         "lengths": {bus: tuple(sorted(set(map(len, buses[bus])), reverse=True)) for bus in sorted(buses)},
     }
 

@@ -1,4 +1,4 @@
-"""`thimble image …`: build and inspect the file that boots. Here, not on a host."""
+"""`thimble image …`: build, sign, inspect and write what boots. Here, not on a host."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import click
 import msgspec
 
 from thimble.cli.builder import part, reporting
-from thimble.cli.command import Local
+from thimble.cli.command import Local, confirm
 from thimble.cli.session import Session
 from thimble.cli.show import as_json
 
 PROFILES = ("server", "virtual")
 
 
-@click.group(help="Build and inspect the bootable image, on this machine.")
+@click.group(help="Build, sign and write the bootable image, on this machine.")
 def image() -> None:
     """The group."""
 
@@ -24,12 +24,25 @@ def image() -> None:
 @image.command("build", cls=Local)
 @click.option("--profile", type=click.Choice(PROFILES), default="virtual", help="[virtual]")
 @click.option("--out", type=click.Path(file_okay=False), default="out", metavar="DIR", help="[out]")
+@click.option("--media", default="img,iso", metavar="LIST", help="Which media beside thimble.efi.  [img,iso]")
+@click.option("--key", type=click.Path(), metavar="DIR", help="Sign with this key (`thimble image key`).")
+@click.option("--trust", multiple=True, type=click.Path(), metavar="CERT", help="Accept its updates, too.")
 @click.pass_obj
-def build(session: Session, profile: str, out: str) -> None:
-    """Build the image from Debian's packages: one bootable file, and the same for network boot."""
+def build(
+    session: Session, profile: str, out: str, media: str, key: str | None, trust: tuple[str, ...]
+) -> None:
+    """Build the image from Debian's packages: all media, and the same for network boot."""
     builder = part("image.build")
+    signer = part("image.signing").from_folder(Path(key)) if key else None
+    options = builder.Options(
+        profile=profile,
+        out=Path(out),
+        media=tuple(word for word in media.split(",") if word),
+        signer=signer,
+        trust=tuple(map(Path, trust)),
+    )
     with reporting(session) as report:
-        result = builder.build(builder.Options(profile=profile, out=Path(out)), report)
+        result = builder.build(options, report)
     for pin in result.replaced:
         session.note(f"WARNING: Debian no longer has a pinned version; taken instead: {pin}")
     if session.json:
@@ -53,6 +66,69 @@ def inspect(session: Session, path: str | None) -> None:
     inspector = part("image.inspect")
     found = inspector.inspect(Path(path) if path else built())
     click.echo(as_json(found.document()) if session.json else "\n".join(inspector.lines(found)))
+
+
+@image.command("write", cls=Local)
+@click.argument("where", type=click.Path(dir_okay=False), metavar="DEVICE|FILE")
+@click.option(
+    "--image", "source", type=click.Path(), metavar="DIR|FILE", help="What to write.  [out/virtual]"
+)
+@click.option("--document", type=click.Path(dir_okay=False), metavar="FILE", help="The stick's thimble.toml.")
+@click.option("--large", is_flag=True, help="The disk may have more than 256 GB.")
+@click.option("--internal", is_flag=True, help="The disk may be built in.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def write(session: Session, /, **given: Any) -> None:
+    """Write the image to a stick, a card or a file, and compare what was written."""
+    writer = part("image.write")
+    told = [name for name in ("large", "internal") if given[name]]
+    document = Path(given["document"]) if given["document"] else None
+    source = Path(given["source"]) if given["source"] else built()
+    planned = writer.plan(source, Path(given["where"]), document=document, allowed=told)
+    if not planned.target.is_new:
+        confirm(session, f"Overwrite everything on {planned.target}?", yes=given["yes"])
+    with reporting(session) as report:
+        writer.write(planned, report)
+    if session.json:
+        click.echo(
+            as_json({"target": str(planned.target.path), "bytes": planned.size, "sha256": planned.sha256})
+        )
+    session.say(f"{planned.target.path} holds {planned.image.name}, and gives it back unaltered")
+
+
+@image.command("key", cls=Local)
+@click.argument("folder", type=click.Path(file_okay=False), metavar="DIR")
+@click.option("--name", default="Thimble", metavar="NAME", help="Whose keys they are.  [Thimble]")
+@click.option("--also", multiple=True, type=click.Path(), metavar="CERT", help="Accept its programs, too.")
+@click.pass_obj
+def key(session: Session, folder: str, name: str, also: tuple[str, ...]) -> None:
+    """Make keys of your own for Secure Boot."""
+    with reporting(session) as report:
+        part("image.keys").make(Path(folder), report, name=name, also=tuple(map(Path, also)))
+    session.say(f"{folder} holds your keys: keep it secret, and keep a copy of it")
+
+
+@image.command("sign", cls=Local)
+@click.argument("path", type=click.Path(file_okay=False), metavar="DIR", required=False)
+@click.option(
+    "--key", required=True, type=click.Path(), metavar="DIR|FILE", help="What `image key` made, or a key."
+)
+@click.option(
+    "--cert", type=click.Path(dir_okay=False), metavar="FILE", help="The certificate, if KEY is a file."
+)
+@click.pass_obj
+def sign(session: Session, path: str | None, key: str, cert: str | None) -> None:
+    """Sign a built image, and remake its media. DIR is what `build` wrote.  [out/virtual]"""
+    signing, signer = part("image.signing"), part("image.sign")
+    folder = Path(path) if path else built()
+    own = signing.from_files(Path(key), Path(cert)) if cert else signing.from_folder(Path(key))
+    with reporting(session) as report:
+        signer.sign(folder, own, report)
+    if not signer.is_trusted(folder, own):
+        session.note(
+            "The image itself does not accept updates signed so: `image build --key` makes one that does."
+        )
+    session.say(f"{folder} is signed" + ("" if own.variables else "; the firmware must know the key already"))
 
 
 def built() -> Path:

@@ -39,9 +39,22 @@ def lab() -> None:
 )
 @click.option("--cpus", type=int, default=2, metavar="N", help="[2]")
 @click.option("--memory", default="2G", metavar="SIZE", help="[2G]")
-@click.option("--disk", "disks", multiple=True, metavar="DISK", help="10G, state:8G, nvme:10G or a file.")
+@click.option(
+    "--disk",
+    "disks",
+    multiple=True,
+    metavar="DISK",
+    help="10G, state:8G, nvme:10G, a file, keep:FILE, cd:FILE.",
+)
 @click.option("--nic", "nics", multiple=True, metavar="NIC", help="user:443,22 or wire:NAME.  [user:443]")
-@click.option("--firmware", type=click.Choice(["direct", "uefi", "bios"]), default="direct", help="[direct]")
+@click.option(
+    "--medium", type=click.Choice(["direct", "efi", "img", "iso", "none"]), help="What it starts.  [direct]"
+)
+@click.option(
+    "--firmware", type=click.Choice(["direct", "uefi", "bios"]), help="[direct, or uefi for a medium]"
+)
+@click.option("--bus", type=click.Choice(["virtio", "ahci", "nvme", "usb"]), help="What the medium hangs on.")
+@click.option("--secure-boot", is_flag=True, help="Firmware that can do it, in setup mode.")
 @click.option("--append", default="", metavar="WORDS", help="More for the kernel command line.")
 @click.pass_obj
 def up(session: Session, /, **given: Any) -> None:
@@ -52,7 +65,10 @@ def up(session: Session, /, **given: Any) -> None:
         name=given["name"],
         cpus=given["cpus"],
         memory_mib=memory_mib(given["memory"]),
-        firmware=spec.Firmware(given["firmware"]),
+        firmware=spec.Firmware(given["firmware"]) if given["firmware"] else None,
+        medium=spec.Medium(given["medium"]) if given["medium"] else None,
+        bus=spec.Bus(given["bus"]) if given["bus"] else None,
+        secure_boot=given["secure_boot"],
         disks=tuple(map(spec.parse_disk, given["disks"])),
         nics=tuple(map(spec.parse_nic, given["nics"] or ("user:443",))),
         append=given["append"],

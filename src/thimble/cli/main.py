@@ -24,6 +24,10 @@ from thimble.core.problem import Code, Problem
 COMMANDS = {
     "login": ("thimble.cli.login", "Sign in to a host, and keep it as a profile."),
     "logout": ("thimble.cli.login", "Sign out."),
+    "plan": ("thimble.cli.document", "What applying a host document would do."),
+    "apply": ("thimble.cli.document", "Make the host what a document says."),
+    "export": ("thimble.cli.document", "Write the document of a host as it is."),
+    "document": ("thimble.cli.document", "The document's schema, and the one applied last."),
     "vm": ("thimble.cli.vm", "Virtual machines."),
     "disk": ("thimble.cli.disk", "Volumes, images and datastores."),
     "net": ("thimble.cli.net", "Virtual switches."),

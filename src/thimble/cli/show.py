@@ -95,7 +95,8 @@ def _repeats(problem: Problem, reason: Reason) -> bool:
 
 def reason_line(reason: Reason) -> str:
     """One blocker, indented."""
-    return f"  {reason.path}: {reason.message}" if reason.path else f"  {reason.message}"
+    where = f"{reason.line}:{reason.column}: " if reason.line else ""
+    return f"  {where}{reason.path}: {reason.message}" if reason.path else f"  {where}{reason.message}"
 
 
 def as_json(value: msgspec.Struct | Mapping[str, object] | Sequence[object]) -> str:

@@ -8,7 +8,7 @@ import time
 import click
 from msgspec import UNSET
 
-from thimble.cli.command import Asking, Changing, act, choice, confirm, secret, width
+from thimble.cli.command import Asking, Changing, Local, act, choice, confirm, secret, width
 from thimble.cli.session import Session
 from thimble.cli.show import Column, table
 from thimble.cli.vm_words import seconds
@@ -95,6 +95,18 @@ def user_change(
     )
     made: User = act(session, "user.change", wanted, path={"user": name})
     session.done(made, lambda: f"changed {made.name} ({made.role})")
+
+
+@user.command("hash", cls=Local)
+@click.option("--password-file", metavar="FILE", help=f"Else {VARIABLE}, or a prompt.")
+def user_hash(password_file: str | None) -> None:
+    """Print the hash of a password, for `password_hash` in a host document."""
+    from thimble.api.passwords import hashed
+
+    password = secret(password_file, VARIABLE, "Password", twice=True)
+    if not 8 <= len(password) <= 1024:
+        raise Problem(Code.INVALID, "a password has 8 to 1024 characters")
+    click.echo(hashed(password, secrets.token_bytes(16)))
 
 
 @user.command("delete", cls=Changing)

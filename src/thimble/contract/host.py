@@ -88,14 +88,25 @@ class PasswordChange(In, frozen=True, kw_only=True):
     new: Annotated[str, Meta(min_length=8, max_length=1024)]
 
 
+#: As `thimble user hash` makes it: scrypt (RFC 7914) with log2 N, r, p, salt and hash.
+PasswordHash = Annotated[
+    str, Meta(pattern=r"^scrypt\$1[1-7]\$8\$[1-4]\$([0-9a-f]{2}){8,64}\$[0-9a-f]{64}$", max_length=240)
+]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
 class UserCreate(In, frozen=True, kw_only=True):
+    """With a password, or with the hash of one."""
+
     name: str
-    password: Annotated[str, Meta(min_length=8, max_length=1024)]
+    password: Annotated[str, Meta(min_length=8, max_length=1024)] | UnsetType = UNSET
+    password_hash: PasswordHash | UnsetType = UNSET
     role: Role = Role.VIEWER
 
 
 class UserChange(In, frozen=True, kw_only=True):
     password: Annotated[str, Meta(min_length=8, max_length=1024)] | UnsetType = UNSET
+    password_hash: PasswordHash | UnsetType = UNSET
     role: Role | UnsetType = UNSET
 
 
@@ -110,11 +121,18 @@ class UserList(Listed, frozen=True, kw_only=True):
 
 
 class TokenCreate(In, frozen=True, kw_only=True):
-    """A token for a program; `expires_s` from now, at most ten years. Shown once."""
+    """A token for a program; `expires_s` from now, at most ten years. Shown once.
+
+    With `sha256`, the digest of a token somebody else made: then it is not told, and it may be another
+    `user`'s. `expires` (seconds since the epoch) wins over `expires_s`.
+    """
 
     name: str
     role: Role = Role.VIEWER
     expires_s: Annotated[float, Meta(gt=0, le=315_360_000)] = 31_536_000.0
+    expires: float | UnsetType = UNSET
+    sha256: Sha256 | UnsetType = UNSET
+    user: str = ""  # the caller when empty
 
 
 class Token(Out, frozen=True, kw_only=True):

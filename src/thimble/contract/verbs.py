@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-from thimble.contract import common, deploy, host, network, storage, vm
+from thimble.contract import apply, common, deploy, host, management, network, storage, vm
 from thimble.contract.host import Role
 
 PREFIX = "/api/v1"
@@ -88,6 +88,12 @@ VERBS: tuple[Verb, ...] = (
     _v("key.list", "GET", "/host/keys", deploy.KeyList, "List whose updates are accepted"),
     _v("key.create", "POST", "/host/keys", deploy.Key, "Accept updates signed with this key", input=deploy.KeyCreate, role=_AD),
     _v("key.delete", "DELETE", "/host/keys/{key}", common.Nothing, "Accept them no longer", role=_AD),
+    _v("management.get", "GET", "/host/management", management.Management, "The management network's settings"),
+    _v("management.change", "PATCH", "/host/management", management.Management, "Change the management network", input=management.ManagementChange, role=_AD),
+    _v("document.plan", "POST", "/document/plan", apply.DocumentPlan, "What applying a document would do", input=apply.DocumentText, role=_AD),
+    _v("document.apply", "POST", "/document/apply", Started, "Make the host what a document says", input=apply.DocumentText, role=_AD, shape=_TASK),
+    _v("document.export", "GET", "/document/export", apply.DocumentExport, "The document of this host as it is", role=_AD),
+    _v("document.get", "GET", "/document", apply.DocumentState, "The document applied last, and the drift since", role=_AD),
     _v("vm.list", "GET", "/vms", vm.VmList, "List VMs"),
     _v("vm.create", "POST", "/vms", Started, "Create a VM", input=vm.VmCreate, role=_OP, shape=_TASK),
     _v("vm.get", "GET", "/vms/{vm}", vm.Vm, "One VM"),

@@ -144,8 +144,8 @@ class SeedSpec(In, frozen=True, kw_only=True):
     user_data: str = ""  # whole `#cloud-config` of one's own; wins over the fields above
 
 
-class VmCreate(In, frozen=True, kw_only=True):
-    """A new VM. Only `name` is needed: 1 vCPU, 512 MiB, UEFI on q35, no disk, no NIC."""
+class VmSpec(In, frozen=True, kw_only=True):
+    """What a VM is. Only `name` is needed: 1 vCPU, 512 MiB, UEFI on q35, no disk, no NIC."""
 
     name: str
     description: Annotated[str, Meta(max_length=4096)] = ""
@@ -169,6 +169,11 @@ class VmCreate(In, frozen=True, kw_only=True):
     autostart: Autostart = Autostart()
     on_crash: CrashPolicy = CrashPolicy.RESTART
     host_shutdown: HostShutdown = HostShutdown.SHUTDOWN
+
+
+class VmCreate(VmSpec, frozen=True, kw_only=True):
+    """A new VM."""
+
     start: bool = False  # start it as part of the same task
 
 

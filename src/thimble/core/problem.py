@@ -67,11 +67,16 @@ TABLE: dict[Code, tuple[int, int, str]] = {
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One blocker. `path` is the field it is about, written like `$.disks[0].size_bytes`."""
+    """One blocker. `path` is the field it is about, written like `$.disks[0].size_bytes`.
+
+    `line` and `column`, from 1, say where that is in a text; 0 when it is in none.
+    """
 
     message: str
     code: Code = Code.INVALID
     path: str = ""
+    line: int = 0
+    column: int = 0
 
 
 class Problem(Exception):

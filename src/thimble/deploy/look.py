@@ -57,6 +57,15 @@ def boot_facts(run: Path) -> BootFacts:
     return facts
 
 
+def found_out(run: Path) -> bool:
+    """Has PID 1 finished looking at firmware and media? It does so after readiness."""
+    try:
+        said: dict[str, Any] = msgspec.json.decode((run / "boot.json").read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return False
+    return bool(said.get("boot")) and bool(said.get("searched", True))
+
+
 def word(run: Path, key: str) -> str:
     """A word of the kernel command line, as PID 1 read it."""
     try:

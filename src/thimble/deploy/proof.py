@@ -28,6 +28,7 @@ from thimble.sys import clock, log
 
 #: How long a new slot may take to get as good as the old one was. PID 1 waits longer than that.
 PROVE_S = 120.0
+_LOOK_S = 90.0
 _LAST = "last"
 _SILENT = "it did not get as far as saying why: its kernel or its start failed, or it hung"
 
@@ -74,6 +75,7 @@ class Proof:
 
     async def begin(self) -> None:
         """Settle what the last boot left; in a trial returns when it is proven, or asks for a reboot."""
+        await self._look()
         boot = look.boot_facts(self._run)
         devices = self._devices.all(boot)
         if not devices:
@@ -85,6 +87,12 @@ class Proof:
         elif there.trial is None or there.trial.boot != look.boot_id():
             await self._settle(boot, slot, there)
         await self._mirrors(boot)
+
+    async def _look(self) -> None:
+        """Wait until PID 1 knows what we were started from."""
+        deadline = asyncio.get_running_loop().time() + _LOOK_S
+        while not look.found_out(self._run) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.2)
 
     def offered(self, trial: Trial) -> None:
         """An update or rollback is on its way."""

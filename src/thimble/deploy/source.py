@@ -115,13 +115,13 @@ def running(boot: BootFacts, run: Path) -> Iterator[Path]:
             Code.NOT_FOUND, "this host was started over the network, so its image is not at hand", hint=hint
         )
     kind = "iso9660" if boot.medium.kind == "cd" else "vfat"
-    with esp.mounted(boot.medium.esp, run, kind=kind) as root:
+    with esp.mounted(boot.medium.esp or boot.medium.disk, run, kind=kind) as root:
         places = [root / place for place in _PLACES] + sorted(root.glob("EFI/Linux/*.efi"))
         for path in places:
             if path.is_file() and claims(path).build == boot.build:
                 yield path
                 return
-    raise Problem(Code.NOT_FOUND, f"{boot.medium.esp} no longer holds the image this host runs", hint=hint)
+    raise Problem(Code.NOT_FOUND, f"{boot.medium.disk} no longer holds the image this host runs", hint=hint)
 
 
 def spare_memory() -> int:

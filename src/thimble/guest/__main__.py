@@ -1,4 +1,4 @@
-"""`python -m thimble.guest debian|tiny|lock`: build a guest, or pin the newest packages."""
+"""`python -m thimble.guest debian|cloud|tiny|lock`: build a guest, or pin the newest packages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ def main(argv: list[str]) -> int:
             from thimble.guest import debian
 
             print(msgspec.json.format(msgspec.json.encode(debian.ensure(on_stderr), enc_hook=str)).decode())
+        case ["cloud"]:
+            from thimble.guest import cloud
+
+            print(msgspec.json.format(msgspec.json.encode(cloud.ensure(on_stderr), enc_hook=str)).decode())
         case ["tiny"]:
             from thimble.guest import tiny
 

@@ -1,6 +1,6 @@
-"""The demonstration guest: a real Debian 13 that answers SSH soon after power-on.
+"""The demonstration guest: a real Debian 13 that answers SSH soon after power-on; and others made like it.
 
-    <cache>/guests/debian-<key>/    disk.qcow2   ext4 labelled thimble-guest, 1 GiB, no partition table
+    <cache>/guests/<name>-<key>/    disk.qcow2   ext4 labelled thimble-guest, 1 GiB, no partition table
                                     vmlinuz, initrd
 
 It boots by direct kernel boot from any virtio or NVMe disk; what it accepts as first-boot data is in
@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from thimble.guest import cpio, initrd, overlay, packages, rootfs
+from thimble.guest.overlay import Overlay
 from thimble.guest.parts import Parts
 from thimble.image import cache, toolbox
 from thimble.image.locking import Lock
@@ -33,6 +34,17 @@ CMDLINE = (
 )
 
 
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A guest: the packages' sets beyond `base`, and what is laid over them."""
+
+    name: str
+    sets: tuple[str, ...]
+    laid: Overlay
+
+
+DEMONSTRATION = Recipe(name="debian", sets=("debian",), laid=overlay.DEBIAN)
+
+
 class DebianGuest(msgspec.Struct, frozen=True, kw_only=True):
     disk: Path
     kernel: Path
@@ -40,20 +52,22 @@ class DebianGuest(msgspec.Struct, frozen=True, kw_only=True):
     cmdline: str = CMDLINE
 
 
-def ensure(report: Report = silent) -> DebianGuest:
-    """The Debian guest's files in the cache, made if missing (about a minute; root)."""
-    lock = packages.ensure(report)
-    pins = sorted(pin.sha256 for pins in lock.sets.values() for pin in pins)
-    texts = [rootfs.DPKG_SETTINGS, overlay.FILES, overlay.LINKS, overlay.REMOVED, initrd.DEBIAN_INIT]
-    name = cache.key("debian", RECIPE, pins, texts)
+def ensure(report: Report = silent, recipe: Recipe = DEMONSTRATION) -> DebianGuest:
+    """The guest's files in the cache, made if missing (about a minute; root)."""
+    sets = ("base", "parts", *recipe.sets)
+    lock = packages.ensure(report, sets)
+    pins = sorted(pin.sha256 for name in sets for pin in lock.named(name))
+    laid = recipe.laid
+    texts = [rootfs.DPKG_SETTINGS, laid.files, laid.links, laid.removed, initrd.DEBIAN_INIT]
+    key = cache.key(recipe.name, RECIPE, pins, texts)
     home = cache.directory(
-        cache.root() / "guests" / f"debian-{name[:16]}",
-        lambda into: _make(into, lock, toolbox.ensure(report), report),
+        cache.root() / "guests" / f"{recipe.name}-{key[:16]}",
+        lambda into: _make(into, lock, recipe, toolbox.ensure(report), report),
     )
     return DebianGuest(disk=home / "disk.qcow2", kernel=home / "vmlinuz", initrd=home / "initrd")
 
 
-def _make(into: Path, lock: Lock, box: Toolbox, report: Report) -> None:
+def _make(into: Path, lock: Lock, recipe: Recipe, box: Toolbox, report: Report) -> None:
     parts = Parts(lock)
     modules = {module: parts.module(module) for module in initrd.DEBIAN_MODULES}
     (into / "initrd").write_bytes(cpio.archive(initrd.debian(parts.busybox, modules)))
@@ -61,7 +75,7 @@ def _make(into: Path, lock: Lock, box: Toolbox, report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix=".tree.", dir=into) as scratch:
         tree = Path(scratch, "root")
         tree.mkdir()
-        rootfs.make(tree, lock, report)
+        rootfs.make(tree, lock, recipe.sets, recipe.laid, report)
         _install_modules(tree, parts, box)
         _settle_times(tree, lock.epoch)
         report("guest", 0.9, "writing the guest's disk")

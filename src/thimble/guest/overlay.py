@@ -14,6 +14,17 @@ no cloud-init:
 
 from __future__ import annotations
 
+import msgspec
+
+
+class Overlay(msgspec.Struct, frozen=True, kw_only=True):
+    """By path from the root: texts, targets of symbolic links; what is removed before either is laid down."""
+
+    files: dict[str, str]
+    links: dict[str, str]
+    removed: tuple[str, ...]
+
+
 DHCP_ON_ALL = """\
 [Match]
 Kind=!*
@@ -243,3 +254,5 @@ REMOVED = (
     f"{UNITS}/timers.target.wants",
     f"{UNITS}/sysinit.target.wants/systemd-pstore.service",
 )
+
+DEBIAN = Overlay(files=FILES, links=LINKS, removed=REMOVED)

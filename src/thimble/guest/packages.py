@@ -1,8 +1,8 @@
 """The guests' packages as verified .deb files: pinned in lock.json beside this file, like the image's.
 
-Two closures: `base` is what Debian calls essential, `debian` what the demonstration guest has beyond it;
-`parts` are the kernel and the static busybox, which no guest *installs* (that would pull in an initramfs
-generator).
+Three closures: `base` is what Debian calls essential, `debian` what the demonstration guest has beyond it,
+`cloud` what cloud-init asks for beyond that. `parts` are the kernel and the static busybox, which no guest
+*installs* (that would pull in an initramfs generator).
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ DEBIAN = (
     "udev",
     "kmod",
 )
+CLOUD = (*DEBIAN, "cloud-init", "sudo")
 PARTS = ("linux-image-cloud-amd64", "busybox-static")
+DEMONSTRATION = ("base", "debian", "parts")
 KERNEL = "linux-image-6."
 BUSYBOX = "busybox-static"
 
@@ -47,15 +49,16 @@ def resolve(apt: Apt) -> Lock:
     """The newest verified versions of all sets."""
     base = apt.resolve(BASE)
     debian = [pin for pin in apt.resolve(DEBIAN) if pin not in base]
+    cloud = [pin for pin in apt.resolve(CLOUD) if pin not in base and pin not in debian]
     parts = [pin for pin in apt.resolve(PARTS) if pin.name.startswith(KERNEL) or pin.name == BUSYBOX]
-    sets = {"base": tuple(base), "debian": tuple(debian), "parts": tuple(parts)}
-    return Lock(suite=SUITE, epoch=read_lock().epoch, sets=sets)
+    sets = {"base": base, "debian": debian, "cloud": cloud, "parts": parts}
+    return Lock(suite=SUITE, epoch=read_lock().epoch, sets={name: tuple(pins) for name, pins in sets.items()})
 
 
-def ensure(report: Report) -> Lock:
-    """The lock whose packages are all in the cache: the pinned one, or the newest if a pin is gone."""
+def ensure(report: Report, sets: tuple[str, ...] = DEMONSTRATION) -> Lock:
+    """The lock whose `sets` are all in the cache: the pinned one, or the newest if a pin is gone."""
     lock = locking.read(LOCK_FILE.read_text())
-    absent = _absent(lock)
+    absent = _absent(lock, sets)
     if not absent:
         return lock
     apt = private_apt()
@@ -68,7 +71,7 @@ def ensure(report: Report) -> Lock:
             "guest", None, f"WARNING: Debian no longer offers {names}; taking the newest verified packages"
         )
         lock = resolve(apt)
-        absent = _absent(lock)
+        absent = _absent(lock, sets)
     for start in range(0, len(absent), 24):
         report("guest", start / len(absent), f"fetching {len(absent) - start} packages")
         apt.download(absent[start : start + 24], deb_directory())
@@ -94,6 +97,6 @@ def extracted(pin: Pin) -> Path:
     return cache.directory(tree, lambda into: unpack(deb(pin), pin.sha256, into)) / "data"
 
 
-def _absent(lock: Lock) -> list[Pin]:
-    pins: Iterable[Pin] = (pin for name in sorted(lock.sets) for pin in lock.named(name))
+def _absent(lock: Lock, sets: tuple[str, ...]) -> list[Pin]:
+    pins: Iterable[Pin] = (pin for name in sorted(sets) for pin in lock.named(name))
     return [pin for pin in pins if not deb(pin).is_file()]

@@ -4,7 +4,7 @@ Needs root.
 
     1. every `base` package is extracted, so that dpkg and a shell exist
     2. dpkg installs `base`, then the rest, from files (the way debootstrap and mmdebstrap do it)
-    3. the overlay is laid over it; what only this run knows (host keys, machine id, logs, caches) is removed
+    3. an overlay is laid over it; what only this run knows (host keys, machine id, logs, caches) is removed
 
 It never touches the machine: mounts happen in a mount namespace of their own that ends with the command.
 """
@@ -17,7 +17,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from thimble.guest import overlay, packages
+from thimble.guest import packages
+from thimble.guest.overlay import Overlay
 from thimble.image.fault import fault
 from thimble.image.locking import Lock, Pin
 from thimble.image.progress import Report
@@ -81,10 +82,11 @@ FORGOTTEN = (
 )
 
 
-def make(tree: Path, lock: Lock, report: Report) -> None:
-    """Fill the empty directory `tree` with the demonstration guest."""
-    install(tree, lock.named("base"), lock.named("debian"), lock.epoch, report)
-    _finish(tree)
+def make(tree: Path, lock: Lock, sets: tuple[str, ...], laid: Overlay, report: Report) -> None:
+    """Fill the empty directory `tree` with the packages of `base` and `sets`, and lay the overlay on."""
+    rest = tuple(sorted(pin for name in sets for pin in lock.named(name)))
+    install(tree, lock.named("base"), rest, lock.epoch, report)
+    _finish(tree, laid)
 
 
 def install(tree: Path, base: tuple[Pin, ...], rest: tuple[Pin, ...], epoch: int, report: Report) -> None:
@@ -160,17 +162,17 @@ def _dpkg(tree: Path, verbs: list[str], pins: tuple[Pin, ...], epoch: int) -> No
         raise fault("failed", "dpkg could not configure the guest's packages", reasons=said)
 
 
-def _finish(tree: Path) -> None:
+def _finish(tree: Path, laid: Overlay) -> None:
     for pattern in FORGOTTEN:
         for path in sorted(tree.glob(pattern)):
             _remove(path)
     shadow = tree / "etc/shadow"
     shadow.write_text(shadow.read_text().replace("root:*:", UNPROVISIONED))
-    for name in overlay.REMOVED:
+    for name in laid.removed:
         _remove(tree / name)
-    for name, text in overlay.FILES.items():
+    for name, text in laid.files.items():
         _place(tree / name).write_text(text)
-    for name, target in overlay.LINKS.items():
+    for name, target in laid.links.items():
         _place(tree / name).symlink_to(target)
 
 

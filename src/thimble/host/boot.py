@@ -1,9 +1,11 @@
 """The agent's side of PID 1: the facts it left, and the socket that takes our words.
 
-    /run/thimble/boot.json    what PID 1 found: state, uplink, warnings, the kernel's start
-    /run/thimble/init.sock    datagrams to it: ready, say, reboot, poweroff
+    /run/thimble/boot.json    what PID 1 found: state, uplink, warnings, the kernel's start, medium, document
+    /run/thimble/init.sock    datagrams to it: ready, say, reboot, poweroff, kexec, network, confirmed
 
-Hosted, neither exists: facts are empty, words go to stderr, and power is not ours.
+PID 1 writes its facts anew as it learns more (CD drives and firmware are asked after readiness), so they are
+read whenever somebody wants to know. Hosted, neither exists: facts are empty, words go to stderr, and power
+is not ours.
 """
 
 from __future__ import annotations
@@ -17,15 +19,57 @@ import msgspec
 from thimble.core.problem import Code, Problem
 
 
+class Medium(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host was booted from: `kind` disk or cd; `esp` has the loaders, "" on a CD."""
+
+    disk: str
+    esp: str
+    kind: str
+
+
+class BootFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """`slot` is a, b, or "" when this boot was not from a slot; `medium` is None for a boot by network."""
+
+    firmware: str = ""
+    secure_boot: bool = False
+    slot: str = ""
+    trial: bool = False
+    build: str = ""
+    medium: Medium | None = None
+
+
+class DocumentFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the host document is: a copy at `path` that came from `source`, or a `url` to fetch it from.
+
+    `problem`: there is one, and it could not be had.
+    """
+
+    path: str = ""
+    source: str = ""
+    url: str = ""
+    problem: str = ""
+
+
 class Init:
     """PID 1, as seen from the agent."""
 
     def __init__(self, run: Path) -> None:
         self._socket = run / "init.sock"
-        self._facts: dict[str, Any] = {}
-        facts = run / "boot.json"
-        if facts.exists():
-            self._facts = msgspec.json.decode(facts.read_bytes())
+        self._path = run / "boot.json"
+        self._stamp = (0, 0)
+        self._known: dict[str, Any] = {}
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        """As PID 1 last wrote them."""
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            return {}
+        stamp = (stat.st_mtime_ns, stat.st_ino)
+        if stamp != self._stamp:
+            self._known, self._stamp = msgspec.json.decode(self._path.read_bytes()), stamp
+        return self._known
 
     @property
     def present(self) -> bool:
@@ -41,6 +85,28 @@ class Init:
         """(`partition` or `ram`, device or the reason); ("", "") when PID 1 left no facts."""
         facts = self._facts.get("state") or {}
         return str(facts.get("kind", "")), str(facts.get("device") or facts.get("reason") or "")
+
+    @property
+    def boot(self) -> BootFacts | None:
+        """How this host was booted; None while PID 1 does not know (until seconds after readiness)."""
+        facts = self._facts.get("boot")
+        return None if facts is None else msgspec.convert(facts, BootFacts)
+
+    @property
+    def document(self) -> DocumentFacts | None:
+        """The host document PID 1 found; None without one. Final once `searched`."""
+        facts = self._facts.get("document")
+        return None if facts is None else msgspec.convert(facts, DocumentFacts)
+
+    @property
+    def searched(self) -> bool:
+        """Whether PID 1 has looked everywhere: `boot` and `document` will not change any more."""
+        return bool(self._facts.get("searched"))
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The kernel command line."""
+        return dict(self._facts.get("cmdline") or {})
 
     def tell(self, verb: str, **more: object) -> None:
         """Send one datagram. Raises `Problem` UNSUPPORTED when hosted, UNAVAILABLE when nobody listens."""

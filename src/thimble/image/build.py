@@ -1,12 +1,11 @@
 """`thimble image build`: all stages in order, each cached by the hash of its inputs.
 
 packages → toolbox → drivers, libraries → python → entries
-         → early.zst, root.squashfs → initrd → thimble.efi
+         → early.zst, root.squashfs → initrd → thimble.efi → thimble.img, thimble.iso
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +17,12 @@ from thimble.image import (
     interpreter,
     kernel,
     layout,
+    manifest,
+    media,
     pack,
     packages,
     sbom,
+    signing,
     stages,
     toolbox,
     tree,
@@ -28,6 +30,7 @@ from thimble.image import (
 from thimble.image.fault import fault
 from thimble.image.layout import Component, Entry, Place
 from thimble.image.progress import Report
+from thimble.image.signing import Signer
 
 PROFILES = ("server", "virtual")
 #: `lsm=`: no AppArmor, IMA and the like, which nothing here has a policy for (docs/decisions/0013).
@@ -45,13 +48,19 @@ main()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What to build. `source` is the src/ directory that is packed, `web` a built web client if any."""
+    """What to build. `source` is the src/ directory that is packed, `web` a built web client if any.
+
+    `trust` are certificates (PEM) whose updates the image accepts; a signer's own is always one of them.
+    """
 
     profile: str = "virtual"
     out: Path = Path("out")
     source: Path = _PROJECT / "src"
     requirements: Path = _PROJECT / "requirements/run.txt"
     web: Path = _PROJECT / "web/dist"
+    media: tuple[str, ...] = tuple(media.KINDS)
+    signer: Signer | None = None
+    trust: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +87,7 @@ def build(options: Options, report: Report) -> Result:
             f"there is no profile called {options.profile}",
             hint=f"profiles: {', '.join(PROFILES)}",
         )
+    _check(options)
     box = toolbox.ensure(report)
     found = packages.ensure(options.profile, report)
     lock = packages.read_lock()
@@ -89,6 +99,18 @@ def build(options: Options, report: Report) -> Result:
     packer = pack.Packer(box=box, epoch=lock.epoch)
     packed = stages.pack_all(packer, entries, report)
     return _write(options, packer, linux, found, packed, footprint.components(entries, packed), report)
+
+
+def _check(options: Options) -> None:
+    """Refuse at once what would fail after minutes."""
+    if unknown := set(options.media) - set(media.KINDS):
+        raise fault(
+            "invalid",
+            f"there is no medium called {', '.join(sorted(unknown))}",
+            hint=f"media: {', '.join(media.KINDS)}",
+        )
+    for path in options.trust:
+        signing.check_certificate(path)
 
 
 def _entries(
@@ -110,7 +132,25 @@ def _entries(
     made.append(
         Entry(place=Place.EARLY, path="init", component=Component.THIMBLE, data=_INIT.encode(), mode=0o755)
     )
-    return made + _web(options.web)
+    return made + _web(options.web) + _trusted(options)
+
+
+def _certificates(options: Options) -> dict[str, bytes]:
+    """Those the image trusts, each under its own name: in which order they were given does not matter."""
+    paths = [*options.trust, *([options.signer.certificate] if options.signer else [])]
+    return {signing.name_of(path): path.read_bytes() for path in paths}
+
+
+def _trusted(options: Options) -> list[Entry]:
+    return [
+        Entry(
+            place=Place.ROOT,
+            path=f"share/thimble/trust/{name}.pem",
+            component=Component.THIMBLE,
+            data=text,
+        )
+        for name, text in sorted(_certificates(options).items())
+    ]
 
 
 def _web(folder: Path) -> list[Entry]:
@@ -141,60 +181,39 @@ def _write(
     report("image", None, f"writing {out}")
     cache.write(out / "initrd", b"".join(pack.initrd(packed.first, packed.early.read_bytes(), packed.root)))
     cache.write(out / "vmlinuz", linux.image.read_bytes())
-    scratch = out / ".thimble.efi"
-    release = etc.os_release(__version__, options.profile)
-    packer.uki(out / "vmlinuz", out / "initrd", CMDLINE, release, linux.release, scratch)
-    scratch.rename(out / "thimble.efi")
+    image = media.Image(
+        folder=out,
+        profile=options.profile,
+        version=__version__,
+        kernel=linux.release,
+        words=CMDLINE,
+        build=media.build_id([out / name for name in media.KERNEL_FILES]),
+    )
+    made = media.make(
+        packer, image, report, kinds=options.media, signer=options.signer, known=manifest.media_of(out)
+    )
     whole = [footprint.kernel_share(linux.package, linux.image.read_bytes()), *shares]
     described = sbom.describe(found, {name for share in whole for name in share.packages})
-    manifest = _manifest(options, packer, linux, found, whole, described, out)
-    cache.write(out / "manifest.json", _json(manifest))
-    cache.write(out / "thimble.spdx.json", _json(sbom.document(described, options.profile, packer.epoch)))
-    result = Result(
+    components = [footprint.plain(share, described) for share in whole]
+    totals = footprint.counted(whole), footprint.apart(whole)
+    manifest.write(
+        image,
+        made,
+        epoch=packer.epoch,
+        totals=totals,
+        components=components,
+        replaced=found.replaced,
+        trust=sorted(_certificates(options)),
+    )
+    bill = sbom.document(described, options.profile, packer.epoch)
+    cache.write(out / "thimble.spdx.json", manifest.encoded(bill))
+    report("image", 1.0, f"{totals[0] / 1e6:.1f} MB, and {totals[1] / 1e6:.1f} MB of makers' blobs")
+    return Result(
         directory=out,
         efi=out / "thimble.efi",
         kernel=out / "vmlinuz",
         initrd=out / "initrd",
-        total_bytes=footprint.counted(whole),
-        blob_bytes=footprint.apart(whole),
+        total_bytes=totals[0],
+        blob_bytes=totals[1],
         replaced=found.replaced,
     )
-    report(
-        "image",
-        1.0,
-        f"{result.total_bytes / 1e6:.1f} MB, and {result.blob_bytes / 1e6:.1f} MB of makers' blobs",
-    )
-    return result
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _manifest(
-    options: Options,
-    packer: pack.Packer,
-    linux: kernel.Kernel,
-    found: packages.PackageSet,
-    shares: list[footprint.Share],
-    described: dict[str, sbom.Part],
-    out: Path,
-) -> dict[str, object]:
-    """What `inspect` reads: the footprint, the files with their hashes, and what was not as pinned."""
-    names = ("thimble.efi", "vmlinuz", "initrd")
-    files = {
-        name: {"bytes": (out / name).stat().st_size, "sha256": cache.sha256(out / name)} for name in names
-    }
-    return {
-        "format": 1,
-        "profile": options.profile,
-        "version": __version__,
-        "kernel": linux.release,
-        "command_line": CMDLINE,
-        "epoch": packer.epoch,
-        "total_bytes": footprint.counted(shares),
-        "blob_bytes": footprint.apart(shares),
-        "components": [footprint.plain(share, described) for share in shares],
-        "files": files,
-        "replaced": list(found.replaced),
-    }

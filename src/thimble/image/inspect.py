@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from thimble.image import cache
+from thimble.image import cache, manifest
 from thimble.image.fault import fault
 
 
@@ -31,6 +31,16 @@ class ComponentReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileReport:
+    """One file of the image. `used_bytes` is less than `bytes` where it is sparse."""
+
+    name: str
+    bytes: int
+    used_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The honest answer. `total_bytes` is without the makers' blobs, `file_bytes` is all of thimble.efi."""
 
@@ -42,6 +52,7 @@ class Report:
     file_bytes: int
     ram_bytes: int
     components: tuple[ComponentReport, ...]
+    files: tuple[FileReport, ...]
     replaced: tuple[str, ...]
 
     def document(self) -> dict[str, object]:
@@ -52,18 +63,7 @@ class Report:
 def inspect(path: Path) -> Report:
     """The report on an image: its directory, or its thimble.efi, vmlinuz or initrd."""
     folder = path if path.is_dir() else path.parent
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        raise fault(
-            "not-found",
-            f"{folder} has no manifest.json",
-            hint="give the directory `thimble image build` wrote",
-        )
-    raw = json.loads(manifest.read_text())
-    if raw.get("format") != 1:
-        raise fault(
-            "unsupported", f"{manifest} has a format this version does not know", hint="build the image again"
-        )
+    raw = manifest.read(folder)
     for name, known in raw["files"].items():
         file = folder / name
         if not file.is_file() or cache.sha256(file) != known["sha256"]:
@@ -78,6 +78,7 @@ def inspect(path: Path) -> Report:
         file_bytes=raw["files"]["thimble.efi"]["bytes"],
         ram_bytes=sum(component.ram_bytes for component in components),
         components=components,
+        files=tuple(_file(name, entry) for name, entry in sorted(raw["files"].items())),
         replaced=tuple(raw["replaced"]),
     )
 
@@ -86,6 +87,11 @@ def _component(entry: dict[str, object]) -> ComponentReport:
     packages = entry.pop("packages")
     assert isinstance(packages, list)
     return ComponentReport(**entry, packages=tuple(PackageReport(**package) for package in packages))  # type: ignore[arg-type]
+
+
+def _file(name: str, entry: dict[str, Any]) -> FileReport:
+    size = entry["bytes"]
+    return FileReport(name=name, bytes=size, used_bytes=entry.get("used_bytes", size), sha256=entry["sha256"])
 
 
 def lines(report: Report) -> list[str]:
@@ -100,7 +106,10 @@ def lines(report: Report) -> list[str]:
         )
     out.append(f"{'total':<12}{_mega(report.total_bytes):>14}{_mega(report.ram_bytes):>14}")
     out.append(f"{'blobs apart':<12}{_mega(report.blob_bytes):>14}")
-    out.append(f"{'thimble.efi':<12}{_mega(report.file_bytes):>14}")
+    out.append("")
+    for file in report.files:
+        sparse = "" if file.used_bytes > 0.9 * file.bytes else f"  ({_mega(file.used_bytes)} of it used)"
+        out.append(f"{file.name:<12}{_mega(file.bytes):>14}{sparse}")
     out += [f"not as pinned: {line}" for line in report.replaced]
     return out
 

@@ -177,7 +177,7 @@ def libraries(folder: Path, chosen: Choice) -> list[Module]:
 def compiled(box: Toolbox, modules: list[Module], report: Report) -> list[Entry]:
     """Entries of all modules, sources replaced by what the image's Python makes of them."""
     inputs = [[_folder(module), module.path, _digest(module)] for module in modules]
-    stage = cache.root() / "stages" / f"python-{cache.key('python', 3, box.versions['python3.13'], inputs)}"
+    stage = cache.root() / "stages" / f"python-{cache.key('python', 4, box.versions['python3.13'], inputs)}"
 
     def make(into: Path) -> None:
         report("python", None, f"compiling {len(modules)} modules")
@@ -186,8 +186,8 @@ def compiled(box: Toolbox, modules: list[Module], report: Report) -> list[Entry]
             if module.path.endswith(".py"):
                 target = into / f"{module.path}c"
                 target.parent.mkdir(parents=True, exist_ok=True)
-                # Docstrings of Thimble stay: the contract's are the API's documentation.
-                level = 1 if module.component is Component.THIMBLE else 2
+                # The contract's docstrings are the API's documentation; all others would only cost memory.
+                level = 1 if module.path.startswith("thimble/contract/") else 2
                 jobs.append([str(module.source), str(target), f"/{_folder(module)}/{module.path}", level])
         box.python(_COMPILE, stdin=json.dumps(jobs))
 

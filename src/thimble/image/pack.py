@@ -25,16 +25,31 @@ ROOT_OPTIONS = ("-comp", "zstd", "-Xcompression-level", "22", "-b", "1M")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UkiParts:
+    """What thimble.efi is made of; `release` is the kernel's version."""
+
+    kernel: Path
+    initrd: Path
+    command_line: str
+    os_release: str
+    release: str
+    loader: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Packer:
     """What packing needs to know; `epoch` is the only date that goes in."""
 
     box: Toolbox
     epoch: int
 
-    def _run(self, *args: str) -> None:
+    def run(self, *args: str, given: str = "", dated: bool = False) -> None:
+        """Run a program of the toolbox; `dated`: the date it puts into what it makes is the lock's."""
         environment = {**os.environ, "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+        if dated:
+            environment["SOURCE_DATE_EPOCH"] = str(self.epoch)
         done = subprocess.run(
-            self.box.argv(*args), capture_output=True, text=True, env=environment, check=False
+            self.box.argv(*args), input=given, capture_output=True, text=True, env=environment, check=False
         )
         if done.returncode != 0:
             raise fault(
@@ -50,7 +65,7 @@ class Packer:
 
     def compress(self, source: Path, target: Path) -> None:
         """zstd with all it has: the kernel unpacks any level at the same speed."""
-        self._run(
+        self.run(
             "zstd", "--quiet", "--force", "--single-thread", *EARLY_LEVEL, str(source), "-o", str(target)
         )
 
@@ -59,7 +74,7 @@ class Packer:
         scratch.mkdir()
         for entry in entries:
             _place(entry, scratch / entry.path)
-        self._run(
+        self.run(
             "mksquashfs",
             str(scratch),
             str(target),
@@ -77,26 +92,29 @@ class Packer:
         )
         shutil.rmtree(scratch)
 
-    def uki(
-        self, kernel: Path, initrd: Path, cmdline: str, os_release: str, release: str, target: Path
-    ) -> None:
-        """One signed-able EFI program with everything in it."""
-        words = target.with_suffix(".cmdline"), target.with_suffix(".osrel")
-        words[0].write_text(cmdline)
-        words[1].write_text(os_release)
-        self._run(
+    def uki(self, parts: UkiParts, target: Path) -> None:
+        """One EFI program with everything in it, ready to be signed.
+
+        Sections begin on sectors, as ukify lays them out: GRUB reads kernel and initrd by their sectors.
+        """
+        words = {name: target.with_suffix(f".{name}") for name in ("cmdline", "osrel", "loader")}
+        words["cmdline"].write_text(parts.command_line)
+        words["osrel"].write_text(parts.os_release)
+        words["loader"].write_bytes(parts.loader)
+        self.run(
             "ukify",
             "build",
-            f"--linux={kernel}",
-            f"--initrd={initrd}",
-            f"--cmdline=@{words[0]}",
-            f"--os-release=@{words[1]}",
-            f"--uname={release}",
+            f"--linux={parts.kernel}",
+            f"--initrd={parts.initrd}",
+            f"--cmdline=@{words['cmdline']}",
+            f"--os-release=@{words['osrel']}",
+            f"--uname={parts.release}",
+            f"--section=.loader:@{words['loader']}",
             f"--stub={self.box.path('usr/lib/systemd/boot/efi/linuxx64.efi.stub')}",
             "--efi-arch=x64",
             f"--output={target}",
         )
-        for path in words:
+        for path in words.values():
             path.unlink()
 
 

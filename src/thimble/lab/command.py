@@ -17,8 +17,15 @@ from thimble.core.problem import Code, Problem
 from thimble.image.progress import Report, on_stderr
 from thimble.lab import home
 from thimble.lab.server import Server
-from thimble.lab.spec import Disk, Firmware, Nic, ServerSpec, parse_disk, parse_nic
+from thimble.lab.spec import Bus, Disk, Firmware, Medium, Nic, ServerSpec, parse_disk, parse_nic
 
+FILES = {
+    Medium.DIRECT: ("vmlinuz", "initrd"),
+    Medium.EFI: ("thimble.efi",),
+    Medium.IMG: ("thimble.img",),
+    Medium.ISO: ("thimble.iso",),
+    Medium.NONE: (),
+}
 ESCAPE = 0x1D  # Ctrl-]
 APPEND = "quiet loglevel=3 rootfstype=ramfs console=tty0 console=ttyS0,115200"
 
@@ -29,32 +36,56 @@ def spec_of_image(
     name: str = "lab",
     cpus: int = 2,
     memory_mib: int = 2048,
-    firmware: Firmware = Firmware.DIRECT,
+    firmware: Firmware | None = None,
+    medium: Medium | None = None,
+    bus: Bus | None = None,
+    secure_boot: bool = False,
     disks: tuple[Disk, ...] = (),
     nics: tuple[Nic, ...] = (Nic(forwards=(443,)),),
     append: str = "",
 ) -> ServerSpec:
-    """A server that boots a built image (the directory `thimble image build` writes)."""
-    for needed in ("thimble.efi",) if firmware is Firmware.UEFI else ("vmlinuz", "initrd"):
-        if firmware is not Firmware.BIOS and not (image / needed).is_file():
+    """A server that boots a built image (the directory `thimble image build` writes) from one of its media.
+
+    Medium and firmware follow from each other where only one is given. `append` reaches the kernel with
+    direct boot only; on a medium the command line is the image's own.
+    """
+    usual = {Firmware.UEFI: Medium.EFI, Firmware.BIOS: Medium.IMG}
+    medium = medium or (usual.get(firmware, Medium.DIRECT) if firmware else Medium.DIRECT)
+    firmware = firmware or (Firmware.DIRECT if medium is Medium.DIRECT else Firmware.UEFI)
+    if (medium is Medium.DIRECT) != (firmware is Firmware.DIRECT) or (
+        medium is Medium.EFI and firmware is not Firmware.UEFI
+    ):
+        raise Problem(Code.INVALID, f"medium {medium} does not start with firmware {firmware}")
+    where = image.absolute()
+    for needed in FILES[medium]:
+        if not (where / needed).is_file():
             raise Problem(
                 Code.NOT_FOUND,
                 f"there is no {needed} in {image}",
                 hint="build one first: thimble image build",
             )
-    where = image.absolute()
     return ServerSpec(
         name=name,
         cpus=cpus,
         memory_mib=memory_mib,
         firmware=firmware,
+        secure_boot=secure_boot,
         kernel=str(where / "vmlinuz"),
         initrd=str(where / "initrd"),
         append=f"{command_line(image)} {append}".strip(),
-        efi=str(where / "thimble.efi") if firmware is Firmware.UEFI else "",
-        disks=disks,
+        efi=str(where / "thimble.efi") if medium is Medium.EFI else "",
+        disks=_medium_disks(where, medium, bus) + disks,
         nics=nics,
     )
+
+
+def _medium_disks(image: Path, medium: Medium, bus: Bus | None) -> tuple[Disk, ...]:
+    if medium is Medium.IMG:
+        return (Disk(file=str(image / "thimble.img"), keep=True, bus=bus or Bus.VIRTIO, order=1),)
+    if medium is Medium.ISO:
+        file = str(image / "thimble.iso")
+        return (Disk(file=file, cd=True, read_only=True, bus=bus or Bus.AHCI, order=1),)
+    return ()
 
 
 def command_line(image: Path) -> str:
@@ -142,7 +173,10 @@ def _run(asked: argparse.Namespace) -> int:
                     name=asked.name,
                     cpus=asked.cpus,
                     memory_mib=asked.memory,
-                    firmware=Firmware(asked.firmware),
+                    firmware=Firmware(asked.firmware) if asked.firmware else None,
+                    medium=Medium(asked.medium) if asked.medium else None,
+                    bus=Bus(asked.bus) if asked.bus else None,
+                    secure_boot=asked.secure_boot,
                     disks=tuple(parse_disk(text) for text in asked.disk),
                     nics=tuple(parse_nic(text) for text in asked.nic or ["user:443"]),
                     append=asked.append,
@@ -185,7 +219,12 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--cpus", type=int, default=2)
     start.add_argument("--memory", type=int, default=2048, metavar="MIB")
     start.add_argument("--disk", action="append", default=[], help="10G, state:8G, nvme:10G or a file")
-    start.add_argument("--firmware", default="direct", choices=[*Firmware])
+    start.add_argument("--firmware", choices=[*Firmware])
+    start.add_argument("--medium", choices=[*Medium])
+    start.add_argument("--bus", choices=[*Bus], help="what the medium hangs on")
+    start.add_argument(
+        "--secure-boot", action="store_true", help="firmware in setup mode that can enforce it"
+    )
     start.add_argument("--nic", action="append", help="user:PORT,PORT or wire:NAME")
     start.add_argument("--append", default="", help="more words for the kernel command line")
     start.add_argument("--json", action="store_true")

@@ -21,6 +21,11 @@ def empty(path: Path, size_bytes: int) -> None:
         handle.truncate(size_bytes)
 
 
+def overlay(path: Path, original: Path, form: str, box: Toolbox) -> None:
+    """A disk that begins as `original` and takes what is written instead of it."""
+    _run(box, "qemu-img", "create", "-q", "-f", "qcow2", "-b", str(original), "-F", form, str(path))
+
+
 def labelled(path: Path, size_bytes: int, label: str, box: Toolbox) -> None:
     """A sparse file with an ext4 file system; the one labelled `thimble-state` keeps the state."""
     empty(path, size_bytes)

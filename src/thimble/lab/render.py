@@ -25,6 +25,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     qemu: tuple[str, ...]
     ovmf_code: str
     ovmf_vars: str
+    ovmf_secure: str = ""  # code that enforces Secure Boot; the variables are the same, empty ones
 
 
 def accel(*, kvm_opens: bool, cpuinfo: str) -> Accel:
@@ -45,11 +46,11 @@ def argv(spec: ServerSpec, tools: Tools, chosen: Accel) -> list[str]:
         "-nodefaults",
         "-no-user-config",
         *("-display", "none"),
-        *("-machine", "q35"),
+        *("-machine", "q35,smm=on" if spec.secure_boot else "q35"),
         *_processor(spec, chosen),
         *("-smp", str(spec.cpus)),
         *("-m", str(spec.memory_mib)),
-        *("-rtc", "base=utc"),
+        *("-rtc", f"base={spec.clock or 'utc'}"),
         *("-uuid", uuid_of(spec.name)),
         *("-chardev", "socket,id=serial,path=serial.sock,server=on,wait=off,logfile=serial.log,logappend=on"),
         *("-serial", "chardev:serial"),
@@ -59,6 +60,8 @@ def argv(spec: ServerSpec, tools: Tools, chosen: Accel) -> list[str]:
     if spec.display:
         words += ["-device", "VGA"]
     words += _firmware(spec, tools)
+    if any(disk.bus is Bus.USB for disk in spec.disks):
+        words += ["-device", "qemu-xhci,id=usb"]
     for number, disk in enumerate(spec.disks):
         words += _disk(disk, disk_name(number, disk), number)
     for number, nic in enumerate(spec.nics):
@@ -69,7 +72,9 @@ def argv(spec: ServerSpec, tools: Tools, chosen: Accel) -> list[str]:
 
 
 def disk_name(number: int, disk: Disk) -> str:
-    """The file of a disk, relative to the server's home unless it was given."""
+    """The file of a disk, relative to the server's home unless it was given and is written to."""
+    if disk.keep:
+        return f"disk{number}.qcow2"
     return disk.file or f"disk{number}.raw"
 
 
@@ -103,23 +108,22 @@ def _firmware(spec: ServerSpec, tools: Tools) -> list[str]:
         return [*words, "-append", spec.append]
     if spec.firmware is Firmware.BIOS:
         return []
+    code = tools.ovmf_secure if spec.secure_boot else tools.ovmf_code
     words = [
-        *("-drive", f"if=pflash,format=raw,readonly=on,file={_quoted(tools.ovmf_code)}"),
+        *("-drive", f"if=pflash,format=raw,readonly=on,file={_quoted(code)}"),
         *("-drive", "if=pflash,format=raw,file=vars.fd"),
     ]
+    if spec.secure_boot:  # only the firmware itself, in system management mode, may write its variables
+        words += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
     if spec.efi:
-        words += _disk(Disk(file="esp.raw"), "esp.raw", "esp", boot=True)
+        words += _disk(Disk(file="esp.raw", order=1), "esp.raw", "esp")
     return words
 
 
-def _disk(disk: Disk, file: str, number: int | str, *, boot: bool = False) -> list[str]:
+def _disk(disk: Disk, file: str, number: int | str) -> list[str]:
     node = f"disk{number}"
     read_only = ",read-only=on" if disk.read_only else ""
-    device = {
-        Bus.VIRTIO: f"virtio-blk-pci,drive={node}",
-        Bus.NVME: f"nvme,drive={node},serial={node}",
-        Bus.AHCI: f"ide-hd,drive={node},bus=ide.{number}",
-    }[disk.bus]
+    form = "qcow2" if disk.keep else disk.format
     # A lab disk may vanish with the power cut it is there to rehearse: writes need not reach the metal.
     below = f"{node}-file"
     words = [
@@ -133,11 +137,24 @@ def _disk(disk: Disk, file: str, number: int | str, *, boot: bool = False) -> li
             f"driver=blklogwrites,node-name={node}-noted,file={below},log={node}-log,log-super-update-interval=1",
         ]
         below = f"{node}-noted"
-    return [
-        *words,
-        *("-blockdev", f"driver={disk.format},node-name={node},file={below},discard=unmap{read_only}"),
-        *("-device", device + (",bootindex=0" if boot else "")),
-    ]
+    words += ["-blockdev", f"driver={form},node-name={node},file={below},discard=unmap{read_only}"]
+    order = f",bootindex={disk.order - 1}" if disk.order else ""
+    for device in _device(disk, node, number):
+        words += ["-device", device]
+    return [*words[:-1], words[-1] + order]
+
+
+def _device(disk: Disk, node: str, number: int | str) -> list[str]:
+    """The device, after what it hangs on. A USB CD drive is a SCSI one, as in a BMC's virtual media."""
+    if disk.bus is Bus.USB and disk.cd:
+        return [f"usb-bot,bus=usb.0,id={node}-usb", f"scsi-cd,bus={node}-usb.0,drive={node}"]
+    drive = "ide-cd" if disk.cd else "ide-hd"
+    return {
+        Bus.VIRTIO: [f"virtio-blk-pci,drive={node}"],
+        Bus.NVME: [f"nvme,drive={node},serial={node}"],
+        Bus.AHCI: [f"{drive},drive={node},bus=ide.{number}"],
+        Bus.USB: [f"usb-storage,bus=usb.0,drive={node},removable=on"],
+    }[disk.bus]
 
 
 def _nic(server: str, nic: Nic, number: int) -> list[str]:

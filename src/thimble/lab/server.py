@@ -274,8 +274,10 @@ def _furnish(spec: ServerSpec, where: Path, kit: Tools, box: Toolbox) -> None:
     for number, disk in enumerate(spec.disks):
         path = where / render.disk_name(number, disk)
         if disk.file:
-            if not path.is_file():
+            if not (where / disk.file).is_file():
                 raise Problem(Code.NOT_FOUND, f"there is no disk file {disk.file}")
+            if disk.keep:
+                disks.overlay(path, Path(disk.file), disk.format, box)
         elif disk.label:
             disks.labelled(path, disk.size_bytes, disk.label, box)
         else:

@@ -19,16 +19,29 @@ class Firmware(StrEnum):
     BIOS = "bios"  # SeaBIOS starts the first disk
 
 
+class Medium(StrEnum):
+    """What of an image a server is started with."""
+
+    DIRECT = "direct"  # QEMU hands kernel and initrd over
+    EFI = "efi"  # thimble.efi alone on a system partition
+    IMG = "img"  # thimble.img as a disk, of which the server writes a copy
+    ISO = "iso"  # thimble.iso in a CD drive
+    NONE = "none"  # it starts from its own disks, as after an installation
+
+
 class Bus(StrEnum):
     VIRTIO = "virtio"
     NVME = "nvme"
     AHCI = "ahci"
+    USB = "usb"
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Made empty with `size_bytes`, or the file named. `label` puts an ext4 file system so labelled on it.
 
     `forgets`: when the power is cut, what was not flushed may be lost (powerloss.py; raw disks of our own).
+    `keep`: the file stays as it is, the server writes to an overlay of its own. `order`: 1 is started from
+    first, 2 next; 0: the firmware finds it by itself or not.
     """
 
     size_bytes: int = 0
@@ -38,6 +51,9 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     label: str = ""
     read_only: bool = False
     forgets: bool = False
+    cd: bool = False
+    keep: bool = False
+    order: int = 0
 
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +70,7 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cpus: int = 2
     memory_mib: int = 2048
     firmware: Firmware = Firmware.DIRECT
+    secure_boot: bool = False  # firmware that can do it, in setup mode: the owner's keys are not in it yet
     kernel: str = ""
     initrd: str = ""
     append: str = ""
@@ -63,6 +80,7 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     nested: bool = True
     display: bool = False
     oem_strings: tuple[str, ...] = ()
+    clock: str = ""  # what its battery clock says at power-on, `2020-01-31T12:00:00` (UTC); empty: the time
 
 
 def check(spec: ServerSpec) -> None:
@@ -89,6 +107,10 @@ def check(spec: ServerSpec) -> None:
             wrong(f"$.disks[{number}]", "a disk has either a size or a file")
         if disk.forgets and (disk.file or disk.format != "raw"):
             wrong(f"$.disks[{number}].forgets", "only a raw disk made by the lab can forget")
+        if disk.cd and disk.bus not in (Bus.AHCI, Bus.USB):
+            wrong(f"$.disks[{number}].bus", "a CD drive is on ahci or usb")
+    if spec.secure_boot and spec.firmware is not Firmware.UEFI:
+        wrong("$.secure_boot", "only UEFI has it")
     refuse(reasons, f"there can be no server like {spec.name!r}")
 
 
@@ -101,17 +123,19 @@ def parse_size(text: str) -> int:
 
 
 def parse_disk(text: str) -> Disk:
-    """ "10G", "state:8G" (labelled as state partition), "nvme:10G", "/path/disk.qcow2", "ahci:/path"."""
-    bus, label, rest = Bus.VIRTIO, "", text
-    while ":" in rest and (word := rest.split(":", 1)[0]) in {*Bus, "state"}:
+    """ "10G", "state:8G" (labelled as state partition), "nvme:10G", "/path/disk.qcow2", "ahci:/path",
+    "keep:/path" (not written to), "cd:/path.iso", "usb:cd:/path.iso".
+    """
+    words, rest = [], text
+    while ":" in rest and (word := rest.split(":", 1)[0]) in {*Bus, "state", "cd", "keep"}:
+        words.append(word)
         rest = rest.split(":", 1)[1]
-        if word == "state":
-            label = STATE_LABEL
-        else:
-            bus = Bus(word)
-    if "/" in rest:
-        return Disk(file=rest, bus=bus, format="qcow2" if rest.endswith(".qcow2") else "raw")
-    return Disk(size_bytes=parse_size(rest), bus=bus, label=label)
+    cd = "cd" in words
+    bus = next((Bus(word) for word in reversed(words) if word in {*Bus}), Bus.AHCI if cd else Bus.VIRTIO)
+    if cd or "keep" in words or "/" in rest:
+        form = "qcow2" if rest.endswith(".qcow2") else "raw"
+        return Disk(file=rest, bus=bus, format=form, cd=cd, read_only=cd, keep="keep" in words)
+    return Disk(size_bytes=parse_size(rest), bus=bus, label=STATE_LABEL if "state" in words else "")
 
 
 def parse_nic(text: str) -> Nic:

@@ -19,6 +19,7 @@ def find(report: Report = silent) -> tuple[Tools, Toolbox]:
         qemu=tuple(box.argv("qemu-system-x86_64")),
         ovmf_code=str(box.path("usr/share/OVMF/OVMF_CODE_4M.fd")),
         ovmf_vars=str(box.path("usr/share/OVMF/OVMF_VARS_4M.fd")),
+        ovmf_secure=str(box.path("usr/share/OVMF/OVMF_CODE_4M.secboot.fd")),
     )
     return tools, box
 

@@ -224,16 +224,13 @@ def wanted(
         dnats += targets
         if targets:
             sysctls.append((f"net/ipv4/conf/{record.bridge}/route_localnet", "1"))
-        dhcp.append(
-            render.dhcp(
-                name,
-                nat,
-                mine,
-                directory=f"{settings.run}/{record.bridge}",
-                domain=settings.domain,
-                account=settings.account,
+        if mine:  # nobody to serve: no dnsmasq
+            where = f"{settings.run}/{record.bridge}"
+            dhcp.append(
+                render.dhcp(
+                    name, nat, mine, directory=where, domain=settings.domain, account=settings.account
+                )
             )
-        )
     if nats:
         sysctls.insert(0, ("net/ipv4/ip_forward", "1"))
     return Wanted(

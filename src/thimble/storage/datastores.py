@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 MARKER = "thimble-datastore.json"
+#: A state partition below this (bytes) holds records only. A stick's has 64 MiB, an installed one 1 GiB.
+SMALL_STATE = 3 << 29
 _FLAGS = mount.NOSUID | mount.NODEV | mount.NOEXEC | mount.NOATIME
 
 
@@ -53,10 +55,19 @@ class Datastores:
         self._state.mkdir(parents=True, exist_ok=True)
         self._records.add_shelf("", self._state / "storage")
         if self._records.find(LOCAL) is None:
-            self._records.put(LOCAL, DatastoreRecord(kind=DatastoreKind.DIRECTORY), expect=0)
+            self._records.put(LOCAL, self._first_local(), expect=0)
         for record in self._records.all():
             self._try(record)
         self._watch()
+
+    def _first_local(self) -> DatastoreRecord:
+        """Below the state, unless that is a partition so small that one guest's disk could fill it."""
+        at = mount.mounted(self._state)
+        if at is None or not at[1].startswith("ext") or files.space(self._state)[0] >= SMALL_STATE:
+            return DatastoreRecord(kind=DatastoreKind.DIRECTORY)
+        from thimble.storage import disks
+
+        return disks.instead_of_state()
 
     def close(self) -> None:
         """Stop watching for disks."""
@@ -78,6 +89,12 @@ class Datastores:
     def warnings(self) -> tuple[str, ...]:
         """Records that are not used, datastores that are not there."""
         lines = [f"{path}: not used, {why}" for path, why in self._records.broken.items()]
+        local = self._records.find(LOCAL)
+        if local is not None and local.value.kind is DatastoreKind.RAM:
+            lines.append(
+                "the datastore local is in RAM, for the state partition is small: VMs and disks on it "
+                "are gone at the next reboot; create a datastore on a disk"
+            )
         return (*lines, *(f"datastore {name} is not there: {why}" for name, why in self._why.items()))
 
     def refresh(self) -> None:
@@ -219,7 +236,8 @@ class Datastores:
         if mount.mounted(target) is not None:
             return target  # by us, before the agent was started anew
         if record.kind is DatastoreKind.RAM:
-            mount.mount("thimble", target, "tmpfs", flags=_FLAGS, data=f"size={record.size_bytes},mode=711")
+            size = record.size_bytes or "50%"
+            mount.mount("thimble", target, "tmpfs", flags=_FLAGS, data=f"size={size},mode=711")
         else:
             from thimble.storage import disks
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from thimble.contract.storage import DatastoreKind
 from thimble.core.problem import Code, Problem
+from thimble.medium.layout import DATA as DATA_PARTITION
 from thimble.storage import plan
 from thimble.storage.contents import HEAD, TAIL, Contents, identify
 from thimble.storage.records import DatastoreRecord
@@ -33,6 +35,15 @@ def find_disk(record: DatastoreRecord) -> str:
         if contents != Contents() and contents.uuid == record.uuid:
             return device
     raise Problem(Code.UNAVAILABLE, f"the disk {record.device} (file system {record.uuid}) is missing")
+
+
+def instead_of_state() -> DatastoreRecord:
+    """Where `local` is to be when the state is too small: where an installation made room, or RAM."""
+    for device in block.named(DATA_PARTITION):
+        contents = device_facts(device).contents
+        if contents.kind == "ext4":
+            return DatastoreRecord(kind=DatastoreKind.DISK, device=device, uuid=contents.uuid)
+    return DatastoreRecord(kind=DatastoreKind.RAM)
 
 
 def reserved_percent(size: int) -> float:

@@ -17,7 +17,7 @@ class DatastoreRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     path: str = ""  # directory: where; empty: below the state directory
     device: str = ""  # disk: as named at creation; device names move, so the next one counts
     uuid: str = ""  # disk: of its file system
-    size_bytes: int = 0  # ram
+    size_bytes: int = 0  # ram; 0: half of the host's
     default: bool = False  # where things go when nobody says where
 
 

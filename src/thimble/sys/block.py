@@ -25,6 +25,18 @@ def names() -> list[str]:
     return found
 
 
+def named(partition: str) -> list[str]:
+    """`/dev/…` of all partitions with this name in their disk's GPT."""
+    found = []
+    for entry in sorted(Path("/sys/class/block").iterdir()):
+        try:
+            if f"PARTNAME={partition}" in (entry / "uevent").read_text().splitlines():
+                found.append(f"/dev/{entry.name}")
+        except OSError:
+            continue
+    return found
+
+
 def is_block(path: str) -> bool:
     try:
         return stat.S_ISBLK(Path(path).stat().st_mode)

@@ -24,6 +24,20 @@ def ports(bridge: str) -> list[str]:
         return []
 
 
+def macs() -> dict[str, str]:
+    """MAC address → link, for uplinks of switches; of several with one MAC the hardware."""
+    found: dict[str, str] = {}
+    for entry in sorted(Path("/sys/class/net").iterdir()):
+        try:
+            mac = (entry / "address").read_text().strip()
+        except OSError:
+            continue
+        own = not (entry / "bridge").exists() and not (entry / "tun_flags").exists()
+        if own and len(mac) == 17 and mac.strip("0:") and (mac not in found or (entry / "device").exists()):
+            found[mac] = entry.name
+    return found
+
+
 def routes() -> list[tuple[str, int, int]]:
     """(link, base, prefix) of every IPv4 route; (…, 0, 0) is a default one."""
     found = []

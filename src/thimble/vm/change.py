@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from thimble.contract.vm import CdromSpec, DiskBus, DiskSpec, Machine, NicSpec, VmChange, VmCreate
-from thimble.core.problem import Reason
+from thimble.core.problem import Problem, Reason
 from thimble.vm import layout
 from thimble.vm.spec import Cdrom, Disk, Nic, Running, VmRecord
 
@@ -186,6 +186,39 @@ def _words(field: str, old: VmRecord, new: VmRecord) -> str:
         return f"{name} {'on' if after else 'off'}"
     unit = " MiB" if field == "memory_mib" else ""
     return f"{name} {before} → {after}{unit}"
+
+
+def waiting(now: Running, old: VmRecord, want: VmCreate) -> tuple[str, ...]:
+    """What of `want` a QEMU that is `now` only takes at its next cold start, in words.
+
+    `want` is complete; MACs and sizes it does not name do not matter here. Empty when devices do not fit:
+    whoever carries the change out says so.
+    """
+    disks = {disk.name: disk for disk in old.disks}
+    nics = {nic.name: nic for nic in old.nics}
+    value = replace(
+        old,
+        **{field: getattr(want, field) for field in PLAIN},
+        disks=tuple(merged_disk(d, disks[d.name]) if d.name in disks else _new_disk(d) for d in want.disks),
+        nics=tuple(_merged_nic(nic, nics.get(nic.name)) for nic in want.nics),
+        cdroms=merged_cdroms(want.cdroms),
+    )
+    try:
+        return plan(now, replace(value, addresses=layout.assign(value))).pending
+    except Problem:
+        return ()
+
+
+def _new_disk(spec: DiskSpec) -> Disk:
+    return Disk(name=spec.name, format=spec.format, bus=spec.bus, read_only=spec.read_only)
+
+
+def _merged_nic(spec: NicSpec, old: Nic | None) -> Nic:
+    mac = spec.mac or (old.mac if old else "")
+    same = old is not None and (old.switch, old.mac) == (spec.switch, mac)
+    return Nic(
+        name=spec.name, switch=spec.switch, mac=mac, model=spec.model, ip=old.ip if old and same else ""
+    )
 
 
 def as_spec(record: VmRecord, change: VmChange, datastore: str) -> VmCreate:

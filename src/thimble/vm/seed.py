@@ -49,7 +49,9 @@ def _network_config(seed: SeedSpec, mac: str) -> dict[str, object]:
     if seed.address:
         card |= {"addresses": [seed.address], "dhcp4": False}
         if seed.gateway:
-            card["routes"] = [{"to": "default", "via": seed.gateway}]
+            # in figures: cloud-init fails on the word `default` wherever netplan is not there
+            everywhere = "::/0" if ":" in seed.gateway else "0.0.0.0/0"
+            card["routes"] = [{"to": everywhere, "via": seed.gateway}]
         if seed.dns:
             card["nameservers"] = {"addresses": list(seed.dns)}
     else:

@@ -6,7 +6,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-from thimble.guest import cpio, initrd, overlay, packages
+from thimble.guest import cloud, cpio, initrd, overlay, packages
 from thimble.image import locking
 
 MODULES = {name: f"module {name}".encode() for name in initrd.TINY_MODULES}
@@ -57,10 +57,11 @@ def test_scripts_are_what_a_shell_can_read(tmp_path: Path) -> None:
 
 
 def test_no_unit_is_both_masked_and_given() -> None:
-    assert not set(overlay.FILES) & set(overlay.LINKS)
-    for path in overlay.FILES:
-        unit = path.removesuffix("/after-ssh.conf").removesuffix(".d").rsplit("/", 1)[-1]
-        assert unit not in overlay.MASKED_UNITS, path
+    for laid in (overlay.DEBIAN, cloud.RECIPE.laid):
+        assert not set(laid.files) & set(laid.links)
+        for path in laid.files:
+            unit = path.removesuffix("/after-ssh.conf").removesuffix(".d").rsplit("/", 1)[-1]
+            assert unit not in overlay.MASKED_UNITS, path
 
 
 def test_what_is_late_never_blocks_what_sshd_waits_for() -> None:
@@ -70,8 +71,9 @@ def test_what_is_late_never_blocks_what_sshd_waits_for() -> None:
 
 def test_every_set_of_the_lock_is_pinned_and_apart() -> None:
     lock = locking.read(packages.LOCK_FILE.read_text())
-    base, debian, parts = (set(lock.named(name)) for name in ("base", "debian", "parts"))
-    assert base and debian and not base & debian
+    base, debian, more, parts = (set(lock.named(name)) for name in ("base", "debian", "cloud", "parts"))
+    assert base and debian and more
+    assert not (base & debian or base & more or debian & more)
     assert {"openssh-server", "systemd", "udev"} <= {pin.name for pin in debian}
     assert [pin.name.startswith(packages.KERNEL) or pin.name == packages.BUSYBOX for pin in parts] == [
         True,

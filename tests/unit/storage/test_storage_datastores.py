@@ -92,6 +92,24 @@ def test_there_is_always_a_local_one(world: World) -> None:
     assert error.code is Code.CONFLICT
 
 
+def test_a_small_state_partition_keeps_no_disks_of_guests(tmp_path: Path, disk: Disk) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", disk.device], check=True)
+    subprocess.run(["mount", disk.device, str(state)], check=True)
+    try:
+        world = World(tmp_path)
+        local = listed(world)["local"]
+        assert (local.kind, local.durable, local.mounted) == (DatastoreKind.RAM, False, True)
+        assert any("local is in RAM" in line for line in world.storage.warnings())
+        assert not (state / "datastores").exists()
+        world.restart()
+        assert listed(world)["local"].kind is DatastoreKind.RAM
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path / "run/datastores/local")], capture_output=True)
+        subprocess.run(["umount", "-l", str(state)], capture_output=True)
+
+
 def test_a_directory_becomes_a_datastore_and_survives_a_restart(world: World) -> None:
     place = world.directory / "data"
     place.mkdir()

@@ -40,6 +40,7 @@ def test_a_static_address_is_in_both_forms() -> None:
         "nic0"
     ]
     assert card["addresses"] == ["10.0.0.5/24"]
+    assert card["routes"] == [{"to": "0.0.0.0/0", "via": "10.0.0.1"}]
     unit = seed.credentials(static, "w", "52:54:00:00:00:01")["network.network.10-thimble"].decode()
     assert "Address=10.0.0.5/24\nGateway=10.0.0.1\nDNS=10.0.0.1" in unit
 

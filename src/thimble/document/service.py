@@ -1,0 +1,204 @@
+"""The verbs of the host document: plan, apply, export, get.
+
+    applying.json ─► effect ─► effect ─► … ─► applied.json, no applying.json
+
+Applying calls the very methods the API calls, one effect after the other, and stops at the first that fails.
+Whatever happened, applying again plans anew from what is there then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from thimble.contract.apply import DocumentExport, DocumentPlan, DocumentState, DocumentText
+from thimble.contract.call import Call
+from thimble.contract.common import DryRun, Effect, TaskState
+from thimble.contract.document import Document
+from thimble.contract.host import Role
+from thimble.contract.verbs import Started
+from thimble.core.problem import Code, Problem, Reason, refuse
+from thimble.document import export, plan
+from thimble.document.gather import Sources
+from thimble.document.plan import Ask
+from thimble.document.preview import preview
+from thimble.document.read import Read, read
+from thimble.document.records import DocumentRecord
+from thimble.state.store import Collection
+from thimble.state.tasks import Progress, Tasks
+
+APPLIED = "applied"
+APPLYING = "applying"
+
+
+class DocumentService:
+    """`document.*`. `problem` is what came of the document found at boot; `boot` writes it."""
+
+    def __init__(
+        self, state: Path, sources: Sources, tasks: Tasks, *, durable: bool, clock: Callable[[], float]
+    ) -> None:
+        self.problem = ""
+        self._records: Collection[DocumentRecord] = Collection(
+            DocumentRecord, noun="document", durable=durable
+        )
+        self._records.add_shelf("", state / "document")
+        self._sources = sources
+        self._tasks = tasks
+        self._clock = clock
+        self._applying = ""  # the task's id
+
+    @property
+    def last(self) -> DocumentRecord | None:
+        """The document applied last, or on its way."""
+        found = self._records.find(APPLYING) or self._records.find(APPLIED)
+        return found.value if found else None
+
+    @property
+    def complete(self) -> bool:
+        """Was it applied to its end?"""
+        return self._records.find(APPLYING) is None
+
+    @property
+    def busy(self) -> bool:
+        """Is one being applied?"""
+        return bool(self._applying) and self._tasks.get(self._applying).state is TaskState.RUNNING
+
+    def last_document(self) -> Document | None:
+        """The same, read; None when there is none or this version cannot read it."""
+        try:
+            return read(self.last.text).document if self.last else None
+        except Problem:
+            return None
+
+    async def plan(self, call: Call[DocumentText]) -> DocumentPlan | DryRun:
+        _, planned = await self._plan(call.input.text)
+        return _dry(planned) if call.dry_run else planned
+
+    async def export(self, _call: Call[None]) -> DocumentExport:
+        last = await asyncio.to_thread(self.last_document)
+        return DocumentExport(text=export.text(await self._sources.facts(None, last)))
+
+    async def get(self, _call: Call[None]) -> DocumentState:
+        last = self.last
+        if last is None:
+            return DocumentState(problem=self.problem)
+        state = DocumentState(
+            sha256=last.sha256,
+            source=last.source,
+            applied=last.applied,
+            complete=self.complete,
+            problem=self.problem,
+        )
+        try:
+            found = await asyncio.to_thread(read, last.text)
+        except Problem as problem:
+            return msgspec.structs.replace(state, problem=self.problem or problem.detail)
+        planned = plan.plan(found.document, await self._sources.facts(found.document))
+        changes = [*(one.what for one in planned.effects), *(one.message for one in planned.blockers)]
+        return msgspec.structs.replace(state, changes=tuple(changes), drift=planned.drift)
+
+    async def apply(self, call: Call[DocumentText]) -> Started | DryRun:
+        _, planned = await self._plan(call.input.text)
+        if call.dry_run:
+            return _dry(planned)
+        if self.busy:
+            raise Problem(
+                Code.CONFLICT,
+                f"a document is just being applied, in the task {self._applying}",
+                hint="Wait for that task.",
+            )
+        refuse(list(planned.blockers), "the document cannot be applied", hint="Correct it, or the host.")
+        given = call.input
+
+        async def work(progress: Progress) -> dict[str, str]:
+            return await self._carry_out(given, call.user, progress)
+
+        task = self._tasks.start("document.apply", "host", work, owner=call.user)
+        self._applying = task.id
+        return Started(task=task, subject="host")
+
+    async def _plan(self, text: str) -> tuple[Read, DocumentPlan]:
+        found = await asyncio.to_thread(read, text)
+        planned = plan.plan(found.document, await self._sources.facts(found.document))
+        return found, await preview(found, planned, self._attempt)
+
+    async def _carry_out(self, given: DocumentText, user: str, progress: Progress) -> dict[str, str]:
+        found = await asyncio.to_thread(read, given.text)
+        async with progress.step("wait"):
+            await self._quiet()
+        planned = plan.plan(found.document, await self._sources.facts(found.document))
+        record = DocumentRecord(
+            text=given.text, source=given.source, sha256=found.sha256, applied=self._clock()
+        )
+        same = self.complete and self.last is not None and self.last.sha256 == found.sha256
+        if planned.effects:
+            async with progress.step("begin"):
+                self._records.put(APPLYING, record)
+        done: list[str] = []
+        for number, effect in enumerate(planned.effects):
+            try:
+                for ask in effect.asks:
+                    async with progress.step(f"{effect.subject}: {ask.verb}"):
+                        await self._do(ask, user)
+            except Problem as problem:
+                left = [one.what for one in planned.effects[number:]]
+                raise _stopped(problem, effect.what, done, left) from problem
+            done.append(effect.what)
+            progress.at((number + 1) / len(planned.effects))
+        async with progress.step("done"):
+            if planned.effects or not same:
+                self._records.put(APPLIED, record)
+            if not self.complete:
+                self._records.delete(APPLYING)
+            self.problem = ""
+        return {"done": "\n".join(done)} if done else {"note": "it is so already: nothing to do"}
+
+    async def _quiet(self) -> None:
+        """Wait until nothing works on the VMs: what was interrupted before is finished first."""
+        for task in self._tasks.all():
+            if task.state is TaskState.RUNNING and task.verb.startswith("vm."):
+                await self._tasks.wait(task.id)
+
+    async def _do(self, ask: Ask, user: str) -> None:
+        answer = await self._ask(ask, user, dry_run=False)
+        if isinstance(answer, Started):
+            ended = await self._tasks.wait(answer.task.id)
+            if ended.problem is not None:
+                raise ended.problem.problem()
+
+    async def _attempt(self, ask: Ask) -> object:
+        return await self._ask(ask, "", dry_run=True)
+
+    async def _ask(self, ask: Ask, user: str, *, dry_run: bool) -> object:
+        noun, _, verb = ask.verb.partition(".")
+        given = (ask.probe or ask.input) if dry_run else ask.input
+        call: Call[Any] = Call(input=given, path=ask.path, user=user, role=Role.ADMIN, dry_run=dry_run)
+        answer = getattr(self._sources.services[noun], verb)(call)
+        return await answer if hasattr(answer, "__await__") else answer
+
+
+def _dry(planned: DocumentPlan) -> DryRun:
+    return DryRun(
+        possible=not planned.blockers,
+        effects=tuple(Effect(what=one.what) for one in planned.effects),
+        blockers=planned.blockers,
+        warnings=(*planned.warnings, *planned.drift),
+    )
+
+
+def _stopped(problem: Problem, what: str, done: list[str], left: list[str]) -> Problem:
+    """What went wrong, what was done before, and what was not done."""
+    return Problem(
+        problem.code,
+        f"{what}: {problem.detail}",
+        hint=" ".join(filter(None, (problem.hint, "Applying again goes on from here."))),
+        reasons=(
+            *problem.reasons,
+            *(Reason(message=f"done: {line}", code=problem.code) for line in done),
+            *(Reason(message=f"not done: {line}", code=problem.code) for line in left),
+        ),
+    )

@@ -1,0 +1,97 @@
+"""What settings of the management network are acceptable. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from thimble.contract.management import ManagementNet
+from thimble.core.problem import Reason
+
+_MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
+_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
+
+
+def management_reasons(settings: ManagementNet) -> list[Reason]:
+    """Everything wrong with `settings`; the paths are those of its fields."""
+    found: list[Reason] = []
+
+    def no(field: str, message: str) -> None:
+        found.append(Reason(message=message, path=f"$.{field}"))
+
+    if settings.nic and not _MAC.fullmatch(settings.nic.lower()):
+        no("nic", f"{settings.nic!r} is no MAC address such as 3c:ec:ef:12:34:56")
+    elif settings.nic and int(settings.nic[:2], 16) & 1:
+        no("nic", f"{settings.nic} is not the address of a single card")
+    for version, address, gateway, auto in (
+        (4, "address", "gateway", ("dhcp", "off")),
+        (6, "address6", "gateway6", ("auto", "off")),
+    ):
+        value, way = getattr(settings, address), getattr(settings, gateway)
+        if value not in auto and (why := _interface(value, version)):
+            no(address, f"{why}; or write {' or '.join(auto)}")
+        if way and value in auto:
+            no(gateway, f"a gateway goes with a static {address}")
+        elif way and (why := _gateway(way, value, version)):
+            no(gateway, why)
+    for number, server in enumerate(settings.dns):
+        if not _address(server):
+            no(f"dns[{number}]", f"{server!r} is no IP address")
+    if settings.address == "off" and settings.address6 == "off":
+        no("address6", "without any address nobody could reach the host")
+    return found
+
+
+def time_reasons(servers: tuple[str, ...], path: str) -> list[Reason]:
+    """Everything wrong with NTP servers."""
+    return [
+        Reason(message=f"{server!r} is neither a host name nor an address", path=f"{path}[{number}]")
+        for number, server in enumerate(servers)
+        if not _NAME.fullmatch(server) and not _address(server)
+    ]
+
+
+def _interface(text: str, version: int) -> str:
+    import ipaddress
+
+    example = "10.0.0.5/24" if version == 4 else "2001:db8::5/64"
+    try:
+        found = ipaddress.ip_interface(text)
+    except ValueError:
+        return f"{text!r} is no address with its prefix such as {example}"
+    if "/" not in text or found.version != version:
+        return f"{text!r} is no IPv{version} address with its prefix such as {example}"
+    net = found.network
+    if found.ip.is_multicast or found.ip.is_unspecified or found.ip.is_loopback:
+        return f"{text} is no address a host can have"
+    if version == 4 and net.prefixlen < 31 and found.ip in (net.network_address, net.broadcast_address):
+        return f"{text} is the network's own or broadcast address, not a host's"
+    return ""
+
+
+def _gateway(text: str, interface: str, version: int) -> str:
+    import ipaddress
+
+    try:
+        way = ipaddress.ip_address(text)
+    except ValueError:
+        return f"{text!r} is no IP address"
+    if way.version != version:
+        return f"{text} is no IPv{version} address"
+    try:
+        mine = ipaddress.ip_interface(interface)
+    except ValueError:
+        return ""  # said already
+    if way == mine.ip:
+        return f"{text} is the host's own address"
+    if way not in mine.network and not way.is_link_local:
+        return f"{text} is not in {mine.network}: the host could not reach it"
+    return ""
+
+
+def _address(text: str) -> bool:
+    import ipaddress
+
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False

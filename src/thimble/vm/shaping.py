@@ -279,7 +279,7 @@ class ShapingVerbs(PowerVerbs):
                 record = self.store.put(found.id, value, expect=found.rev)
                 self.world.events.publish("vm.changed", found.id, name=value.name, rev=str(record.rev))
         except BaseException:
-            making.discard(source, fresh, directory=self.store.find(found.id) is None)
+            await making.discard(source, fresh, directory=self.store.find(found.id) is None)
             raise
         try:
             async with progress.step("apply"):

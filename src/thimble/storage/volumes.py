@@ -85,7 +85,9 @@ class Volumes:
         if image.used_bytes > free - RESERVE:
             reason = no_room(image.used_bytes, free, "")
             raise Problem(Code.NO_SPACE, f"a copy of {image.ref} {reason.message}")
-        await self._tool.copy(image.path, image.format, path, format, lambda part: progress(part * 0.98))
+        await self._tool.copy(
+            image.path, image.format, path, format, lambda part: progress(part * 0.98), size=image.size_bytes
+        )
         if size is not None and size > size_of(path, format):
             await self._tool.grow(path, size, format)
 

@@ -195,14 +195,7 @@ def find(record: VmRecord, group: Path | None) -> linux.Identity | None:
 
 def usable_by_others(qemu: QemuPaths) -> bool:
     """Can another user run it? Not when it lies in a private directory, as developers' caches do."""
-    try:
-        return all(
-            part.stat().st_mode & 0o001
-            for path in (Path(qemu.program), *map(Path, qemu.share))
-            for part in (path.resolve(), *path.resolve().parents)
-        )
-    except OSError:
-        return False
+    return linux.usable_by_others(Path(qemu.program), *map(Path, qemu.share))
 
 
 def qemu_words(log: bytes) -> str:

@@ -17,6 +17,7 @@ import pytest
 from thimble.console.serial import Consoles
 from thimble.contract.call import Call
 from thimble.contract.common import Task, TaskState
+from thimble.contract.host import Role
 from thimble.contract.vm import DirectBoot, Firmware, Machine, PowerState, Vm, VmCreate
 from thimble.core.problem import Reason
 from thimble.guest import tiny
@@ -96,7 +97,8 @@ class World:
         return VmCreate(name=name, **(fields | more))
 
     def call(self, ref: str = "", input: Any = None, **more: Any) -> Call[Any]:
-        return Call(input=input, path={"vm": ref} if ref else {}, user="test", **more)
+        path = {"vm": ref} if ref else {}
+        return Call(input=input, path=path, user="test", role=Role.ADMIN, **more)
 
     async def done(self, answer: Any) -> Task:
         """The task of a `Started`, ended well."""

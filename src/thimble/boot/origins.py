@@ -85,7 +85,7 @@ def _ask_firmware(boot: Boot, then: Done) -> None:
     def late(why: str) -> None:
         ended(None, f"asking the firmware is {why}")
 
-    boot.children.job("firmware", lambda: firmware.read(boot.table), ended, late)
+    boot.children.job("firmware", lambda: firmware.read(boot.table, boot.settings.boot), ended, late)
 
 
 def discs(boot: Boot, done: Done) -> None:

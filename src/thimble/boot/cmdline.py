@@ -6,8 +6,8 @@ thimble.ntp=A,B            time servers; default: by DHCP, else the public pool
 thimble.state=auto|ram     whether to look for a state partition
 thimble.state_wait=SECONDS how long to look for it at most on buses that are slow to tell (USB)
 thimble.config=URL         the host document; it is not looked for on disks then
-thimble.boot=GUID          the partition with the slots that this boot is of; default: as the loader says
 thimble.trial_timeout=SECONDS  a new image not confirmed by then is given up
+thimble.boot=GUID          the partition this start came from (said by GRUB and kexec)
 thimble.timeline           say on the consoles when which phase of the boot was done
 ip=…                       see ipparam.py
 """
@@ -37,7 +37,6 @@ class Settings:
     """What the command line asks of PID 1. `values` holds every parameter, the last one winning."""
 
     __slots__ = (
-        "boot",
         "config",
         "hostname",
         "ip",
@@ -72,7 +71,6 @@ class Settings:
         self.state_wait = self._seconds("thimble.state_wait", 10.0)
         self.trial_timeout = self._seconds("thimble.trial_timeout", 300.0)
         self.config = get("thimble.config", "")
-        self.boot = get("thimble.boot", "").lower()
 
     def _seconds(self, key: str, default: float) -> float:
         try:

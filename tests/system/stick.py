@@ -45,10 +45,25 @@ def fat(
         run(box, "mcopy", "-i", where, "-", "::/thimble.toml", given=document)
 
 
-def ext4(box: Toolbox, path: Path, part: layout.Partition, label: str = layout.STATE) -> None:
+def ext4(box: Toolbox, path: Path, part: layout.Partition, *, uuid: str = "random") -> None:
     blocks = str(part.size // 1024)
     options = f"lazy_itable_init=1,nodiscard,offset={part.start}"
-    run(box, "mkfs.ext4", "-q", "-F", "-b", "1024", "-L", label, "-E", options, str(path), blocks)
+    run(
+        box,
+        "mkfs.ext4",
+        "-q",
+        "-F",
+        "-b",
+        "1024",
+        "-L",
+        layout.STATE,
+        "-U",
+        uuid,
+        "-E",
+        options,
+        str(path),
+        blocks,
+    )
 
 
 def run(box: Toolbox, *args: str, given: str = "") -> None:

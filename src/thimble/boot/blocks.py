@@ -47,11 +47,19 @@ def find(*, discs: bool = False) -> list[Seen]:
 
 
 def look(name: str) -> Seen | None:
-    """What this device holds; None if it cannot even be opened (no medium, gone)."""
+    """What this device holds; None if it cannot even be opened (no medium, gone).
+
+    None too for a partition that begins where its disk does: the boot sector of a FAT over a whole disk may
+    read as such a table, and one volume would be seen twice.
+    """
     path = f"/sys/class/block/{name}"
     try:
         with open(f"{path}/uevent") as file:
             facts = parse_lines(file.read())
+        if "PARTN" in facts:
+            with open(f"{path}/start") as file:
+                if file.read().strip() == "0":
+                    return None
         fd = os.open(f"/dev/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None

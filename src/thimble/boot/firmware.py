@@ -2,7 +2,8 @@
 
 `read` runs in a job child after readiness: it loads a driver and asks the firmware. The rest is pure.
 Variables: UEFI specification (SecureBoot), the Boot Loader Interface (LoaderEntrySelected,
-LoaderDevicePartUUID). An entry that is on trial counts in its file name: `thimble-b+2-1.conf`.
+LoaderDevicePartUUID). An entry that is on trial counts in its file name, `thimble-b+2-1.conf`, which is in
+LoaderBootCountPath then; LoaderEntrySelected is without the count.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def read(table: Table) -> list[Any]:
         linux.mount("efivarfs", VARIABLES, "efivarfs", _FLAGS)
     device = _text("LoaderDevicePartUUID").lower()
     secure = _variable(f"SecureBoot-{_GLOBAL}") == b"\1"
-    return ["uefi", int(secure), _text("LoaderEntrySelected"), device, find_partition(device)]
+    counted = _text("LoaderBootCountPath").replace("\\", "/").rpartition("/")[2]
+    return ["uefi", int(secure), counted or _text("LoaderEntrySelected"), device, find_partition(device)]
 
 
 def find_partition(uuid: str) -> str:

@@ -98,8 +98,10 @@ class Boot:
         self.advance()
 
     def advance(self) -> None:
-        """Starts all phases that may run."""
+        """Starts all phases that may run; on the way down none."""
         for phase in self.progress.startable():
+            if self.power.stage in ("stopping", "down"):
+                return
             if phase.name not in self.progress.started:  # a phase before it may have started it
                 self.progress.started.append(phase.name)
                 self._start_phase(phase)

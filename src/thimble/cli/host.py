@@ -16,7 +16,7 @@ from thimble.cli.command import Asking, Changing, Local, Working, act, choice, c
 from thimble.cli.session import Session
 from thimble.cli.vm_words import seconds
 from thimble.contract.common import Event
-from thimble.contract.host import Host, HostChange, HostLog, PowerRequest
+from thimble.contract.host import Host, HostChange, HostLog, MediumWrites, PowerRequest
 from thimble.contract.vm import HostShutdown
 from thimble.core.problem import Code, Problem
 from thimble.core.units import show_seconds, show_size
@@ -44,10 +44,19 @@ def details(one: Host) -> str:
             ("kernel", one.kernel),
             ("QEMU", one.qemu),
             ("state", f"{one.state} {one.state_where}".strip()),
+            ("boot medium", medium_words(one.medium_writes)),
             ("certificate", f"SHA-256 {one.certificate_sha256}"),
             ("warnings", "\n".join(one.warnings)),
         ]
     )
+
+
+def medium_words(writes: MediumWrites | None) -> str:
+    """`/dev/sda, 12 KiB written since boot, 0 B in the last hour`; nothing without a medium."""
+    if writes is None:
+        return ""
+    whole, hour = show_size(writes.since_boot_bytes), show_size(writes.last_hour_bytes)
+    return f"{writes.disk}, {whole} written since boot, {hour} in the last hour"
 
 
 @host.command("show", cls=Asking)
@@ -56,6 +65,9 @@ def show_(session: Session) -> None:
     """The host's state."""
     found: Host = session.client.call("host.get")
     session.emit(found, lambda: details(found))
+
+
+host.add_command(show_, "status")
 
 
 @host.command("rename", cls=Changing)

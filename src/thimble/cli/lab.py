@@ -90,6 +90,41 @@ def _image(image: str | None, profile: str | None) -> Path:
     return Path("out") / (profile or next(iter(built), "server"))
 
 
+@lab.command("cuts", cls=Local)
+@click.argument("kind", type=click.Choice(["update", "install", "apply"]))
+@click.option("--count", type=click.IntRange(1), default=10, metavar="N", help="How many.  [10]")
+@click.option("--seed", type=int, default=1, metavar="N", help="The same seed, the same moments.  [1]")
+@click.option("--profile", metavar="NAME", help="Rehearse out/NAME.  [server, else virtual]")
+@click.option(
+    "--image", type=click.Path(file_okay=False), metavar="DIR", help="A directory `image build` wrote."
+)
+@click.option("--firmware", type=click.Choice(["uefi", "bios"]), default="uefi", help="[uefi]")
+@click.option("--keep", is_flag=True, help="Leave a server on that broke a promise.")
+@click.pass_obj
+def cuts(session: Session, /, **given: Any) -> None:
+    """Cut a virtual server's power at random moments of what it does, and see that it comes back.
+
+    Its disk forgets what was not flushed. Ends at the first promise that is not kept, with exit code 1.
+    """
+    spec = part("lab.spec")
+    with reporting(session) as report:
+        told = part("rehearsal.command").cuts(
+            given["kind"],
+            _image(given["image"], given["profile"]),
+            count=given["count"],
+            seed=given["seed"],
+            firmware=spec.Firmware(given["firmware"]),
+            keep=given["keep"],
+            say=session.note,
+            report=report,
+        )
+    if session.json:
+        click.echo(as_json(told))
+    session.say(f"survived {told['survived']} of {told['cuts']} cuts")
+    if told["survived"] < told["cuts"]:
+        raise SystemExit(1)
+
+
 @lab.command("down", cls=Local)
 @click.argument("name", default="lab")
 @click.option("--force", is_flag=True, help="Cut the power instead of pressing the button.")

@@ -19,9 +19,6 @@ from thimble.contract.network import SwitchCreate
 from thimble.contract.storage import DatastoreCreate
 from thimble.contract.vm import Intent, VmSpec
 
-#: Bytes of a document at most.
-SIZE_MAX = 1 << 20
-
 
 class GuestsAtUpdate(StrEnum):
     """What becomes of running VMs while the host is updated."""
@@ -77,12 +74,14 @@ class UpdateEntry(In, frozen=True, kw_only=True):
 class InstallEntry(In, frozen=True, kw_only=True):
     """Onto which disk the host installs itself, and which disks may be erased, here or for a datastore.
 
-    A disk is `serial:…`, `wwn:…` or a path below /dev; `disk` and `mirror` may also be `largest`.
+    A disk is `serial:…`, `wwn:…` or a path below /dev; `disk` and `mirror` may also be `largest`. `reboot`:
+    from the disk, when it is installed.
     """
 
     disk: str = ""
     mirror: str = ""
     erase: tuple[str, ...] = ()
+    reboot: bool = False
 
 
 class VmEntry(VmSpec, frozen=True, kw_only=True):

@@ -19,6 +19,14 @@ class Role(StrEnum):
     VIEWER = "viewer"
 
 
+class MediumWrites(Out, frozen=True, kw_only=True):
+    """Bytes written to the disk the host was booted from, by anybody."""
+
+    disk: str
+    since_boot_bytes: int
+    last_hour_bytes: int
+
+
 class Host(Out, frozen=True, kw_only=True):
     """The host as it is. Bytes and seconds; `ready_s` is from kernel start (hosted: from process start)."""
 
@@ -43,6 +51,7 @@ class Host(Out, frozen=True, kw_only=True):
     vms: int
     vms_running: int
     certificate_sha256: str
+    medium_writes: MediumWrites | None = None  # None: no disk was booted from, or hosted
 
 
 class HostChange(In, frozen=True, kw_only=True):
@@ -132,7 +141,7 @@ class TokenCreate(In, frozen=True, kw_only=True):
     expires_s: Annotated[float, Meta(gt=0, le=315_360_000)] = 31_536_000.0
     expires: float | UnsetType = UNSET
     sha256: Sha256 | UnsetType = UNSET
-    user: str = ""  # the caller when empty
+    user: str | UnsetType = UNSET  # the caller
 
 
 class Token(Out, frozen=True, kw_only=True):

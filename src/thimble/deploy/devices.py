@@ -17,8 +17,8 @@ from thimble.core.problem import Code, Problem
 from thimble.deploy import esp, look, slots
 from thimble.deploy.esp import Source
 from thimble.deploy.image import inspect
-from thimble.deploy.look import BootFacts
 from thimble.deploy.slots import Esp, Op, PutImage
+from thimble.host.boot import BootFacts
 from thimble.medium import loader
 
 

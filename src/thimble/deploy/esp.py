@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +35,39 @@ _DIRTY_AT, _DIRTY = 0x41, 1  # FAT32's BPB: bit 0 is set while it is mounted for
 _WHERE = ("thimble", loader.ENTRIES, "loader", "grub", "EFI/BOOT", "")
 
 
+class Turns:
+    """Many may read a partition at once, one alone may write it: the kernel mounts it one way at a time."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._readers: dict[str, int] = {}
+        self._writers: set[str] = set()
+
+    @contextmanager
+    def taken(self, device: str, *, alone: bool) -> Iterator[None]:
+        """Wait for a turn, and have it for the time of the block. For threads, not for the event loop."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: device not in self._writers and not (alone and self._readers.get(device))
+            )
+            if alone:
+                self._writers.add(device)
+            else:
+                self._readers[device] = self._readers.get(device, 0) + 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                if alone:
+                    self._writers.discard(device)
+                else:
+                    self._readers[device] -= 1
+                self._changed.notify_all()
+
+
+_turns = Turns()
+
+
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """A large file to be written, and the SHA-256 it has."""
 
@@ -47,19 +81,20 @@ def mounted(device: str, run: Path, *, kind: str = "vfat", write: bool = False) 
     if Path(device).is_dir():
         yield Path(device)
         return
-    if write:
-        check(device)
-    target = run / "deploy" / f"{Path(device).name}-{os.urandom(4).hex()}"
-    mount.mount(device, target, kind, flags=_FLAGS | (_DIRSYNC if write else _READ_ONLY))
-    try:
-        yield target
-    finally:
+    with _turns.taken(device, alone=write):
+        if write:
+            check(device)
+        target = run / "deploy" / f"{Path(device).name}-{os.urandom(4).hex()}"
+        mount.mount(device, target, kind, flags=_FLAGS | (_DIRSYNC if write else _READ_ONLY))
         try:
-            mount.unmount(target)
-        except Problem:
-            mount.unmount(target, detach=True)
-        with suppress(OSError):
-            target.rmdir()
+            yield target
+        finally:
+            try:
+                mount.unmount(target)
+            except Problem:
+                mount.unmount(target, detach=True)
+            with suppress(OSError):
+                target.rmdir()
 
 
 def check(device: str) -> None:

@@ -54,6 +54,8 @@ async def expectations(now: Now) -> Expect:
 
 async def prove(expect: Expect, now: Callable[[], Now], *, within: float) -> str:
     """Empty as soon as all that is expected works; after `within` seconds the reason why not."""
+    if why := lost(expect, now()):
+        return why
     deadline = asyncio.get_running_loop().time() + within
     while True:
         why = await _wrong(expect, now())
@@ -62,12 +64,17 @@ async def prove(expect: Expect, now: Callable[[], Now], *, within: float) -> str
         await asyncio.sleep(_PAUSE_S)
 
 
-async def _wrong(expect: Expect, now: Now) -> str:
+def lost(expect: Expect, now: Now) -> str:
+    """What waiting does not mend: where the state lies was settled before the agent began."""
     if expect.state and now.state != expect.state:
         return f"the state is in {now.state or 'nothing'}, and was in a {expect.state} before"
-    lost = sorted(set(expect.datastores) - set(now.datastores))
-    if lost:
-        return f"the datastore {lost[0]} is not mounted, and was before"
+    return ""
+
+
+async def _wrong(expect: Expect, now: Now) -> str:
+    missing = sorted(set(expect.datastores) - set(now.datastores))
+    if missing:
+        return f"the datastore {missing[0]} is not mounted, and was before"
     addresses = hardware.addresses()
     if expect.address and not addresses:
         return "the management network has no address, and had one before"

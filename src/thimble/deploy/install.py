@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from thimble.deploy.devices import Device, Devices
 from thimble.deploy.esp import Source
 from thimble.deploy.image import Image, Loaders, loaders
 from thimble.deploy.plan import Fresh, InstallPlan, Renew, Target
+from thimble.host.boot import BootFacts
 from thimble.medium import layout, loader
 from thimble.state.tasks import Progress
 from thimble.storage import disks as stores
@@ -75,7 +75,7 @@ class Installer:
             async with progress.step("loader"):
                 await asyncio.to_thread(_bios, target, carried)
 
-    async def join(self, wanted: InstallPlan, boot: look.BootFacts, image: Image, progress: Progress) -> None:
+    async def join(self, wanted: InstallPlan, boot: BootFacts, image: Image, progress: Progress) -> None:
         """The targets become mirrors of the installation we run from."""
         from thimble.sys import raid
 
@@ -84,6 +84,7 @@ class Installer:
         await self._disks(wanted.targets, progress)
         truth = self._devices.first(boot)
         state = self._devices.array()
+        await asyncio.to_thread(_drop_faulty, state)
         for target in wanted.targets:
             async with progress.step("state"):
                 await asyncio.to_thread(raid.join, state, _part(target, layout.STATE))
@@ -161,6 +162,8 @@ class Installer:
 
     def _carry(self, array: str, targets: tuple[Target, ...]) -> None:
         """Copy the state and name the new datastores in it."""
+        import shutil
+
         place = self._host.run / "deploy" / "state"
         mount.mount(array, place, "ext4", flags=mount.NOSUID | mount.NODEV | mount.NOATIME)
         try:
@@ -216,6 +219,15 @@ class Installer:
                 esp.apply(root, gone + ops, images=source, progress=tell, passed=progress.reached)
 
         await asyncio.to_thread(write)
+
+
+def _drop_faulty(array: str) -> None:
+    """Make room for the disk that comes in the place of one that failed."""
+    from thimble.sys import raid
+
+    for member in raid.status(array).members:
+        if "faulty" in member.state:
+            raid.leave(array, member.device)
 
 
 async def _in_step(array: str) -> None:

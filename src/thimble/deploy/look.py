@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from thimble.core.problem import Problem
 from thimble.deploy import esp, image, plan
 from thimble.deploy.plan import DiskFacts, PartFacts
+from thimble.host.boot import BootFacts, Init
 from thimble.medium import layout, loader
 from thimble.storage.contents import HEAD, TAIL, identify
 from thimble.sys import block, disks, mount
@@ -19,60 +19,17 @@ _READ_ONLY = 1
 _FLAGS = _READ_ONLY | mount.NOSUID | mount.NODEV | mount.NOEXEC
 
 
-class Medium(msgspec.Struct, frozen=True, kw_only=True):
-    """What we were started from. `esp`: the partition with the slots (for `cd` the CD itself)."""
-
-    disk: str = ""
-    esp: str = ""
-    kind: str = "disk"
-
-
-class BootFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """How this boot came about; `slot` is empty when no loader of ours started it."""
-
-    firmware: str = ""
-    secure_boot: bool = False
-    slot: str = ""
-    trial: bool = False
-    build: str = ""
-    medium: Medium | None = None
+def boot_facts(init: Init) -> BootFacts:
+    """How this boot came about, as PID 1 knows by now; it learns the last of it after readiness."""
+    facts = init.boot or BootFacts()
+    if facts.build:
+        return facts
+    return msgspec.structs.replace(facts, build=init.words.get("thimble.build", ""))
 
 
-def boot_facts(run: Path) -> BootFacts:
-    """From `boot.json`, read anew each time: PID 1 adds to it. What is missing there is made up for."""
-    try:
-        said: dict[str, Any] = msgspec.json.decode((run / "boot.json").read_bytes())
-    except (OSError, msgspec.DecodeError):
-        said = {}
-    try:
-        facts = msgspec.convert(said.get("boot") or {}, BootFacts)
-    except msgspec.ValidationError:
-        facts = BootFacts()
-    values = said.get("cmdline") or {}
-    if not facts.build:
-        facts = msgspec.structs.replace(facts, build=str(values.get("thimble.build", "")))
-    if not facts.firmware:
-        kind = "uefi" if Path("/sys/firmware/efi").exists() else "bios"
-        facts = msgspec.structs.replace(facts, firmware=kind)
-    return facts
-
-
-def found_out(run: Path) -> bool:
-    """Has PID 1 finished looking at firmware and media? It does so after readiness."""
-    try:
-        said: dict[str, Any] = msgspec.json.decode((run / "boot.json").read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return False
-    return bool(said.get("boot")) and bool(said.get("searched", True))
-
-
-def word(run: Path, key: str) -> str:
-    """A word of the kernel command line, as PID 1 read it."""
-    try:
-        said: dict[str, Any] = msgspec.json.decode((run / "boot.json").read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return ""
-    return str((said.get("cmdline") or {}).get(key, ""))
+def found_out(init: Init) -> bool:
+    """Does PID 1 know what we were started from? CD drives it asks last."""
+    return init.boot is not None and (init.boot.medium is not None or init.searched)
 
 
 def size_of(partition: str) -> int:

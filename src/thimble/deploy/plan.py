@@ -71,6 +71,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     lost_vms: tuple[str, ...] = ()  # on a datastore in RAM
     named: dict[str, str] = {}
+    erasable: frozenset[str] = frozenset()  # devices whose content may be lost, beside `erase`
 
     def disk(self, device: str) -> DiskFacts | None:
         return next((disk for disk in self.disks if disk.device == device), None)
@@ -163,9 +164,13 @@ def against(disk: DiskFacts, request: InstallRequest, facts: Facts) -> list[tupl
         found.append((Code.INVALID, f"{disk.words()}: {problem.detail}"))
     if holds_datastore(disk) and not is_ours(disk):
         found.append((Code.CONFLICT, f"{disk.words()} holds a datastore, and that is never erased"))
-    elif contents(disk) and not request.erase and not is_ours(disk):
+    elif contents(disk) and not may_erase(disk, request, facts) and not is_ours(disk):
         found.append((Code.CONFLICT, f"{disk.words()} holds {contents(disk)}; ask for erase to lose that"))
     return found
+
+
+def may_erase(disk: DiskFacts, request: InstallRequest, facts: Facts) -> bool:
+    return request.erase or disk.device in facts.erasable
 
 
 def is_ours(disk: DiskFacts) -> bool:

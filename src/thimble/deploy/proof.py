@@ -19,9 +19,8 @@ from thimble.contract.deploy import Outcome, OutcomeState
 from thimble.core.problem import Problem
 from thimble.deploy import look, slots
 from thimble.deploy.devices import Devices
-from thimble.deploy.look import BootFacts
 from thimble.deploy.slots import Esp, Expect, Trial
-from thimble.host.boot import Init
+from thimble.host.boot import BootFacts, Init
 from thimble.state.events import Events
 from thimble.state.store import Collection
 from thimble.sys import clock, log
@@ -35,7 +34,6 @@ _SILENT = "it did not get as far as saying why: its kernel or its start failed, 
 
 class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     outcome: Outcome
-    boot: str = ""
 
 
 class Proof:
@@ -44,7 +42,6 @@ class Proof:
     def __init__(
         self,
         *,
-        run: Path,
         state: Path,
         durable: bool,
         init: Init,
@@ -53,7 +50,6 @@ class Proof:
         running: Callable[[Esp, BootFacts], str],
         prove: Callable[[Expect], Awaitable[str]],
     ) -> None:
-        self._run = run
         self._init = init
         self._devices = devices
         self._events = events
@@ -76,22 +72,23 @@ class Proof:
     async def begin(self) -> None:
         """Settle what the last boot left; in a trial returns when it is proven, or asks for a reboot."""
         await self._look()
-        boot = look.boot_facts(self._run)
+        boot = look.boot_facts(self._init)
         devices = self._devices.all(boot)
         if not devices:
             return
         there = await asyncio.to_thread(self._devices.read, devices[0])
         slot = self._running(there, boot)
-        if boot.trial:
+        if boot.trial or slots.on_trial(there, slot):
             await self._try(boot, slot, there.trial)
         elif there.trial is None or there.trial.boot != look.boot_id():
             await self._settle(boot, slot, there)
+            self._close(boot)
         await self._mirrors(boot)
 
     async def _look(self) -> None:
         """Wait until PID 1 knows what we were started from."""
         deadline = asyncio.get_running_loop().time() + _LOOK_S
-        while not look.found_out(self._run) and asyncio.get_running_loop().time() < deadline:
+        while not look.found_out(self._init) and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.2)
 
     def offered(self, trial: Trial) -> None:
@@ -124,12 +121,26 @@ class Proof:
 
     async def _settle(self, boot: BootFacts, slot: str, there: Esp) -> None:
         trial = there.trial
-        await self._everywhere(boot, lambda seen: slots.settle(seen, slot, boot.firmware), mirrors=False)
         if trial is not None and trial.slot == slot:
             self._note(trial, OutcomeState.CONFIRMED)  # it was, and the power went before that was noted
         elif trial is not None:
             self._note(trial, OutcomeState.FAILED, trial.why or _SILENT)
             self._say(self.warnings()[0])
+        await self._everywhere(boot, lambda seen: slots.settle(seen, slot, boot.firmware), mirrors=False)
+
+    def _close(self, boot: BootFacts) -> None:
+        """What is told to be going on, though nothing is: the power went before its end was noted."""
+        last = self.last
+        if last is None or last.state is not OutcomeState.PENDING:
+            return
+        good = last.build == boot.build
+        outcome = msgspec.structs.replace(
+            last,
+            state=OutcomeState.CONFIRMED if good else OutcomeState.FAILED,
+            ended=clock.now(),
+            why="" if good else _SILENT,
+        )
+        self._keep(outcome)
 
     async def _mirrors(self, boot: BootFacts) -> None:
         """Bring the mirrors into step with what we were started from."""
@@ -173,8 +184,11 @@ class Proof:
             ended=None if state is OutcomeState.PENDING else clock.now(),
             why=why,
         )
+        self._keep(outcome)
+
+    def _keep(self, outcome: Outcome) -> None:
         try:
-            self._records.put(_LAST, OutcomeRecord(outcome=outcome, boot=trial.boot))
+            self._records.put(_LAST, OutcomeRecord(outcome=outcome))
         except Problem as problem:
-            log.say(f"how the {trial.kind} went cannot be kept: {problem.detail}")
-        self._events.publish("deploy.changed", "host", of=trial.kind, state=state, why=why)
+            log.say(f"how the {outcome.kind} went cannot be kept: {problem.detail}")
+        self._events.publish("deploy.changed", "host", of=outcome.kind, state=outcome.state, why=outcome.why)

@@ -138,6 +138,17 @@ def _best(esp: Esp, slot: str) -> tuple[Entry, int] | None:
     return found[-1] if found else None
 
 
+def on_trial(esp: Esp, running: str) -> bool:
+    """Is what runs still to be confirmed, by what is on the medium? Whatever the loader said."""
+    found = _best(esp, running)
+    return (
+        esp.trial is not None
+        and esp.trial.slot == running
+        and found is not None
+        and found[0].left is not None
+    )
+
+
 def next_number(esp: Esp) -> int:
     return 1 + max([loader.entry_number(text) for text in esp.entries.values()], default=0)
 

@@ -11,18 +11,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from thimble.contract.deploy import UPLOAD
 from thimble.core.problem import Code, Problem
 from thimble.core.units import MIB, show_size
-from thimble.deploy import esp, look
+from thimble.deploy import esp
 from thimble.deploy.image import claims
-from thimble.deploy.look import BootFacts
 from thimble.host import hardware
+from thimble.host.boot import BootFacts
 from thimble.storage.service import Storage
-from thimble.sys import fetch, files
+from thimble.sys import files
 
 IMAGE_MAX = 512 * MIB
 #: Memory that stays free beside an image.
@@ -35,10 +35,11 @@ def is_url(name: str) -> bool:
 
 
 class Sources:
-    """Finds images by the name a request gives."""
+    """Finds images by the name a request gives; `words`: of the kernel command line."""
 
-    def __init__(self, run: Path, storage: Storage) -> None:
+    def __init__(self, run: Path, storage: Storage, words: Callable[[], dict[str, str]]) -> None:
         self._run = run
+        self._words = words
         self._storage = storage
         self._folder = run / "deploy"
 
@@ -51,12 +52,14 @@ class Sources:
         self, name: str, boot: BootFacts, progress: Callable[[float], None] = lambda _: None
     ) -> AsyncIterator[Path]:
         """The file that `name` stands for, there for the time of the block. Raises `Problem`."""
-        name = name or look.word(self._run, "thimble.image") or ""
+        name = name or self._words().get("thimble.image", "")
         if is_url(name):
             target = self._folder / "fetched.efi"
             self._folder.mkdir(parents=True, exist_ok=True)
             check_memory(0)
             try:
+                from thimble.sys import fetch  # a megabyte, and rarely wanted
+
                 await fetch.fetch(name, target, limit=min(IMAGE_MAX, spare_memory()), progress=progress)
                 yield target
             finally:
@@ -64,8 +67,9 @@ class Sources:
         elif name:
             yield self.local(name)
         else:
-            with running(boot, self._run) as path:
-                yield path
+            with ExitStack() as stack:
+                opened = running(boot, self._run)
+                yield await asyncio.to_thread(stack.enter_context, opened)
 
     def local(self, name: str) -> Path:
         """A file that is here already: the upload, or an image of a datastore. Raises `Problem`."""

@@ -22,10 +22,9 @@ from thimble.deploy import look, slots
 from thimble.deploy.devices import Device, Devices
 from thimble.deploy.esp import Source
 from thimble.deploy.image import Image
-from thimble.deploy.look import BootFacts
 from thimble.deploy.slots import Expect, Manifest, Trial
 from thimble.deploy.trust import KeyService
-from thimble.host.boot import Init
+from thimble.host.boot import BootFacts, Init
 from thimble.medium import loader
 from thimble.state.tasks import Progress
 from thimble.sys import clock, log
@@ -75,7 +74,7 @@ class Updates:
     def _room(self, device: Device, found: Image) -> list[Reason]:
         there = self._devices.read(device)
         size = look.size_of(device.esp)
-        slot = self.running(there, look.boot_facts(self._run))
+        slot = self.running(there, look.boot_facts(self._init))
         mine = there.files.get(loader.slot_path(slot), 0)
         room = size - mine - 8 * MIB
         if not size or found.file_bytes <= room:

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET
@@ -23,6 +24,13 @@ from thimble.host.boot import Init
 from thimble.state.store import Collection
 from thimble.state.tasks import Progress, Tasks
 from thimble.sys import clock, log
+
+if TYPE_CHECKING:
+    from thimble.host.writes import Writes
+
+
+#: Bytes. Records need little, and each is written anew before the old one goes.
+STATE_RESERVE = 1 << 20
 
 
 class HostRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,6 +73,7 @@ class HostService:
         self._stop_guests = stop_guests
         self._warnings = warnings
         self._rev = rev
+        self._writes: Writes | None = None
         self.ready_s = 0.0
 
     @property
@@ -98,11 +107,19 @@ class HostService:
             vms=running[0],
             vms_running=running[1],
             certificate_sha256=self._facts.certificate_sha256,
+            medium_writes=self._writes.view(clock.since_boot()) if self._writes else None,
         )
+
+    async def count_writes(self) -> None:
+        """Watches what is written to the boot medium, for ever."""
+        from thimble.host.writes import Writes
+
+        self._writes = Writes(self._init)
+        await self._writes.run()
 
     def warnings(self) -> tuple[str, ...]:
         """Everything an operator should know now, in words."""
-        return (*self._init.warnings, *self._warnings())
+        return (*self._init.warnings, *state_warnings(self._facts.state), *self._warnings())
 
     async def change(self, call: Call[wire.HostChange]) -> wire.Host | DryRun:
         wanted = call.input.name
@@ -159,6 +176,19 @@ class HostService:
                 self._init.tell(verb)
 
         return self._tasks.start(f"host.{verb}", "host", work, owner=owner)
+
+
+def state_warnings(state: Path) -> tuple[str, ...]:
+    """What is wrong with the place where everything is kept."""
+    try:
+        facts = os.statvfs(state)
+    except OSError as error:
+        return (f"the state in {state} cannot be read: {error.strerror}",)
+    if facts.f_flag & os.ST_RDONLY:
+        return ("the state went read-only after an error of its disk: no change is kept; see the log",)
+    if facts.f_bfree * facts.f_frsize < STATE_RESERVE:
+        return ("the state partition is full: changes are refused until something on it is removed",)
+    return ()
 
 
 def _log_lines(run: Path) -> tuple[str, ...]:

@@ -93,6 +93,10 @@ class Server:
         self.timeline = {"power_on": 0.0}
         self._await_qmp(timeout=30)
 
+    def blank_firmware(self) -> None:
+        """Forget what UEFI remembers, as a server does whose battery was taken out."""
+        shutil.copyfile(tools.find()[0].ovmf_vars, self.home / "vars.fd")
+
     @property
     def running(self) -> bool:
         self._reap()

@@ -92,7 +92,7 @@ class Datastores:
         """Records that are not used, datastores that are not there."""
         lines = [f"{path}: not used, {why}" for path, why in self._records.broken.items()]
         local = self._records.find(LOCAL)
-        if local is not None and local.value.kind is DatastoreKind.RAM:
+        if local is not None and local.value.kind is DatastoreKind.RAM and self.default == LOCAL:
             lines.append(
                 "the datastore local is in RAM, for the state partition is small: VMs and disks on it "
                 "are gone at the next reboot; create a datastore on a disk"

@@ -48,7 +48,7 @@ def create(device: str, array: str) -> str:
 
     Whatever was on `device` is lost. Raises `Problem`.
     """
-    _write_superblock(device, os.urandom(16), members=1, number=0, role=0, events=1)
+    _write_superblock(device, os.urandom(16), members=1, number=0, roles={0: 0}, events=1)
     try:
         _load()
         _NEW.write_text(array)
@@ -73,7 +73,7 @@ def join(array: str, device: str) -> None:
         if int((here / "raid_disks").read_text().split()[0]) < 2:
             (here / "raid_disks").write_text("2")
         uuid = bytes.fromhex((here / "uuid").read_text().strip().replace("-", ""))
-        _write_superblock(device, uuid, members=2, number=_free_number(array), role=_SPARE, events=0)
+        _write_superblock(device, uuid, members=2, number=_free_number(array), roles={}, events=0)
         (here / "new_dev").write_text(_number(device))
     except OSError as error:
         raise files.problem(error, f"{device} cannot join the mirror {array}") from error
@@ -120,45 +120,38 @@ def status(array: str) -> Status:
 
 
 def superblock(
-    uuid: bytes, device_uuid: bytes, *, data_bytes: int, members: int, number: int, role: int, events: int
+    uuid: bytes,
+    device_uuid: bytes,
+    *,
+    data_bytes: int,
+    members: int,
+    number: int,
+    roles: dict[int, int],
+    events: int,
 ) -> bytes:
-    """The superblock of a member with room for `data_bytes`. Pure."""
-    roles = [_SPARE] * _ROLES
-    if role != _SPARE:
-        roles[number] = role
+    """The superblock of a member with room for `data_bytes`. Pure.
+
+    `number` is its own in the table of roles; `roles` says what place each number has, none for a spare.
+    """
+    table = [roles.get(one, _SPARE) for one in range(_ROLES)]
     sectors, offset = data_bytes // 512, DATA_OFFSET // 512
-    tail = struct.pack(f"<{_ROLES}H", *roles)
+    nothing = (0,) * 7  # no bitmap, no reshape
 
     def packed(checksum: int) -> bytes:
-        return (
-            _SUPERBLOCK.pack(
-                *(_MAGIC, 1, 0, 0, uuid, NAME.encode()),
-                *(
-                    0,
-                    1,
-                    0,
-                    sectors,
-                    0,
-                    members,
-                    0,
-                    0,
-                    0,
-                    0,
-                    0,
-                    0,
-                    0,
-                ),  # time, level, layout, …; no bitmap, no reshape
-                *(offset, sectors, _AT // 512, 0, number, 0, device_uuid, 0, 0, 0, 0),
-                *(0, events, _RESYNC_NOTHING, checksum, _ROLES, b""),
-            )
-            + tail
+        block = _SUPERBLOCK.pack(
+            *(_MAGIC, 1, 0, 0, uuid, NAME.encode(), 0, 1, 0, sectors, 0, members, *nothing),
+            *(offset, sectors, _AT // 512, 0, number, 0, device_uuid, 0, 0, 0, 0),
+            *(0, events, _RESYNC_NOTHING, checksum, _ROLES, b""),
         )
+        return block + struct.pack(f"<{_ROLES}H", *table)
 
     total = sum(struct.unpack(f"<{(256 + 2 * _ROLES) // 4}I", packed(0)))
     return packed((total & 0xFFFFFFFF) + (total >> 32) & 0xFFFFFFFF)
 
 
-def _write_superblock(device: str, uuid: bytes, *, members: int, number: int, role: int, events: int) -> None:
+def _write_superblock(
+    device: str, uuid: bytes, *, members: int, number: int, roles: dict[int, int], events: int
+) -> None:
     try:
         _wipe(device)
         descriptor = os.open(device, os.O_WRONLY | os.O_EXCL | os.O_CLOEXEC)
@@ -172,7 +165,7 @@ def _write_superblock(device: str, uuid: bytes, *, members: int, number: int, ro
                 data_bytes=room,
                 members=members,
                 number=number,
-                role=role,
+                roles=roles,
                 events=events,
             )
             os.pwrite(descriptor, block, _AT)

@@ -74,7 +74,7 @@ def test_an_iso_tells_its_volume_id() -> None:
 
 
 def raid_member(**given: Any) -> bytes:
-    values: dict[str, Any] = {"data_bytes": 1 << 26, "members": 1, "number": 0, "role": 0, "events": 7}
+    values: dict[str, Any] = {"data_bytes": 1 << 26, "members": 1, "number": 0, "roles": {0: 0}, "events": 7}
     return bytes(4096) + superblock(b"\1" * 16, b"\2" * 16, **{**values, **given})
 
 
@@ -86,7 +86,7 @@ def test_a_mirrors_superblock_is_read_as_it_was_written() -> None:
 
 
 def test_a_spare_has_no_place() -> None:
-    found = volume.raid(raid_member(role=0xFFFF, members=2, number=1).ljust(volume.SIZE, b"\0"))
+    found = volume.raid(raid_member(roles={}, members=2, number=1).ljust(volume.SIZE, b"\0"))
     assert found is not None
     assert (found.place, found.places, found.members) == (-1, [], 2)
 

@@ -69,3 +69,30 @@ def test_a_reason_that_only_repeats_is_not_shown_twice() -> None:
 
 def test_a_guests_escapes_do_not_reach_the_terminal() -> None:
     assert safe("a\x1b[31mb\r\nc\td\x07") == "a[31mb\nc\td"
+
+
+def test_what_a_host_starts_from_reads_as_a_page() -> None:
+    from thimble.cli.deploy import details as deploy_details
+    from thimble.contract.deploy import BootDevice, Deploy, Slot, SlotState
+
+    found = Deploy(
+        firmware="uefi", secure_boot=True, medium="disk", installed=True, build="b2", version="0.2.0", trial=True,
+        slots=(
+            Slot(slot="a", state=SlotState.GOOD, version="0.1.0", build="b1", number=1),
+            Slot(slot="b", state=SlotState.TRIAL, version="0.2.0", build="b2", number=2, running=True, tries_left=2),
+        ),
+        devices=(
+            BootDevice(disk="/dev/sda", booted=True, in_step=True),
+            BootDevice(disk="/dev/sdb", booted=False, in_step=False, problem="slot b is another one there"),
+        ),
+        mirror="healthy",
+    )  # fmt: skip
+    assert deploy_details(found).splitlines() == [
+        "firmware      UEFI, Secure Boot",
+        "started from  /dev/sda and /dev/sdb, installed",
+        "running       0.2.0, build b2, on trial",
+        "slot a        0.1.0, build b1, good",
+        "slot b        0.2.0, build b2, trial, 2 tries left, running",
+        "mirror        healthy",
+        "not in step   /dev/sdb: slot b is another one there",
+    ]

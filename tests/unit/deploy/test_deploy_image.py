@@ -61,7 +61,7 @@ def test_versions_are_compared_as_numbers() -> None:
 
 
 class Owner:
-    """Somebody with a key, who signs images with sbsign; the certificate's dates are long over."""
+    """Somebody with a key, who signs images with the toolbox's sbsign; the certificate's dates are over."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.key, self.certificate = folder / f"{name}.key", folder / f"{name}.pem"

@@ -1,0 +1,50 @@
+"""From words to a rehearsal: images, server, scenario."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from thimble.image.progress import Report
+from thimble.lab.command import spec_of_image
+from thimble.lab.spec import Firmware
+from thimble.rehearsal import pair
+from thimble.rehearsal.apply import Apply
+from thimble.rehearsal.install import Install
+from thimble.rehearsal.run import rehearse
+from thimble.rehearsal.scenario import Scenario
+from thimble.rehearsal.shelf import Shelf
+from thimble.rehearsal.update import Update
+
+KINDS = ("update", "install", "apply")
+MEMORY_MIB = 1536
+
+
+def cuts(
+    kind: str,
+    built: Path,
+    *,
+    count: int,
+    seed: int,
+    firmware: Firmware,
+    keep: bool,
+    say: Callable[[str], None],
+    report: Report,
+) -> dict[str, Any]:
+    """Rehearse `kind` with `count` cuts on a server called `cuts-KIND-FIRMWARE`; the summary."""
+    spec = spec_of_image(built, name=f"cuts-{kind}-{firmware}", memory_mib=MEMORY_MIB)
+    with tempfile.TemporaryDirectory(prefix="thimble-cuts.") as scratch:
+        scenario: Scenario
+        if kind == "apply":
+            scenario = Apply(spec)
+        else:
+            certificate = pair.make(built, Path(scratch), report)
+            shelf = Shelf(Path(scratch))
+            first, second = (shelf.image(name) for name in pair.NAMES)
+            if kind == "install":
+                scenario = Install(spec, first, certificate, firmware)
+            else:
+                scenario = Update(spec, (first, second), certificate, firmware)
+        return rehearse(scenario, count=count, seed=seed, say=say, keep=keep)

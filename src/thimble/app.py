@@ -18,7 +18,6 @@ import asyncio
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -50,6 +49,7 @@ from thimble.vm.service import VmService
 if TYPE_CHECKING:
     from thimble.contract.deploy import Guests
     from thimble.deploy.service import DeployService
+    from thimble.document.gather import Sources
     from thimble.document.service import DocumentService
     from thimble.host.management import ManagementService
 
@@ -194,8 +194,13 @@ class Agent:
             except Problem as error:
                 log.say(f"{what}: {error.detail}")
             except Exception as error:
+                import traceback
+
                 for line in "".join(traceback.format_exception(error)).splitlines():
                     log.say(f"{what}: {line}")
+        from thimble.sys import memory
+
+        memory.give_back()
 
     async def _settle_boot(self) -> None:
         """A trial is proven before any VM starts; one that is not good ends here."""
@@ -235,6 +240,7 @@ class Agent:
             self._settling = asyncio.get_running_loop().create_task(self._settle_document())
 
     async def _settle_document(self) -> None:
+        """PID 1 looks at CDs only when the host has long been ready."""
         while not self.init.searched and self.init.document is None:
             await asyncio.sleep(SEARCH_PAUSE_S)
         found = self.init.document
@@ -248,7 +254,10 @@ class Agent:
                 self.init.tell("say", line=line)
 
         self.services["document"] = service = self.document or self._document_service()
-        await BootDocument(service, self.tasks, say, run=self.options.run).settle(found)
+        at_boot = BootDocument(
+            service, self.tasks, say, run=self.options.run, online=lambda: bool(hardware.addresses())
+        )
+        await at_boot.settle(found)
         document = service.last_document()
         if document is not None and document.install is not None and document.install.disk:
             await self.deploy.install_from_document(document.install)
@@ -259,11 +268,19 @@ class Agent:
         return ManagementService(self.options.state, self.init, durable=self.durable)
 
     def _document_service(self) -> DocumentService:
-        from thimble.api.accounts import entries
-        from thimble.document.gather import Sources
         from thimble.document.service import DocumentService
 
-        sources = Sources(
+        sources: Sources = Later(self._document_sources)  # type: ignore[assignment]
+        self.document = DocumentService(
+            self.options.state, sources, self.tasks, durable=self.durable, clock=clock.now
+        )
+        return self.document
+
+    def _document_sources(self) -> Sources:
+        from thimble.api.accounts import entries
+        from thimble.document.gather import Sources
+
+        return Sources(
             services=self.services,
             storage=self.storage,
             network=self.network,
@@ -272,10 +289,6 @@ class Agent:
             name=self._name,
             managed=lambda: self.init.present,
         )
-        self.document = DocumentService(
-            self.options.state, sources, self.tasks, durable=self.durable, clock=clock.now
-        )
-        return self.document
 
     def _host_service(self, fingerprint: str) -> HostService:
         return HostService(
@@ -380,12 +393,11 @@ def _schema() -> bytes:
 def warm() -> None:
     """Called by PID 1 while disks are still looked for: imports what the way to ready would import later."""
     import ctypes
-    import encodings.idna  # by the first name that is looked up
     import hashlib
 
     from thimble.api import x509
 
-    del ctypes, encodings, hashlib, x509
+    del ctypes, hashlib, x509
 
 
 def main(argv: list[str] | None = None) -> int:

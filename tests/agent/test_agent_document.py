@@ -47,7 +47,7 @@ size_bytes = 33554432
 [[switch]]
 name = "lan"
 kind = "nat"
-subnet = "192.168.203.0/24"
+subnet = "10.203.7.0/24"
 forwards = [{ port = 18022, vm = "web1", to_port = 22 }]
 
 [[vm]]
@@ -62,13 +62,13 @@ nics = [{ switch = "lan" }]
 """
 
 EFFECTS = [
-    "creates the operator ann",
-    "creates the token ci of ann, viewer",
     "creates the datastore scratch of 32 MiB of memory",
-    "creates switch lan with the subnet 192.168.203.0/24",
+    "creates switch lan with the subnet 10.203.7.0/24",
     "creates VM web1 with a 8 MiB disk",
     "starts VM web1",
     "hands tcp port 18022 of the host to web1, port 22",
+    "creates the operator ann",
+    "creates the token ci of ann, viewer",
 ]
 
 
@@ -226,13 +226,13 @@ def steps_of(client: Client, after: int) -> list[str]:
 STEPS = [
     "wait",
     "begin",
-    "user ann: user.create",
-    "token ci: token.create",
     "datastore scratch: datastore.create",
     "switch lan: switch.create",
     "vm web1: vm.create",
     "vm web1: vm.start",
     "switch lan: switch.change",
+    "user ann: user.create",
+    "token ci: token.create",
     "done",
 ]
 
@@ -262,6 +262,21 @@ def test_an_agent_killed_here_ends_right_when_it_is_applied_again(
     assert effects(client, text) == []
     assert vm(client).status.state is PowerState.RUNNING and len(place.qemus()) == 1
     assert not any("not applied" in line for line in client.call("host.get").warnings)
+
+
+def test_certificates_of_the_document_become_keys_once(client: Client, agent: Agent) -> None:
+    pem = (agent.state / "tls" / "certificate.pem").read_text()
+    text = f'format = 1\n[update]\ntrust = ["""\n{pem}"""]\n'
+    (line,) = effects(client, text)
+    assert line.startswith("accepts updates signed with the key document-")
+    apply(client, text)
+    (key,) = client.call("key.list").keys
+    try:
+        assert effects(client, text) == []
+        exported: DocumentExport = client.call("document.export")
+        assert "BEGIN CERTIFICATE" in exported.text and effects(client, exported.text) == []
+    finally:
+        client.call("key.delete", path={"key": key.name})
 
 
 def test_the_schema_is_there_without_a_sign_in(agent: Agent) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from vm_world import World, needs_root
+from vm_world import World, exit_code, needs_root
 
 from thimble.contract.common import TaskState
 from thimble.contract.vm import DeleteRequest, DiskSpec, Firmware, PowerState, VmCreate
@@ -48,13 +48,7 @@ def dies_at(root: Path, point: str) -> None:
         await world.done(await world.vms.kill(world.call(id)))
         await world.done(await world.vms.delete(world.call(id, DeleteRequest())))
 
-    child = os.fork()
-    if child == 0:
-        with suppress(BaseException):
-            asyncio.run(live())
-        os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 137, f"{point} was never reached"
+    assert exit_code(live()) == 137, f"{point} was never reached"
 
 
 async def settled(world: World) -> None:

@@ -8,13 +8,12 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from test_vm_faults import qemus
 from test_vm_save import counting, file, goes_on_counting
-from vm_world import World, needs_root
+from vm_world import World, exit_code, needs_root
 
 from thimble.contract.common import TaskState
 from thimble.contract.vm import Intent, PowerState
@@ -73,13 +72,7 @@ def dies_at(root: Path, point: str) -> None:
         StateFile.drop = struck(StateFile.drop, "before drop", "after drop")  # type: ignore[method-assign]
         await world.start(id)
 
-    child = os.fork()
-    if child == 0:
-        with suppress(BaseException):
-            asyncio.run(live())
-        os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 137, f"{point} was never reached"
+    assert exit_code(live()) == 137, f"{point} was never reached"
 
 
 @needs_root

@@ -71,6 +71,15 @@ async def test_the_same_key_gives_the_same_vm_even_after_a_restart(world: World)
 
 
 @in_world
+async def test_a_key_is_its_users_alone(world: World) -> None:
+    mine = await world.vms.create(world.call(input=VmCreate(name="mine"), key="k1"))
+    call = msgspec.structs.replace(world.call(input=VmCreate(name="yours"), key="k1"), user="somebody")
+    yours = await world.vms.create(call)
+    assert mine.subject != yours.subject  # type: ignore[union-attr]
+    assert [(await world.done(one)).result for one in (mine, yours)]
+
+
+@in_world
 async def test_a_cancelled_create_never_was(world: World) -> None:
     started = await world.vms.create(
         world.call(input=VmCreate(name="web1", disks=(DiskSpec(size_bytes=GIB),)))

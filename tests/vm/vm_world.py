@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 from thimble.console.serial import Consoles
 from thimble.contract.call import Call
 from thimble.contract.common import Task, TaskState
+from thimble.contract.host import Role
 from thimble.contract.vm import DirectBoot, Firmware, Machine, PowerState, Vm, VmCreate
 from thimble.core.problem import Reason
 from thimble.guest import tiny
@@ -96,7 +97,8 @@ class World:
         return VmCreate(name=name, **(fields | more))
 
     def call(self, ref: str = "", input: Any = None, **more: Any) -> Call[Any]:
-        return Call(input=input, path={"vm": ref} if ref else {}, user="test", **more)
+        path = {"vm": ref} if ref else {}
+        return Call(input=input, path=path, user="test", role=Role.ADMIN, **more)
 
     async def done(self, answer: Any) -> Task:
         """The task of a `Started`, ended well."""
@@ -164,6 +166,18 @@ class World:
         for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def exit_code(life: Coroutine[Any, Any, None]) -> int:
+    """Let an agent live in a process of its own; what it ends with, 1 when not by its own word."""
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            asyncio.run(life)
+        os._exit(1)
+    life.close()
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
 
 
 def in_world(test: Callable[[World], Awaitable[None]]) -> Callable[[Path], None]:

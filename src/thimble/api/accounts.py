@@ -115,7 +115,7 @@ class UserService:
             refuse(self._last_admin(record) if role is not Role.ADMIN else [], f"cannot change {record.id}")
         changed = self._auth.users.put(record.id, UserRecord(role=role, password=kept), expect=record.rev)
         if new_password:
-            self._auth.close_sessions(record.id)
+            self._auth.close_sessions(record.id, but=call.token)  # whoever asks is still at it
         return _user(changed)
 
     async def _kept(self, given: wire.UserCreate | wire.UserChange) -> str:
@@ -167,7 +167,7 @@ class TokenService:
         return wire.TokenList(rev=self._auth.rev(), tokens=tokens)
 
     async def create(self, call: Call[wire.TokenCreate]) -> wire.Session | DryRun:
-        owner = call.input.user or call.user
+        owner = call.user if call.input.user is UNSET else call.input.user
         blockers = name_reasons(call.input.name, "$.name") + self._foreign(call.input, call.user)
         if any(token.value.name == call.input.name for token in self._auth.tokens.all()):
             blockers.append(
@@ -192,11 +192,11 @@ class TokenService:
     def _foreign(self, wanted: wire.TokenCreate, caller: str) -> Reasons:
         """Why it cannot be another user's token, or one whose digest is given."""
         found = []
-        if wanted.user and self._auth.users.find(wanted.user) is None:
+        if wanted.user is not UNSET and self._auth.users.find(wanted.user) is None:
             found.append(
                 Reason(message=f"there is no user {wanted.user}", code=Code.NOT_FOUND, path="$.user")
             )
-        if wanted.user not in ("", caller) and wanted.sha256 is UNSET:
+        if wanted.user not in (UNSET, caller) and wanted.sha256 is UNSET:
             message = "a token that is told can only be one's own: give the sha256 of one for somebody else"
             found.append(Reason(message=message, path="$.user"))
         if any(token.value.digest == wanted.sha256 for token in self._auth.tokens.all()):

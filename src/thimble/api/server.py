@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from thimble.api.attempts import network
 from thimble.api.request import plain
 from thimble.core.problem import Code, Problem
 from thimble.sys import log
@@ -106,7 +107,7 @@ class Server:
                 log.say(f"api cannot accept a connection: {error.strerror}")
                 await asyncio.sleep(1.0)
                 continue
-            peer = plain(str(address[0]))
+            peer = network(plain(str(address[0])))  # who has one IPv6 address has a /64 of them
             if len(self._open) >= CONNECTIONS or self._peers[peer] >= PER_PEER:
                 client.close()
                 continue

@@ -14,6 +14,7 @@ import signal
 import sys
 
 from . import linux
+from .bridge import write_setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ def run(wait_on: int) -> int:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     linux.set_open_files(_OPEN_FILES)
-    _write("/proc/self/oom_score_adj", "-900")
-    _write("/proc/self/comm", "thimble")
+    write_setting("/proc/self/oom_score_adj", "-900")
+    write_setting("/proc/self/comm", "thimble")
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
@@ -93,11 +94,3 @@ def run(wait_on: int) -> int:
     gc.enable()
     code = app.main(list(ARGV))
     return code if isinstance(code, int) else 0
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w") as file:
-            file.write(text)
-    except OSError:
-        pass

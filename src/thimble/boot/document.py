@@ -98,13 +98,19 @@ def keep(data: bytes) -> str:
 
 
 def management(data: bytes) -> Any:
-    """`[management]` of the document: a table, None without one, a text saying why it cannot be read."""
+    """`[management]` of the document: a table, None without one, a text saying why it cannot be read.
+
+    The servers of `[time]` become its `ntp`, as they do in the record.
+    """
     import tomllib
 
     try:
-        found = tomllib.loads(data.decode("utf-8-sig")).get("management")
+        tree = tomllib.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         return str(error)
+    found, times = tree.get("management"), tree.get("time")
+    if isinstance(times, dict) and "servers" in times and (found is None or isinstance(found, dict)):
+        found = {**(found or {}), "ntp": times["servers"]}
     return _plain(found)
 
 

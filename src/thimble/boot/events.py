@@ -93,7 +93,7 @@ def on_network(boot: Boot) -> None:
     facts = boot.uplink.facts()
     write_json(f"{DIRECTORY}/uplink.json", facts)
     here = boot.uplink.addressing
-    boot.identity.learn(boot.uplink.mac, here.lease, here.dns(), facts["search"])
+    boot.identity.learn(boot.uplink.mac, here.lease, here.dns(), facts["search"], boot.uplink.ntp())
     if boot.uplink.urls():
         boot.address_done()
     boot.write_facts()

@@ -37,14 +37,16 @@ class Identity:
         self._fixed_name = settings.hostname or valid_hostname(plan.hostname)
         self._set_name = ""
         self._servers: list[str] = []
+        self._asked: list[str] = []
         self.chronyd = Supervised("chronyd", loop, self._launch, say, children.words)
 
     def begin(self) -> None:
         """The name before anything is known of a network."""
         self._name(self._fixed_name or DEFAULT_NAME)
 
-    def learn(self, mac: str, lease: Facts, dns: list[str], search: list[str]) -> None:
-        """The network told something new."""
+    def learn(self, mac: str, lease: Facts, dns: list[str], search: list[str], ntp: list[str]) -> None:
+        """The network told something new. `ntp`: the time servers somebody asked for."""
+        self._asked = ntp
         replace_file("/etc/resolv.conf", resolv_conf(dns, search))
         wanted = self._fixed_name or valid_hostname(lease.hostname) or default_name(mac)
         if wanted != self._set_name and os.uname().nodename == self._set_name:
@@ -59,7 +61,7 @@ class Identity:
         self.chronyd.restart()
 
     def _wanted_servers(self, lease: Facts) -> list[str]:
-        return list(self._settings.ntp or self._plan.ntp or lease.ntp)
+        return list(self._settings.ntp or self._plan.ntp or self._asked or lease.ntp)
 
     def _name(self, name: str) -> None:
         linux.set_hostname(name)

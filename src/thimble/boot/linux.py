@@ -27,6 +27,11 @@ def _check(result: int, what: str) -> int:
     return result
 
 
+def trim_heap() -> None:
+    """Free pages of the heap go back to the kernel."""
+    _libc.malloc_trim(0)
+
+
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
     """mount(2)."""
     result = _libc.mount(

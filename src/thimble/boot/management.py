@@ -1,7 +1,7 @@
 """The settings of the management network: a record on the state partition, or a table of the host document.
 
     {"nic": MAC or "", "vlan": 0, "address": "dhcp" | "10.0.0.5/24" | "off", "gateway": "", "dns": ["…"],
-     "address6": "auto" | "off" | "2001:db8::5/64", "gateway6": ""}
+     "address6": "auto" | "off" | "2001:db8::5/64", "gateway6": "", "ntp": ["…"]}
 
 `ip=` on the kernel command line wins over the record, the record over the document. Settings that are wrong
 are told, and DHCP is used in their stead on the NIC and VLAN they name: nobody is locked out.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 RECORD = "management/management.json"
-_KEYS = ("nic", "vlan", "address", "gateway", "dns", "address6", "gateway6")
+_KEYS = ("nic", "vlan", "address", "gateway", "dns", "address6", "gateway6", "ntp")
 _LIMIT = 65536
 WRONG = "the management network's settings in "
 
@@ -70,6 +70,9 @@ def from_table(table: object, where: str) -> ipparam.Plan:
         isinstance(one, str) and (is_v4(one) or is_v6(one)) for one in dns
     ):
         wrong.append(f"dns {dns!r} is no list of addresses")
+    ntp = table.get("ntp", [])
+    if not isinstance(ntp, list) or not all(isinstance(one, str) and one.split() == [one] for one in ntp):
+        wrong.append(f"ntp {ntp!r} is no list of servers")
     words = (table.get("address", "dhcp"), table.get("address6", "auto"))
     families = [family for family, word in ((4, words[0]), (6, words[1])) if word in ("dhcp", "auto")]
     if not wrong and not given and not families:
@@ -77,7 +80,7 @@ def from_table(table: object, where: str) -> ipparam.Plan:
     if wrong:
         found.warnings.append(_words(where, wrong))
         return found
-    found.static, found.dhcp, found.dns = given, families, dns
+    found.static, found.dhcp, found.dns, found.ntp = given, families, dns, ntp
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 
-from . import blocks, bridge, clock, drivers, entropy, first, origins
+from . import blocks, bridge, clock, drivers, entropy, first, linux, origins
 from .phases import Phase
 from .tuning import apply
 
@@ -198,6 +198,7 @@ def ntp(boot: Boot, done: Done) -> None:
     boot.identity.keep_time(boot.uplink.addressing.lease)
     done()
     boot.write_facts()
+    linux.trim_heap()  # the driver table's file and whatever else only the boot needed
     if "thimble.timeline" in boot.settings.values:
         boot.say("timeline " + ", ".join(f"{what} {at:.2f}" for what, at in first.marks))
 

@@ -78,6 +78,10 @@ class Uplink:
             self.addressing.apply(plan)
         self._changed()
 
+    def ntp(self) -> list[str]:
+        """Time servers that were asked for."""
+        return list(self._plan.ntp)
+
     def facts(self) -> dict[str, Any]:
         """What `/run/thimble/net/uplink.json` says."""
         here, plan = self.addressing, self._plan

@@ -11,13 +11,10 @@ import click
 from thimble.cli import show
 from thimble.cli.command import Asking, Local, Working, act, confirm
 from thimble.cli.session import Session
-from thimble.contract.apply import DocumentExport, DocumentPlan, DocumentState, DocumentText
+from thimble.contract.apply import SIZE_MAX, DocumentExport, DocumentPlan, DocumentState, DocumentText
 from thimble.contract.common import Task
 from thimble.core.problem import TABLE, Code, Problem, Reason
 from thimble.core.units import show_seconds
-
-#: As `contract.document` has it, without its import.
-SIZE_MAX = 1 << 20
 
 
 def given(source: str) -> DocumentText:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from thimble.console.ring import Ring, missed
 from thimble.core.problem import Code, Problem
+from thimble.sys import unix
 
 RING = 64 * 1024
 LOG_MAX = 1024 * 1024
@@ -188,7 +189,7 @@ class _Console:
         pause = _RETRY_FIRST
         while True:
             try:
-                reader, writer = await asyncio.open_unix_connection(str(self._socket))
+                reader, writer = await asyncio.open_unix_connection(sock=unix.dial(self._socket))
             except OSError:
                 self._tried.set()
                 await asyncio.sleep(pause)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from thimble.contract.common import In, Out
 from thimble.core.problem import Reason
 
+#: Bytes of a document at most.
+SIZE_MAX = 1 << 20
+
 
 class DocumentText(In, frozen=True, kw_only=True):
     """A document as TOML. `source` is where it came from, for people."""

@@ -19,9 +19,6 @@ from thimble.contract.network import SwitchCreate
 from thimble.contract.storage import DatastoreCreate
 from thimble.contract.vm import Intent, VmSpec
 
-#: Bytes of a document at most.
-SIZE_MAX = 1 << 20
-
 
 class GuestsAtUpdate(StrEnum):
     """What becomes of running VMs while the host is updated."""

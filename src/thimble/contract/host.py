@@ -141,7 +141,7 @@ class TokenCreate(In, frozen=True, kw_only=True):
     expires_s: Annotated[float, Meta(gt=0, le=315_360_000)] = 31_536_000.0
     expires: float | UnsetType = UNSET
     sha256: Sha256 | UnsetType = UNSET
-    user: str = ""  # the caller when empty
+    user: str | UnsetType = UNSET  # the caller
 
 
 class Token(Out, frozen=True, kw_only=True):

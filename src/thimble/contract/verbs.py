@@ -106,7 +106,7 @@ VERBS: tuple[Verb, ...] = (
     _v("vm.pause", "POST", "/vms/{vm}/pause", Started, "Freeze the vCPUs", role=_OP, shape=_TASK),
     _v("vm.resume", "POST", "/vms/{vm}/resume", Started, "Let the vCPUs run on", role=_OP, shape=_TASK),
     _v("vm.save", "POST", "/vms/{vm}/save", Started, "Save its memory to disk and end it", role=_OP, shape=_TASK),
-    _v("vm.log", "GET", "/vms/{vm}/console/log", vm.ConsoleLog, "The last serial output"),
+    _v("vm.log", "GET", "/vms/{vm}/console/log", vm.ConsoleLog, "The last serial output", role=_OP),
     _v("vm.console", "GET", "/vms/{vm}/console", common.Nothing, "The serial console, bytes both ways", role=_OP, shape=Shape.SOCKET),
     _v("datastore.list", "GET", "/datastores", storage.DatastoreList, "List datastores"),
     _v("datastore.create", "POST", "/datastores", storage.Datastore, "Create or adopt a datastore", input=storage.DatastoreCreate, role=_AD),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +162,8 @@ class Installer:
 
     def _carry(self, array: str, targets: tuple[Target, ...]) -> None:
         """Copy the state and name the new datastores in it."""
+        import shutil
+
         place = self._host.run / "deploy" / "state"
         mount.mount(array, place, "ext4", flags=mount.NOSUID | mount.NODEV | mount.NOATIME)
         try:

@@ -22,7 +22,7 @@ from thimble.deploy.image import claims
 from thimble.host import hardware
 from thimble.host.boot import BootFacts
 from thimble.storage.service import Storage
-from thimble.sys import fetch, files
+from thimble.sys import files
 
 IMAGE_MAX = 512 * MIB
 #: Memory that stays free beside an image.
@@ -58,6 +58,8 @@ class Sources:
             self._folder.mkdir(parents=True, exist_ok=True)
             check_memory(0)
             try:
+                from thimble.sys import fetch  # a megabyte, and rarely wanted
+
                 await fetch.fetch(name, target, limit=min(IMAGE_MAX, spare_memory()), progress=progress)
                 yield target
             finally:

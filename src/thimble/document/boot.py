@@ -13,28 +13,28 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from thimble.contract.apply import DocumentText
+from thimble.contract.apply import SIZE_MAX, DocumentText
 from thimble.contract.call import Call
-from thimble.contract.document import SIZE_MAX
 from thimble.contract.host import Role
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem
-from thimble.document.read import digest
+from thimble.document.records import digest
 from thimble.document.service import DocumentService
 from thimble.host.boot import DocumentFacts
 from thimble.state.tasks import Tasks
-from thimble.sys import fetch, files, log
+from thimble.sys import files, log
 
 #: Seconds for one try to fetch a document, and the pauses between tries.
 TRY_S = 30.0
 SILENCE_S = 10.0
+ADDRESS_S = 30  # how long the host waits for an address of its own before the first try
 PAUSES_S = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 #: Mistakes shown on the console; the rest is in the warnings.
 LINES_MAX = 8
 
 
 class BootDocument:
-    """`say` puts a line on the console; `pauses` and `timeout` are for tests."""
+    """`say` puts a line on the console; `online`: does the host have an address?"""
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class BootDocument:
         say: Callable[[str], None],
         *,
         run: Path,
+        online: Callable[[], bool] = lambda: True,
         timeout: float = TRY_S,
         pauses: tuple[float, ...] = PAUSES_S,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -51,6 +52,7 @@ class BootDocument:
         self._tasks = tasks
         self._say = say
         self._run = run
+        self._online = online
         self._timeout = timeout
         self._pauses = pauses
         self._sleep = sleep
@@ -88,9 +90,15 @@ class BootDocument:
 
     async def _fetched(self, url: str) -> str:
         """Tries until it comes. Raises `Problem` when the address itself is wrong."""
+        from thimble.sys import fetch
+
         address, _, pin = url.partition("#sha256=")
         target = self._run / "document" / "fetched.toml"
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for _ in range(ADDRESS_S):  # a first failure that means nothing would be alarming
+            if self._online():
+                break
+            await self._sleep(1.0)
         tries = 0
         while True:
             try:

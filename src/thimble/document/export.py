@@ -33,7 +33,7 @@ _HEAD = """\
 
 def text(facts: Facts) -> str:
     """The document as TOML."""
-    return _HEAD.format(name=facts.name) + toml.write(tree(document(facts)))
+    return _HEAD.format(name=facts.name) + toml.write(tree(document(facts), facts.default))
 
 
 def document(facts: Facts) -> Document:
@@ -42,6 +42,7 @@ def document(facts: Facts) -> Document:
     update = (last.update if last else None) or UpdateEntry()
     update = replace(update, trust=facts.own_keys) if facts.keys is not None else update
     settings = facts.management
+    own = (LOCAL, facts.default)
     net = ManagementNet(**{name: getattr(settings, name) for name in ManagementNet.__struct_fields__})
     return Document(
         format=1,
@@ -52,7 +53,7 @@ def document(facts: Facts) -> Document:
         token=facts.tokens,
         update=None if update == UpdateEntry() else update,
         install=last.install if last else None,
-        datastore=tuple(_datastore(name, facts) for name in sorted(facts.datastores) if name != LOCAL),
+        datastore=tuple(_datastore(name, facts) for name in sorted(facts.datastores) if name not in own),
         switch=tuple(
             _switch(name, record, facts)
             for name, record in sorted(facts.switches.items())
@@ -98,21 +99,21 @@ def _vm(vm: VmFacts) -> VmEntry:
     return VmEntry(**fields, state=vm.record.intent)
 
 
-def tree(document: Document) -> dict[str, Any]:
-    """As TOML has it: without what is so by itself."""
+def tree(document: Document, default: str = LOCAL) -> dict[str, Any]:
+    """As TOML has it: without what is so by itself. `default`: the datastore of what names none."""
     found = {name: _bare(getattr(document, name)) for name in Document.__struct_fields__}
     for entry, shown in zip(document.vm, found["vm"], strict=True):
-        _shorten(entry, shown)
+        _shorten(entry, shown, default)
     return {name: value for name, value in found.items() if value not in (None, [])}
 
 
-def _shorten(entry: VmEntry, shown: dict[str, Any]) -> None:
+def _shorten(entry: VmEntry, shown: dict[str, Any], default: str) -> None:
     """What a reader would think anyway, and what holds on this host alone."""
     shown.pop("autostart", None)
     if entry.autostart != Autostart(enabled=entry.state is Intent.RUNNING):
         shown["autostart"] = msgspec.to_builtins(entry.autostart)
     shown["state"] = str(entry.state)
-    if shown.get("datastore") == LOCAL:
+    if shown.get("datastore") == default:
         del shown["datastore"]
     for disk in shown.get("disks", ()):
         if "volume" in disk:

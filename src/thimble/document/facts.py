@@ -47,6 +47,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[TokenEntry, ...] = ()
     management: ManagementSettings = ManagementSettings()
     asked: bool = False  # somebody set the management network
+    default: str = "local"  # the datastore for whatever names none
     datastores: dict[str, DatastoreRecord] = {}
     devices: dict[str, DeviceFacts] = {}
     stores: dict[str, Disk] = {}

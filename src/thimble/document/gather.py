@@ -60,6 +60,7 @@ class Sources:
             tokens=tokens,
             management=management.settings,
             asked=bool(management.records.all()),
+            default=self._storage.default,
             datastores=records,
             devices=devices,
             stores=await asyncio.to_thread(_stores, on_disk, found) if on_disk else {},

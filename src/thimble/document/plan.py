@@ -2,7 +2,7 @@
 
 Order: what others need comes first, and what could cut the host off comes last.
 
-    host ▸ users ▸ tokens ▸ datastores ▸ switches ▸ VMs ▸ port forwards ▸ management network
+    host ▸ keys ▸ datastores ▸ switches ▸ VMs ▸ port forwards ▸ users ▸ tokens ▸ management network
 
 Invariant: planning again after all effects yields none. Nothing is deleted: what the document does not
 mention is told as drift.
@@ -71,13 +71,13 @@ def plan(document: Document, facts: Facts) -> Plan:
     warnings: list[str] = []
     found = [
         *_host(document, facts),
-        *_users(document, facts),
-        *_tokens(document, facts),
         *_trust(document, facts, warnings),
         *_datastores(document, facts, warnings),
         *_switches(document, facts),
         *change.vms(document, facts),
         *_forwards(document, facts),
+        *_users(document, facts),
+        *_tokens(document, facts),
         *_management(document, facts, warnings),
     ]
     return Plan(
@@ -328,7 +328,7 @@ def wanted_management(document: Document, old: ManagementSettings) -> Management
     net = document.management
     if net is not None:
         fields = {field: getattr(net, field) for field in ManagementNet.__struct_fields__}
-        old = msgspec.structs.replace(old, **fields, nic=net.nic.lower())
+        old = msgspec.structs.replace(old, **fields | {"nic": net.nic.lower()})
     return msgspec.structs.replace(old, ntp=document.time.servers) if document.time else old
 
 
@@ -343,7 +343,7 @@ def _drift(document: Document, facts: Facts) -> Iterator[str]:
         own = (name == UPLINK and record.adopted) or (name == "nat" and record.chosen and not record.forwards)
         if name not in switches and not own:
             yield f"switch {name} is not in the document"
-    stores = {store.name for store in document.datastore} | {LOCAL}
+    stores = {store.name for store in document.datastore} | {LOCAL, facts.default}
     yield from (f"datastore {name} is not in the document" for name in facts.datastores if name not in stores)
     users = {user.name for user in document.user}
     for user in facts.users if users else ():

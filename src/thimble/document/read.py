@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from hashlib import sha256
 from typing import Any
 
 import msgspec
 
-from thimble.contract.document import SIZE_MAX, Document
+from thimble.contract.apply import SIZE_MAX
+from thimble.contract.document import Document
 from thimble.contract.vm import Autostart, Intent
 from thimble.core.problem import Code, Problem, Reason
 from thimble.document import rules
 from thimble.document.decode import Fault, decode
 from thimble.document.locate import Path, Places
+from thimble.document.records import digest
 
 #: More mistakes than anybody reads at once.
 FAULTS_MAX = 100
@@ -34,11 +35,6 @@ class Read(msgspec.Struct, frozen=True):
         """A blocker about the part at `path`."""
         spot = self.places.value(path)
         return Reason(message=message, code=code, path=rules.dollar(path), line=spot.line, column=spot.column)
-
-
-def digest(text: str) -> str:
-    """What a document is known by."""
-    return sha256(text.encode()).hexdigest()
 
 
 def read(text: str) -> Read:

@@ -12,6 +12,13 @@ from __future__ import annotations
 import msgspec
 
 
+def digest(text: str) -> str:
+    """What a document is known by: its SHA-256."""
+    from hashlib import sha256
+
+    return sha256(text.encode()).hexdigest()
+
+
 class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     text: str
     source: str

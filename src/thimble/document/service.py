@@ -3,7 +3,8 @@
     applying.json ─► effect ─► effect ─► … ─► applied.json, no applying.json
 
 Applying calls the very methods the API calls, one effect after the other, and stops at the first that fails.
-Whatever happened, applying again plans anew from what is there then.
+Whatever happened, applying again plans anew from what is there then. What reads and plans is imported when it
+is used: most hosts start with a document that they know already.
 """
 
 from __future__ import annotations
@@ -11,25 +12,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from thimble.contract.apply import DocumentExport, DocumentPlan, DocumentState, DocumentText
 from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Effect, TaskState
-from thimble.contract.document import Document
 from thimble.contract.host import Role
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem, Reason, refuse
-from thimble.document import export, plan
-from thimble.document.gather import Sources
-from thimble.document.plan import Ask
-from thimble.document.preview import preview
-from thimble.document.read import Read, read
 from thimble.document.records import DocumentRecord
 from thimble.state.store import Collection
 from thimble.state.tasks import Progress, Tasks
+
+if TYPE_CHECKING:
+    from thimble.contract.document import Document
+    from thimble.document.gather import Sources
+    from thimble.document.plan import Ask, Plan
+    from thimble.document.read import Read
 
 APPLIED = "applied"
 APPLYING = "applying"
@@ -65,10 +66,12 @@ class DocumentService:
     @property
     def busy(self) -> bool:
         """Is one being applied?"""
-        return bool(self._applying) and self._tasks.get(self._applying).state is TaskState.RUNNING
+        return bool(self._applying)
 
     def last_document(self) -> Document | None:
         """The same, read; None when there is none or this version cannot read it."""
+        from thimble.document.read import read
+
         try:
             return read(self.last.text).document if self.last else None
         except Problem:
@@ -79,6 +82,8 @@ class DocumentService:
         return _dry(planned) if call.dry_run else planned
 
     async def export(self, _call: Call[None]) -> DocumentExport:
+        from thimble.document import export
+
         last = await asyncio.to_thread(self.last_document)
         return DocumentExport(text=export.text(await self._sources.facts(None, last)))
 
@@ -94,10 +99,9 @@ class DocumentService:
             problem=self.problem,
         )
         try:
-            found = await asyncio.to_thread(read, last.text)
+            _, planned = await self._decide(last.text)
         except Problem as problem:
             return msgspec.structs.replace(state, problem=self.problem or problem.detail)
-        planned = plan.plan(found.document, await self._sources.facts(found.document))
         changes = [*(one.what for one in planned.effects), *(one.message for one in planned.blockers)]
         return msgspec.structs.replace(state, changes=tuple(changes), drift=planned.drift)
 
@@ -112,25 +116,38 @@ class DocumentService:
                 hint="Wait for that task.",
             )
         refuse(list(planned.blockers), "the document cannot be applied", hint="Correct it, or the host.")
-        given = call.input
 
         async def work(progress: Progress) -> dict[str, str]:
-            return await self._carry_out(given, call.user, progress)
+            try:
+                return await self._carry_out(call, progress)
+            finally:
+                self._applying = ""
 
         task = self._tasks.start("document.apply", "host", work, owner=call.user)
         self._applying = task.id
         return Started(task=task, subject="host")
 
     async def _plan(self, text: str) -> tuple[Read, DocumentPlan]:
-        found = await asyncio.to_thread(read, text)
-        planned = plan.plan(found.document, await self._sources.facts(found.document))
+        from thimble.document.preview import preview
+
+        found, planned = await self._decide(text)
         return found, await preview(found, planned, self._attempt)
 
-    async def _carry_out(self, given: DocumentText, user: str, progress: Progress) -> dict[str, str]:
-        found = await asyncio.to_thread(read, given.text)
+    async def _decide(self, text: str) -> tuple[Read, Plan]:
+        """Raises `Problem` when the text is wrong."""
+        from thimble.document.plan import plan
+        from thimble.document.read import read
+
+        found = await asyncio.to_thread(read, text)
+        return found, plan(found.document, await self._sources.facts(found.document))
+
+    async def _carry_out(self, call: Call[DocumentText], progress: Progress) -> dict[str, str]:
+        given = call.input
         async with progress.step("wait"):
             await self._quiet()
-        planned = plan.plan(found.document, await self._sources.facts(found.document))
+        found, planned = await self._decide(given.text)
+        against = [found.reason(one.at, one.message, one.code) for one in planned.blockers]
+        refuse(against, "the document cannot be applied any more", hint="Correct it, or the host.")
         record = DocumentRecord(
             text=given.text, source=given.source, sha256=found.sha256, applied=self._clock()
         )
@@ -143,7 +160,7 @@ class DocumentService:
             try:
                 for ask in effect.asks:
                     async with progress.step(f"{effect.subject}: {ask.verb}"):
-                        await self._do(ask, user)
+                        await self._do(ask, call)
             except Problem as problem:
                 left = [one.what for one in planned.effects[number:]]
                 raise _stopped(problem, effect.what, done, left) from problem
@@ -163,20 +180,19 @@ class DocumentService:
             if task.state is TaskState.RUNNING and task.verb.startswith("vm."):
                 await self._tasks.wait(task.id)
 
-    async def _do(self, ask: Ask, user: str) -> None:
-        answer = await self._ask(ask, user, dry_run=False)
+    async def _do(self, ask: Ask, caller: Call[DocumentText]) -> None:
+        answer = await self._ask(ask, ask.input, user=caller.user, token=caller.token)
         if isinstance(answer, Started):
             ended = await self._tasks.wait(answer.task.id)
             if ended.problem is not None:
                 raise ended.problem.problem()
 
     async def _attempt(self, ask: Ask) -> object:
-        return await self._ask(ask, "", dry_run=True)
+        return await self._ask(ask, ask.probe or ask.input, dry_run=True)
 
-    async def _ask(self, ask: Ask, user: str, *, dry_run: bool) -> object:
+    async def _ask(self, ask: Ask, given: msgspec.Struct | None, **more: Any) -> object:
         noun, _, verb = ask.verb.partition(".")
-        given = (ask.probe or ask.input) if dry_run else ask.input
-        call: Call[Any] = Call(input=given, path=ask.path, user=user, role=Role.ADMIN, dry_run=dry_run)
+        call: Call[Any] = Call(input=given, path=ask.path, role=Role.ADMIN, **more)
         answer = getattr(self._sources.services[noun], verb)(call)
         return await answer if hasattr(answer, "__await__") else answer
 

@@ -98,8 +98,8 @@ def slot_manifest(contents: Contents) -> bytes:
 
 
 def keys_to_enrol(keys: Mapping[str, bytes]) -> dict[str, bytes | Path]:
-    """Where systemd-boot looks for the keys it puts into a firmware in setup mode."""
-    return {f"loader/keys/thimble/{name}.auth": data for name, data in keys.items()}
+    """Where systemd-boot looks for keys it enrols unasked, once per firmware in setup mode."""
+    return {f"loader/keys/auto/{name}.auth": data for name, data in keys.items()}
 
 
 def write(packer: Packer, contents: Contents, target: Path, scratch: Path) -> None:

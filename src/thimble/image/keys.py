@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from thimble.image import signing, toolbox
+from thimble.image import efivars, signing, toolbox
 from thimble.image.fault import fault
 from thimble.image.pack import Packer
 from thimble.image.progress import Report
@@ -45,7 +46,7 @@ def make(folder: Path, report: Report, *, name: str = "Thimble", also: Iterable[
         for variable in signing.VARIABLES:
             report("key", None, variable)
             _pair(packer, scratch, variable, f"{name} {variable}")
-        owner = str(uuid.uuid4())
+        owner = uuid.uuid4()
         for variable in signing.VARIABLES:
             more = certificates if variable == "db" else []
             _variable(packer, scratch, variable, owner, [scratch / f"{variable}.crt", *more])
@@ -71,24 +72,23 @@ def _pair(packer: Packer, folder: Path, variable: str, name: str) -> None:
     key.chmod(0o600)
 
 
-def _variable(packer: Packer, folder: Path, variable: str, owner: str, certificates: list[Path]) -> None:
+def _variable(
+    packer: Packer, folder: Path, variable: str, owner: uuid.UUID, certificates: list[Path]
+) -> None:
     """The variable's content, signed by the key above it."""
-    lists = b""
-    der, one = folder / "one.der", folder / "one.esl"
-    for certificate in certificates:
-        packer.run("openssl", "x509", "-in", str(certificate), "-outform", "DER", "-out", str(der))
-        packer.run("sbsiglist", "--owner", owner, "--type", "x509", "--output", str(one), str(der))
-        lists += one.read_bytes()
-    whole = folder / "whole.esl"
-    whole.write_bytes(lists)
+    content = b"".join(efivars.signature_list(path.read_text(), owner) for path in certificates)
+    stamp = efivars.timestamp(time.time())
+    plain, signature = folder / "plain", folder / "signature"
+    plain.write_bytes(efivars.to_sign(variable, stamp, content))
     by = SIGNERS[variable]
     packer.run(
-        "sbvarsign",
-        *("--key", str(folder / f"{by}.key")),
-        *("--cert", str(folder / f"{by}.crt")),
-        *("--output", str(folder / f"{variable}.auth")),
-        variable,
-        str(whole),
+        *("openssl", "cms", "-sign", "-binary", "-noattr", "-md", "sha256", "-outform", "DER"),
+        *("-inkey", str(folder / f"{by}.key")),
+        *("-signer", str(folder / f"{by}.crt")),
+        *("-in", str(plain)),
+        *("-out", str(signature)),
     )
-    for path in (der, one, whole):
+    auth = efivars.authenticated(stamp, signature.read_bytes(), content)
+    (folder / f"{variable}.auth").write_bytes(auth)
+    for path in (plain, signature):
         path.unlink()

@@ -1,4 +1,4 @@
-"""The programs that start a slot: systemd-boot for UEFI, GRUB for a BIOS and for CDs.
+"""The programs that start a slot: systemd-boot for UEFI, GRUB for a BIOS.
 
 They travel inside thimble.efi, in its section `.loader`, so that one file is all an installation needs:
 
@@ -7,7 +7,7 @@ They travel inside thimble.efi, in its section `.loader`, so that one file is al
     core.img               GRUB itself, for the partition `thimble-grub`
 
 Invariant: the same packages and the same key give the same bytes. GRUB loads no module from a medium: what a
-core can do was chosen here, and what starts under UEFI is checked by the firmware.
+core can do was chosen here. UEFI never meets it.
 """
 
 from __future__ import annotations
@@ -29,18 +29,6 @@ _LINUX = ("linux", "loopback", "boot")
 #: A disk's boot partition is found by its number: nothing is searched for.
 _DISK = ("biosdisk", "part_gpt", "fat", "loadenv", *_LINUX, *_SCRIPT)
 _CD_BIOS = ("biosdisk", "iso9660", "part_gpt", "part_msdos", "all_video", *_LINUX, *_SCRIPT)
-_CD_UEFI = (
-    "iso9660",
-    "part_gpt",
-    "part_msdos",
-    "search",
-    "search_label",
-    "chain",
-    "boot",
-    "echo",
-    "minicmd",
-    "sleep",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,16 +59,6 @@ def disk(packer: Packer, scratch: Path, systemd_boot: bytes = b"") -> Loaders:
 def cd_bios(packer: Packer, target: Path) -> None:
     """GRUB as a BIOS starts it from a CD, or from the same file on a stick."""
     packer.run(*_mkimage(packer, "i386-pc-eltorito", target), "--prefix=/grub", *_CD_BIOS)
-
-
-def cd_uefi(packer: Packer, config: Path, target: Path) -> None:
-    """GRUB as UEFI starts it from a CD: it does what `config` says line by line, and nothing else.
-
-    The module `normal` is left out, so there is no menu, no editor and no script of the medium's. What it
-    starts goes through the firmware, which checks the signature.
-    """
-    words = _mkimage(packer, "x86_64-efi", target)
-    packer.run(*words, "--prefix=/none", "--disable-shim-lock", f"--config={config}", *_CD_UEFI)
 
 
 def _mkimage(packer: Packer, platform: str, target: Path) -> list[str]:

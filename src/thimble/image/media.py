@@ -120,11 +120,7 @@ def _make(
         disk.write(packer, contents, scratch / IMG, scratch)
     if ISO in wanted:
         report("media", None, ISO)
-        grub = scratch / "grubx64.efi"
-        iso.grub_for_uefi(packer, grub, scratch)
-        if signer:
-            signer.sign(packer, grub)
-        iso.write(packer, contents, grub, scratch / ISO, scratch)
+        iso.write(packer, contents, scratch / ISO, scratch)
 
 
 def _source_key() -> str:

@@ -12,7 +12,7 @@ from thimble.image.signing import Signer
 
 
 def sign(folder: Path, signer: Signer, report: Report) -> None:
-    """Sign systemd-boot, the UKI and GRUB, and remake whichever media are there.
+    """Sign systemd-boot and the UKI, and remake whichever media are there.
 
     Raises NOT_FOUND, UNSUPPORTED, and CONFLICT when kernel or RAM root are not those that were built.
     """

@@ -152,7 +152,8 @@ def _device(disk: Disk, node: str, number: int | str) -> list[str]:
         return [f"usb-bot,bus=usb.0,id={node}-usb", f"scsi-cd,bus={node}-usb.0,drive={node}"]
     drive = "ide-cd" if disk.cd else "ide-hd"
     return {
-        Bus.VIRTIO: [f"virtio-blk-pci,drive={node}"],
+        # Merged, requests may have one piece more than the log beside a forgetful disk can take.
+        Bus.VIRTIO: [f"virtio-blk-pci,drive={node}" + (",request-merging=off" if disk.forgets else "")],
         Bus.NVME: [f"nvme,drive={node},serial={node}"],
         Bus.AHCI: [f"{drive},drive={node},bus=ide.{number}"],
         Bus.USB: [f"usb-storage,bus=usb.0,drive={node},removable=on"],

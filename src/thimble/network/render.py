@@ -41,6 +41,7 @@ def rules(table: str, nats: tuple[Nat, ...], closed: tuple[str, ...], dnats: tup
     body = "\n".join(
         (
             *_chain("guard", "filter hook prerouting priority raw", _guard(nats)),
+            *_chain("host", "filter hook input priority filter", _to_host(nats, closed)),
             *_chain("incoming", "nat hook prerouting priority dstnat", [_forward(dnat) for dnat in dnats]),
             *_chain("local", "nat hook output priority -100", [_forward(dnat) for dnat in dnats]),
             *_chain("outgoing", "nat hook postrouting priority srcnat", _masquerade(nats)),
@@ -69,6 +70,19 @@ def _chain(name: str, kind: str, lines: list[str]) -> list[str]:
 def _guard(nats: tuple[Nat, ...]) -> list[str]:
     # forwards from 127.0.0.1 need route_localnet on the bridge; guests must not reach the loopback by it
     return [f'iifname "{nat.bridge}" ip daddr 127.0.0.0/8 drop' for nat in nats]
+
+
+def _to_host(nats: tuple[Nat, ...], closed: tuple[str, ...]) -> list[str]:
+    """Guests get addresses, names and a ping from the host, and are answered; its API is not for them."""
+    lines = ["ct state established,related accept"]
+    for nat in nats:
+        lines += [
+            f'iifname "{nat.bridge}" udp dport {{ 53, 67 }} accept',
+            f'iifname "{nat.bridge}" tcp dport 53 accept',
+            f'iifname "{nat.bridge}" icmp type echo-request accept',
+            f'iifname "{nat.bridge}" reject',
+        ]
+    return [*lines, *(f'iifname "{bridge}" drop' for bridge in closed)]
 
 
 def _forward(dnat: Dnat) -> str:

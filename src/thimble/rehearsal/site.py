@@ -51,21 +51,26 @@ class Site:
         """With the password of the first boot, read off the console, as a person would."""
         self.fingerprint = self._said(b"certificate SHA-256 ")
         password = self._said(b"login admin, password ")
-        with self.client() as client:
-            client.token = client.call("session.create", Login(user="admin", password=password)).token
-            made = client.call("token.create", TokenCreate(name="rehearsal", role=Role.ADMIN))
-            self.token = made.token
+        self.token = ""
+        login = Login(user="admin", password=password)
+        session = self.ask(lambda client: client.call("session.create", login))
+        self.token = session.token
+        made = TokenCreate(name="rehearsal", role=Role.ADMIN)
+        self.token = self.ask(lambda client: client.call("token.create", made)).token
 
     def client(self, *, timeout: float = 30.0) -> Client:
         url = f"https://127.0.0.1:{self.server.forward(443)}"
         return Client(url, trust=Trust(fingerprint=self.fingerprint), token=self.token, timeout=timeout)
 
-    def ask(self, question: Callable[[Client], T], *, timeout: float = 60.0) -> T:
-        """What `question` answers; while the host is not there (yet), it is asked again."""
+    def ask(self, question: Callable[[Client], T], *, timeout: float = 90.0) -> T:
+        """What `question` answers; while the host is not there (yet), it is asked again.
+
+        Ready does not wait for an address, and a connection made before there is one waits for ever.
+        """
         deadline = time.monotonic() + timeout
         while True:
             try:
-                with self.client() as client:
+                with self.client(timeout=10.0) as client:
                     return question(client)
             except Problem as problem:
                 if problem.code not in _LATER or time.monotonic() > deadline:

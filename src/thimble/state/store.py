@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -76,6 +77,10 @@ class Collection(Generic[T]):
         """Take a shelf into use and read all that stands on it; what is refused is in `broken`."""
         self._shelves[name] = directory
         directory.mkdir(parents=True, exist_ok=True)
+        pattern = f"*/.{self._inside}.*.new" if self._inside else ".*.json.*.new"
+        for unfinished in directory.glob(pattern):  # of a write that was cut off
+            with suppress(OSError):
+                unfinished.unlink()
         found = []
         for path in sorted(directory.glob(f"*/{self._inside}" if self._inside else "*.json")):
             id = path.parent.name if self._inside else path.stem

@@ -49,6 +49,8 @@ class Datastores:
         self._uevents: Uevents | None = None
         #: Held while deciding and doing: between the two nobody else may take the name or the disk.
         self.lock = asyncio.Lock()
+        self._refreshing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
         """Read the records, make `local` if it is new, and mount what can be mounted."""
@@ -57,7 +59,7 @@ class Datastores:
         if self._records.find(LOCAL) is None:
             self._records.put(LOCAL, self._first_local(), expect=0)
         for record in self._records.all():
-            self._try(record)
+            self._brought(record, self._bring(record))  # nobody waits for us yet
         self._watch()
 
     def _first_local(self) -> DatastoreRecord:
@@ -82,7 +84,7 @@ class Datastores:
             from thimble.sys.uevent import Uevents
 
             try:
-                self._uevents = Uevents("block", self.refresh)
+                self._uevents = Uevents("block", self._disks_changed)
             except OSError:
                 pass  # then `datastore.list` notices
 
@@ -97,14 +99,18 @@ class Datastores:
             )
         return (*lines, *(f"datastore {name} is not there: {why}" for name, why in self._why.items()))
 
-    def refresh(self) -> None:
+    async def refresh(self) -> None:
         """Notice disks that went and came."""
-        for record in self._records.all():
-            root = self._roots.get(record.id)
-            if root is None:
-                self._try(record)
-            elif record.value.kind is DatastoreKind.DISK and not self._present(root):
-                self._lose(record.id, "its disk is gone")
+        async with self._refreshing:
+            for record in self._records.all():
+                root = self._roots.get(record.id)
+                if root is None:
+                    await self._try_again(record)
+                elif record.value.kind is DatastoreKind.DISK and not self._present(root):
+                    self._lose(record.id, "its disk is gone")
+
+    def _disks_changed(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self.refresh())
 
     def names(self) -> list[str]:
         return [record.id for record in self._records.all()]
@@ -183,34 +189,57 @@ class Datastores:
                     record = msgspec.structs.replace(record, uuid=found.contents.uuid)
                 case plan.MountRam() | plan.UseDirectory():
                     pass
-        root = self._mount(request.name, record)
-        try:
-            self._take(request.name, root)
-            self._records.put(request.name, record, expect=0)
-        except Problem:
-            self._roots.pop(request.name, None)
-            self._unmount(request.name, record)
-            raise
+        async with self._refreshing:
+            root = await asyncio.to_thread(self._mount, request.name, record)
+            try:
+                await asyncio.to_thread(_prepare, request.name, root)
+                self._records.put(request.name, record, expect=0)
+            except Problem:
+                await asyncio.to_thread(self._unmount, request.name, record)
+                raise
+            self._use(request.name, root)
         self._watch()
         self._events.publish("datastore.changed", request.name, mounted="true")
 
-    def delete(self, name: str, expect: int | None) -> None:
+    async def delete(self, name: str, expect: int | None) -> None:
         """Unmount and forget; the files stay."""
-        record = self._records.get(name)
-        self._unmount(name, record.value)
-        self._records.delete(name, expect=expect)
-        self._roots.pop(name, None)
+        async with self._refreshing:
+            record = self._records.get(name)
+            root = self._roots.pop(name, None)  # nobody begins to use it while it is unmounted
+            try:
+                await asyncio.to_thread(self._unmount, name, record.value)
+                self._records.delete(name, expect=expect)
+            except Problem:
+                directory = record.value.kind is DatastoreKind.DIRECTORY
+                if root is not None and (directory or mount.mounted(root) is not None):
+                    self._roots[name] = root
+                raise
         self._why.pop(name, None)
         self._events.publish("datastore.changed", name, mounted="false", deleted="true")
 
-    def _try(self, record: Record[DatastoreRecord]) -> None:
+    def _bring(self, record: Record[DatastoreRecord]) -> Path | str:
+        """Where it is now, or why it is not. May take as long as its disk does; changes nothing of ours."""
         try:
-            self._take(record.id, self._mount(record.id, record.value))
+            root = self._mount(record.id, record.value)
+            _prepare(record.id, root)
         except (Problem, OSError) as error:
-            why = error.detail if isinstance(error, Problem) else str(error)
-            self._why[record.id] = why
+            return error.detail if isinstance(error, Problem) else str(error)
+        return root
+
+    async def _try_again(self, record: Record[DatastoreRecord]) -> None:
+        disk = record.value.kind is DatastoreKind.DISK
+        self._brought(record, await asyncio.to_thread(self._bring, record) if disk else self._bring(record))
+
+    def _brought(self, record: Record[DatastoreRecord], found: Path | str) -> None:
+        if isinstance(found, str):
+            self._why[record.id] = found
             return
+        self._use(record.id, found)
         self._events.publish("datastore.changed", record.id, mounted="true")
+
+    def _use(self, name: str, root: Path) -> None:
+        self._roots[name] = root
+        self._why.pop(name, None)
 
     def _lose(self, name: str, why: str) -> None:
         record = self._records.get(name)
@@ -249,17 +278,6 @@ class Datastores:
         if record.kind is not DatastoreKind.DIRECTORY and mount.mounted(target) is not None:
             mount.unmount(target, detach=detach)
 
-    def _take(self, name: str, root: Path) -> None:
-        for part in ("vms", "volumes", "images"):
-            (root / part).mkdir(mode=0o711, exist_ok=True)
-        if not (root / MARKER).exists():
-            files.write_atomic(
-                root / MARKER, msgspec.json.encode(Marker(name=name)), durable=is_durable(root)
-            )
-        clean(root)
-        self._roots[name] = root
-        self._why.pop(name, None)
-
     def _directory_facts(self, path: Path) -> plan.DirectoryFacts:
         from thimble.storage import plan
 
@@ -282,6 +300,15 @@ class Datastores:
         except OSError:
             return False
         return Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").exists()
+
+
+def _prepare(name: str, root: Path) -> None:
+    """Its folders and its marker; nothing of what was left half done."""
+    for part in ("vms", "volumes", "images"):
+        (root / part).mkdir(mode=0o711, exist_ok=True)
+    if not (root / MARKER).exists():
+        files.write_atomic(root / MARKER, msgspec.json.encode(Marker(name=name)), durable=is_durable(root))
+    clean(root)
 
 
 def clean(root: Path) -> None:

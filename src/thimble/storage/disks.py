@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from thimble.contract.storage import DatastoreKind
 from thimble.core.problem import Code, Problem
 from thimble.medium.layout import DATA as DATA_PARTITION
@@ -55,7 +57,7 @@ def reserved_percent(size: int) -> float:
 async def make_file_system(device: str, mkfs: str) -> None:
     """An ext4 of ours on the whole of `device`, whatever it held. Raises `Problem`."""
     size, _, _ = block.read_ends(device, 0, 0)
-    block.wipe_ends(device, HEAD)
+    await asyncio.to_thread(block.wipe_ends, device, HEAD)
     await command.run(
         [
             mkfs,

@@ -85,12 +85,15 @@ class Images:
         except OSError as error:
             raise files.problem(error, f"cannot store {store}/{name}") from error
         finally:
-            self._receiving.discard(target)
-            unfinished.unlink(missing_ok=True)
+            try:
+                if unfinished.exists():
+                    await files.remove_large(unfinished)
+            finally:
+                self._receiving.discard(target)
         return _facts(f"{store}/{name}", target)
 
-    def remove(self, facts: ImageFacts) -> None:
-        files.remove(facts.path)
+    async def remove(self, facts: ImageFacts) -> None:
+        await files.remove_large(facts.path)
         files.remove(facts.path.with_name(f"{facts.path.name}.json"))
 
     async def _examine(self, path: Path, digest: str) -> ImageRecord:

@@ -185,12 +185,6 @@ class Storage:
             target, size=size_bytes, image=source, format=format, progress=progress
         )
 
-    async def volume_size(self, path: Path, format: DiskFormat) -> int:
-        """The virtual size."""
-        from thimble.storage import volumes
-
-        return volumes.size_of(path, format)
-
-    def remove_volume(self, target: Path) -> None:
+    async def remove_volume(self, target: Path) -> None:
         """Delete the file `target`; a missing one is fine."""
-        self.volumes.remove(target)
+        await self.volumes.remove(target)

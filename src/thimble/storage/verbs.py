@@ -41,7 +41,7 @@ class DatastoreService:
 
     async def list(self, _call: Call[None]) -> DatastoreList:
         rev = self._storage.events.rev
-        self._datastores.refresh()
+        await self._datastores.refresh()
         return DatastoreList(
             rev=rev, datastores=tuple(self._datastores.view(name) for name in self._datastores.names())
         )
@@ -86,7 +86,7 @@ class DatastoreService:
             what = f"forgets {name}; " + ("what is in it is lost" if lost else "its files stay")
             return DryRun(possible=not reasons, effects=(Effect(what=what),), blockers=tuple(reasons))
         refuse(reasons, f"the datastore {name} cannot be forgotten now")
-        self._datastores.delete(name, call.if_match)
+        await self._datastores.delete(name, call.if_match)
         return Nothing()
 
     def _kept_by(self, name: str) -> Reasons:
@@ -195,7 +195,7 @@ class VolumeService:
             what = f"deletes volume {facts.ref} ({show_size(facts.used_bytes)} used)"
             return DryRun(possible=not reasons, effects=(Effect(what=what),), blockers=tuple(reasons))
         refuse(reasons, f"the volume {facts.ref} cannot be deleted", hint="Take it out of that VM first.")
-        self._storage.remove_volume(facts.path)
+        await self._storage.remove_volume(facts.path)
         self._storage.events.publish("volume.deleted", facts.ref)
         return Nothing()
 
@@ -253,7 +253,7 @@ class ImageService:
             what = f"deletes image {facts.ref} ({show_size(facts.file_bytes)})"
             return DryRun(possible=not reasons, effects=(Effect(what=what),), blockers=tuple(reasons))
         refuse(reasons, f"the image {facts.ref} cannot be deleted", hint="Take it out of that VM first.")
-        self._storage.images.remove(facts)
+        await self._storage.images.remove(facts)
         self._storage.events.publish("image.deleted", facts.ref)
         return Nothing()
 

@@ -56,8 +56,11 @@ class Volumes:
         except OSError as error:
             raise files.problem(error, f"cannot make {target}") from error
         finally:
-            self._making.discard(name)
-            unfinished.unlink(missing_ok=True)
+            try:
+                if unfinished.exists():
+                    await files.remove_large(unfinished)
+            finally:
+                self._making.discard(name)
         progress(1.0)
         return size_of(target, format)
 
@@ -82,14 +85,16 @@ class Volumes:
         if image.used_bytes > free - RESERVE:
             reason = no_room(image.used_bytes, free, "")
             raise Problem(Code.NO_SPACE, f"a copy of {image.ref} {reason.message}")
-        await self._tool.copy(image.path, image.format, path, format, lambda part: progress(part * 0.98))
+        await self._tool.copy(
+            image.path, image.format, path, format, lambda part: progress(part * 0.98), size=image.size_bytes
+        )
         if size is not None and size > size_of(path, format):
             await self._tool.grow(path, size, format)
 
-    def remove(self, target: Path) -> None:
+    async def remove(self, target: Path) -> None:
         """Delete it and what an interrupted making left; a missing one is fine."""
-        target.with_name(f".{target.name}.new").unlink(missing_ok=True)
-        files.remove(target)
+        for path in (target.with_name(f".{target.name}.new"), target):
+            await files.remove_large(path)
 
     def resolve(self, ref: str, home: str) -> VolumeFacts:
         """The volume that `ref` names. Raises `Problem` NOT_FOUND, UNAVAILABLE."""

@@ -54,12 +54,6 @@ def members(group: Path) -> list[int]:
         return []
 
 
-def kill(group: Path) -> None:
-    """SIGKILL everything inside, at once."""
-    with suppress(FileNotFoundError):
-        (group / "cgroup.kill").write_text("1")
-
-
 def delete(group: Path) -> None:
     """Remove an empty group; a missing one is fine. Raises `Problem` when something still runs in it."""
     try:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.subprocess
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
 
 from thimble.core.problem import Code, Problem
+from thimble.sys import log
+
+#: Seconds a killed program may take to be gone.
+KILL_S = 5.0
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -33,8 +38,11 @@ async def run(
     stdin: bytes | None = None,
     check: bool = True,
     env: dict[str, str] | None = None,
+    fds: tuple[int, ...] = (),
+    enter: Callable[[], None] | None = None,
 ) -> Result:
-    """Run `argv` and wait at most `timeout` seconds; a cancelled caller kills the program.
+    """Run `argv` and wait at most `timeout` seconds; a cancelled caller kills the program. It inherits `fds`;
+    `enter` is called in the child (see `sys.confine`).
 
     Raises `Problem`: UNSUPPORTED when there is no such program, TIMEOUT, and FAILED on a non-zero exit
     if `check`.
@@ -47,6 +55,8 @@ async def run(
             stderr=asyncio.subprocess.PIPE,
             env=env,
             start_new_session=True,
+            pass_fds=fds,
+            preexec_fn=enter,
         )
     except FileNotFoundError as error:
         raise Problem(
@@ -54,17 +64,14 @@ async def run(
             f"the program {argv[0]} is missing",
             hint="On a host of your own, install it; in Thimble's image this is a bug.",
         ) from error
-    except OSError as error:
-        raise Problem(Code.FAILED, f"cannot run {argv[0]}: {error.strerror}") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Problem(Code.FAILED, f"cannot run {argv[0]}: {getattr(error, 'strerror', error)}") from error
     try:
         out, err = await asyncio.wait_for(child.communicate(stdin), timeout)
     except TimeoutError as error:
         raise Problem(Code.TIMEOUT, f"{argv[0]} did not end within {timeout:.0f} s") from error
     finally:
-        if child.returncode is None:
-            with suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
+        await _end(child, argv[0])
     assert child.returncode is not None
     result = Result(child.returncode, out, err)
     if check and result.code:
@@ -72,7 +79,27 @@ async def run(
     return result
 
 
-async def watch(argv: list[str], heard: Callable[[bytes], None], *, timeout: float = 86400.0) -> None:
+async def _end(child: asyncio.subprocess.Process, program: str) -> None:
+    """Kill it if it still runs. One that the kernel holds on to (a dead disk) ends when it will."""
+    if child.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        child.kill()
+    try:
+        await asyncio.wait_for(child.wait(), KILL_S)
+    except TimeoutError:
+        log.say(f"{program} (process {child.pid}) cannot be killed now: a device does not answer it")
+
+
+async def watch(
+    argv: list[str],
+    heard: Callable[[bytes], None],
+    *,
+    timeout: float = 86400.0,
+    env: dict[str, str] | None = None,
+    fds: tuple[int, ...] = (),
+    enter: Callable[[], None] | None = None,
+) -> None:
     """Run `argv` to its end and call `heard` with its standard output as it comes.
 
     A cancelled caller kills the program. Raises `Problem` as `run` does; its code is NO_SPACE when that is
@@ -84,10 +111,15 @@ async def watch(argv: list[str], heard: Callable[[bytes], None], *, timeout: flo
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            env=env,
             start_new_session=True,
+            pass_fds=fds,
+            preexec_fn=enter,
         )
     except FileNotFoundError as error:
         raise Problem(Code.UNSUPPORTED, f"the program {argv[0]} is missing") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Problem(Code.FAILED, f"cannot run {argv[0]}: {getattr(error, 'strerror', error)}") from error
     assert child.stdout is not None and child.stderr is not None
     complaint = asyncio.ensure_future(child.stderr.read())
     try:
@@ -100,10 +132,7 @@ async def watch(argv: list[str], heard: Callable[[bytes], None], *, timeout: flo
         raise Problem(Code.TIMEOUT, f"{argv[0]} did not end within {timeout:.0f} s") from error
     finally:
         complaint.cancel()
-        if child.returncode is None:
-            with suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
+        await _end(child, argv[0])
     if child.returncode:
         words = Result(child.returncode, b"", err).last_words
         full = b"No space left" in err or b"Disk quota exceeded" in err

@@ -90,6 +90,23 @@ def remove(path: Path) -> None:
         raise problem(error, f"cannot remove {path}") from error
 
 
+async def remove_large(path: Path) -> None:
+    """Out of sight at once, its blocks given back in a thread: that takes a while for a large file.
+
+    What an agent that dies meanwhile leaves is called `.<name>.gone.new`. A missing file is fine.
+    """
+    import asyncio
+
+    doomed = path.with_name(f".{path.name}.gone.new")
+    try:
+        path.rename(doomed)
+    except FileNotFoundError:
+        return
+    except OSError:  # a full disk may have no room for another name
+        doomed = path
+    await asyncio.to_thread(remove, doomed)
+
+
 def space(path: Path) -> tuple[int, int]:
     """(size, free to us) of the file system `path` is on, in bytes."""
     try:

@@ -140,3 +140,15 @@ def memory(who: Identity) -> int:
     except OSError:
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmRSS:", "VmSwap:")))
+
+
+def usable_by_others(*paths: Path) -> bool:
+    """May any user read them, and go through all directories above?"""
+    try:
+        return all(
+            part.stat().st_mode & 0o001
+            for path in paths
+            for part in (path.resolve(), *path.resolve().parents)
+        )
+    except OSError:
+        return False

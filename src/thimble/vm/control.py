@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from thimble.core.problem import Code, Problem
+from thimble.sys import unix
 
 if TYPE_CHECKING:
     from qemu.qmp import QMPClient
@@ -115,27 +115,13 @@ async def connect(path: Path, name: str, on_event: OnEvent, *, timeout: float = 
     logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # its failures are told as problems
     client = QMPClient(name)
     try:
-        door = dial(path)
+        door = unix.dial(path)
         await asyncio.wait_for(client.connect(door), timeout)
     except (QMPError, OSError, EOFError, TimeoutError) as error:
         with suppress(Exception):
             await client.disconnect()
         raise Problem(Code.UNAVAILABLE, f"QEMU does not answer on {path.name}") from error
     return Control(client, on_event)
-
-
-def dial(path: Path) -> socket.socket:
-    """A non-blocking connection to the unix socket `path`, however long the path is."""
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        door.connect(f"/proc/self/fd/{directory}/{path.name}")
-    except BaseException:
-        door.close()
-        raise
-    finally:
-        os.close(directory)
-    return door
 
 
 async def guest_shutdown(path: Path) -> bool:
@@ -151,7 +137,7 @@ async def guest_time(path: Path, time: float) -> bool:
 
 async def _guest(path: Path, words: bytes, *, timeout: float = 3.0) -> bool:
     try:
-        reader, writer = await asyncio.open_unix_connection(sock=dial(path))
+        reader, writer = await asyncio.open_unix_connection(sock=unix.dial(path))
     except OSError:
         return False
     try:

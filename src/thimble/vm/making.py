@@ -93,7 +93,7 @@ def protect(directory: Path, record: VmRecord, world: World) -> None:
 async def take_back(id: str, source: Source, world: World, store: Collection[VmRecord]) -> None:
     """As if the create had never been asked for; where that fails, the record stays."""
     with suppress(Problem, OSError):
-        _remove_files(source.directory)
+        await asyncio.to_thread(_remove_files, source.directory)
     with suppress(Problem):
         store.delete(id)
     with suppress(Problem, OSError):
@@ -144,12 +144,12 @@ def _remove_files(directory: Path) -> None:
             raise files.problem(error, f"cannot remove {path}") from error
 
 
-def discard(source: Source, disks: tuple[Disk, ...], *, directory: bool) -> None:
+async def discard(source: Source, disks: tuple[Disk, ...], *, directory: bool) -> None:
     """Take back the volumes of a change that did not come to its record, and an empty `directory`."""
     with suppress(Problem, OSError):
         for disk in disks:
             if not disk.volume:
-                source.storage.remove_volume(source.directory / disk.file)
+                await source.storage.remove_volume(source.directory / disk.file)
         if directory:
             source.directory.rmdir()
 

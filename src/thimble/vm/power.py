@@ -158,7 +158,12 @@ class PowerVerbs(Desk):
 
         async def work(progress: Progress) -> dict[str, str]:
             async with progress.step("ask"):
-                await driver.ask(driver.begin_stop)
+                try:
+                    await driver.ask(driver.begin_stop)
+                except Problem as problem:
+                    if not ask.force or problem.code is not Code.UNAVAILABLE:
+                        raise
+                    return await self._killed(driver, "QEMU did not answer and was killed")
             async with progress.step("wait"):
                 return await self.await_off(driver, ask)
 
@@ -179,15 +184,18 @@ class PowerVerbs(Desk):
             with suppress(Problem):
                 await driver.ask(driver.begin_stop)
         if ask.force:
-            driver.kill()
-            await driver.off.wait()
-            return {"note": "the guest did not obey in time and was killed"}
+            return await self._killed(driver, "the guest did not obey in time and was killed")
         await driver.ask(lambda: driver.stop_refused(ask.timeout_s))
         raise Problem(
             Code.TIMEOUT,
             f"the guest did not shut down within {ask.timeout_s:.0f} s and runs on",
             hint="Look at its console; stop it with force, or kill it.",
         )
+
+    async def _killed(self, driver: Driver, note: str) -> dict[str, str]:
+        driver.kill()
+        await driver.off.wait()
+        return {"note": note}
 
     async def kill(self, call: Call[None]) -> Started | DryRun:
         found, driver = self._find(call)

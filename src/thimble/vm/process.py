@@ -11,14 +11,13 @@ Invariant: `process.json` exists exactly while a QEMU of ours may run. QEMU open
 from __future__ import annotations
 
 import os
-import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
 
 from thimble.core.problem import Code, Problem
-from thimble.sys import cgroup, files
+from thimble.sys import cgroup, files, unix
 from thimble.sys import process as linux
 from thimble.vm.spec import Running, VmRecord
 
@@ -146,17 +145,11 @@ class Outfit:
             raise files.problem(error, f"cannot open {path}") from error
 
     def listen(self, key: str, path: Path) -> None:
-        """Bind and listen on the unix socket `path`, however long the path is."""
-        path.unlink(missing_ok=True)
-        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        """Bind and listen on the unix socket `path`."""
         try:
-            door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            door.bind(f"/proc/self/fd/{directory}/{path.name}")
-            door.listen(8)
+            door = unix.listen(path)
         except OSError as error:
             raise files.problem(error, f"cannot listen on {path}") from error
-        finally:
-            os.close(directory)
         self.take(key, door.detach())
 
     def memory(self, key: str, data: bytes) -> None:
@@ -202,14 +195,7 @@ def find(record: VmRecord, group: Path | None) -> linux.Identity | None:
 
 def usable_by_others(qemu: QemuPaths) -> bool:
     """Can another user run it? Not when it lies in a private directory, as developers' caches do."""
-    try:
-        return all(
-            part.stat().st_mode & 0o001
-            for path in (Path(qemu.program), *map(Path, qemu.share))
-            for part in (path.resolve(), *path.resolve().parents)
-        )
-    except OSError:
-        return False
+    return linux.usable_by_others(Path(qemu.program), *map(Path, qemu.share))
 
 
 def qemu_words(log: bytes) -> str:

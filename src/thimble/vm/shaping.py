@@ -41,7 +41,8 @@ KEY_LIFE_S = 86_400.0
 class ShapingVerbs(PowerVerbs):
     async def create(self, call: Call[wire.VmCreate]) -> Started | DryRun:
         digest = _digest(call.input) if call.key else ""
-        if call.key and not call.dry_run and (again := self._same(call.key, digest)) is not None:
+        key = f"{call.user}/{call.key}" if call.key else ""  # nobody is told of another's VM by a guessed key
+        if call.key and not call.dry_run and (again := self._same(key, digest)) is not None:
             return again
         want = rules.normalise(call.input, self.world.storage.default)
         blockers = self._blockers(want)
@@ -54,7 +55,7 @@ class ShapingVerbs(PowerVerbs):
             )
         refuse(blockers, f"the VM {want.name!r} cannot be", hint="Correct every field named in the reasons.")
         id = identity("vm", self._entropy(5))
-        value = replace(self._draft(want), key=call.key, digest=digest)
+        value = replace(self._draft(want), key=key, digest=digest)
         try:
             self.store.put(id, value, shelf=want.datastore, expect=0)
         except Problem:
@@ -114,7 +115,7 @@ class ShapingVerbs(PowerVerbs):
         if found.value.digest != digest:
             raise Problem(
                 Code.CONFLICT,
-                f"the idempotency key {key!r} was used for another request",
+                f"the idempotency key {key.partition('/')[2]!r} was used for another request",
                 hint="Use a new key for a new VM.",
             )
         tasks = [t for t in self.world.tasks.all() if t.subject == found.id and t.verb == "vm.create"]
@@ -278,7 +279,7 @@ class ShapingVerbs(PowerVerbs):
                 record = self.store.put(found.id, value, expect=found.rev)
                 self.world.events.publish("vm.changed", found.id, name=value.name, rev=str(record.rev))
         except BaseException:
-            making.discard(source, fresh, directory=self.store.find(found.id) is None)
+            await making.discard(source, fresh, directory=self.store.find(found.id) is None)
             raise
         try:
             async with progress.step("apply"):

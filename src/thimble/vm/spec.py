@@ -140,8 +140,10 @@ def view(
     *,
     role: Role = Role.ADMIN,
 ) -> Vm:
-    """The VM as a client of `role` may see it."""
+    """The VM as a client of `role` may see it: what guests write on their consoles is not for viewers."""
     at = record.addresses
+    if role is Role.VIEWER:
+        status = msgspec.structs.replace(status, last_output="")
     return Vm(
         id=id, rev=rev, name=record.name, description=record.description, datastore=home,
         vcpus=record.vcpus, memory_mib=record.memory_mib, machine=record.machine, firmware=record.firmware,

@@ -369,3 +369,51 @@ def test_a_user_file_that_cannot_be_read_makes_no_new_admin(tmp_path: Path) -> N
     (tmp_path / "users").mkdir()
     (tmp_path / "users" / "admin.json").write_text("{")
     assert fresh(tmp_path).first_password() is None
+
+
+# ---------------------------------------------------------------------- hashes, for the host document
+
+
+def test_a_user_is_made_and_changed_by_the_hash_of_a_password(world: World) -> None:
+    body = {"name": "ann", "role": "operator", "password_hash": HASH}
+    assert do(world, "POST", "/users", body).status == 201
+    assert sign_in(world, user="ann").json["role"] == "operator"
+    other = passwords.hashed("another one", b"salt" * 4, cost=11)
+    assert do(world, "PATCH", "/users/ann", {"password_hash": other}).status == 200
+    assert sign_in(world, user="ann").status == 401
+    assert sign_in(world, "another one", user="ann").status == 201
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"name": "ann"}, 422),
+        ({"name": "ann", "password": "long enough", "password_hash": HASH}, 422),
+        ({"name": "ann", "password_hash": "scrypt$6$8$1$00$00"}, 422),
+        ({"name": "ann", "password_hash": "secret"}, 422),
+    ],
+)
+def test_a_user_has_a_password_or_its_hash(world: World, body: object, status: int) -> None:
+    assert do(world, "POST", "/users", body).status == status
+    assert do(world, "GET", "/users/").status == 404
+
+
+def test_a_token_whose_digest_is_given_works_and_is_not_told(world: World) -> None:
+    from hashlib import sha256
+
+    do(world, "POST", "/users", {"name": "ann", "role": "operator", "password_hash": HASH})
+    digest = sha256(b"my own").hexdigest()
+    body = {"name": "ci", "role": "viewer", "sha256": digest, "user": "ann", "expires": world.clock() + 60}
+    got = do(world, "POST", "/tokens", body)
+    assert (got.status, got.json["token"], got.json["user"]) == (201, "", "ann")
+    assert do(world, "GET", "/session", token="my own").json["user"] == "ann"
+    assert do(world, "POST", "/tokens", {**body, "name": "two"}).status == 409
+    assert do(world, "POST", "/tokens", {"name": "x", "user": "ann"}).status == 422
+    assert do(world, "POST", "/tokens", {"name": "x", "user": "nobody", "sha256": "0" * 64}).status == 404
+
+
+def test_who_changes_the_own_password_as_an_admin_stays_signed_in_here_only(world: World) -> None:
+    here, there = world.admin(), world.admin()
+    assert do(world, "PATCH", "/users/admin", {"password_hash": HASH}, token=here).status == 200
+    assert do(world, "GET", "/session", token=here).status == 200
+    assert do(world, "GET", "/session", token=there).status == 401

@@ -248,6 +248,25 @@ def test_connections_are_capped_by_peer(world: World, monkeypatch: pytest.Monkey
     run(story())
 
 
+def test_the_addresses_of_one_ipv6_network_count_as_one_peer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "PER_PEER", 3)
+    addresses = iter(f"2001:db8:0:{net}::{host}" for net in range(2) for host in range(1, 5))
+    monkeypatch.setattr(server, "plain", lambda _: next(addresses))
+
+    async def story() -> None:
+        async with served(world) as wire:
+            kept = [await wire.connect() for _ in range(3)]
+            with pytest.raises(OSError):
+                await wire.connect()
+            kept.append(await wire.connect())  # from another network
+            for _, writer in kept:
+                writer.close()
+
+    run(story())
+
+
 def test_a_handshake_that_never_comes_counts_and_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "HANDSHAKE_S", 0.2)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from thimble.boot import addressing, ipparam, management
+from thimble.boot import addressing, document, ipparam, management
 from thimble.boot.addressing import Addressing, removal, setting
 from thimble.boot.ipparam import Plan
+from thimble.contract.management import ManagementSettings
+from thimble.state.store import Collection
 
 STATIC = {"address": "10.0.0.5/24", "gateway": "10.0.0.1", "dns": ["10.0.0.1"], "address6": "off"}
 
@@ -61,6 +64,8 @@ def test_one_family_can_be_static_and_the_other_automatic() -> None:
         ({"vlan": True}, "vlan True"),
         ({"dns": "10.0.0.1"}, "dns"),
         ({"dns": ["here"]}, "dns"),
+        ({"ntp": "t1"}, "ntp"),
+        ({"ntp": ["a b"]}, "ntp"),
         ({"adress": "dhcp"}, "'adress'"),
         ({"address": "off", "address6": "off"}, "both"),
         ("expected = at line 1", "line 1"),
@@ -72,6 +77,25 @@ def test_wrong_settings_are_told_and_dhcp_is_used(table: object, word: str) -> N
     assert (found.static, found.dhcp) == ([], [4, 6])
     (warning,) = found.warnings
     assert word in warning
+
+
+def test_time_servers_come_from_the_record_or_from_the_documents_time() -> None:
+    assert management.plan(ipparam.plan([]), record(ntp=["t1", "10.0.0.1"]), None).ntp == ["t1", "10.0.0.1"]
+    written = b'[management]\nvlan = 5\n[time]\nservers = ["t2"]\n'
+    assert document.management(written) == {"vlan": 5, "ntp": ["t2"]}
+    assert document.management(b'[time]\nservers = ["t2"]\n') == {"ntp": ["t2"]}
+    assert document.management(b"[time]\n") is None
+
+
+def test_what_the_agent_keeps_is_what_pid_1_reads(tmp_path: Path) -> None:
+    """One record, two readers who share no code."""
+    given = ManagementSettings(**STATIC | {"dns": ("10.0.0.1",), "nic": "52:54:00:aa:00:01", "ntp": ("t1",)})
+    kept: Collection[ManagementSettings] = Collection(ManagementSettings, noun="x")
+    kept.add_shelf("", tmp_path / "management")
+    kept.put("management", given)
+    found = management.plan(ipparam.plan([]), management.read_record(str(tmp_path)), None)
+    assert (found.source, found.warnings, found.ntp, found.dns) == ("the record", [], ["t1"], ["10.0.0.1"])
+    assert (found.static[0].address, found.device) == ("10.0.0.5", "52:54:00:aa:00:01")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 2, "record": {}}', '{"format": 1}', "null"])

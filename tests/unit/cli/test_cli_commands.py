@@ -387,7 +387,7 @@ def test_a_token_is_alone_on_standard_output(host, thimble) -> None:
     host.answers["token.create"] = Granted(token="s3cret", user="ci", role=Role.OPERATOR, expires=9e9)
     line = thimble("token", "create", "ci", "--role", "operator", "--expires", "30d")
     assert line.out == "s3cret\n"
-    assert host.body("token.create") == {"name": "ci", "role": "operator", "expires_s": 2592000.0, "user": ""}
+    assert host.body("token.create") == {"name": "ci", "role": "operator", "expires_s": 2592000.0}
 
 
 def test_a_new_user_gets_the_password_of_the_file(host, thimble, tmp_path: Path) -> None:

@@ -127,8 +127,9 @@ print(s.makefile().read())
 
 
 def serve(namespace: str, port: int) -> subprocess.Popen[str]:
-    """A TCP server that tells whom it sees."""
-    argv = ["ip", "netns", "exec", namespace, sys.executable, "-IS", "-c", _SERVER, str(port), namespace]
+    """A TCP server that tells whom it sees; in the namespace "" it is the host's."""
+    prefix = ["ip", "netns", "exec", namespace] if namespace else []
+    argv = [*prefix, sys.executable, "-IS", "-c", _SERVER, str(port), namespace]
     server = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     assert server.stdout.readline() == "ready\n"

@@ -110,6 +110,37 @@ async def test_a_guest_behind_nat_has_all_it_needs(tmp_path: Path) -> None:
 
 
 @own_network.own_network
+async def test_guests_reach_of_the_host_what_they_need_and_nothing_else(tmp_path: Path) -> None:
+    machine("outside", address="203.0.113.2/24")
+    ip("address", "add", "203.0.113.1/24", "dev", "to-outside")
+    network, switch = await agent(tmp_path)
+    network.hosts = lambda: [host(network, "web1")]
+    await switch.create(Call(input=SwitchCreate(name="quiet", kind=SwitchKind.ISOLATED)))
+    await network.sync()
+    nat, quiet = await get(switch), await get(switch, "quiet")
+    machine("guest", bridge=nat.bridge, mac=MAC)
+    machine("hermit", bridge=quiet.bridge, address="10.1.1.2/24")
+    mac = Path(f"/sys/class/net/{quiet.bridge}/address").read_text().strip()
+    ip("-n", "hermit", "route", "add", "203.0.113.1", "dev", "eth0")
+    ip("-n", "hermit", "neighbour", "add", "203.0.113.1", "lladdr", mac, "dev", "eth0")
+    ip("route", "add", "10.1.1.0/24", "dev", quiet.bridge)
+    api = serve("", 8443)
+    guest = serve("guest", 22)
+    try:
+        address = dhcp("guest", tmp_path)
+        inside("guest", shutil.which("busybox") or "", "ping", "-c", "1", nat.gateway)
+        assert ask("outside", "203.0.113.1", 8443) == "sees 203.0.113.2"
+        assert "refused" in ask("guest", nat.gateway, 8443)
+        assert "refused" in ask("guest", "203.0.113.1", 8443), "by no address of the host"
+        assert "sees" not in ask("hermit", "203.0.113.1", 8443, timeout=1)
+        assert ask("", address, 22) == f"guest sees {nat.gateway}", "the host reaches its guests"
+    finally:
+        api.kill()
+        guest.kill()
+    await network.remove()
+
+
+@own_network.own_network
 async def test_dnsmasq_runs_while_there_is_somebody_to_serve(tmp_path: Path) -> None:
     network, switch = await agent(tmp_path)
     await network.sync()

@@ -171,3 +171,16 @@ def test_ram_is_not_durable_and_a_disk_is(tmp_path: Path) -> None:
             assert not is_durable(Path(where))
     if kinds["/"] in ("ext4", "overlay", "xfs", "btrfs"):
         assert is_durable(Path("/"))
+
+
+@pytest.mark.parametrize("inside", ["", "vm.json"])
+def test_what_a_write_that_was_cut_off_left_is_removed(tmp_path: Path, inside: str) -> None:
+    place = tmp_path / "vm-1" if inside else tmp_path
+    place.mkdir(exist_ok=True)
+    left = place / f".{inside or 'one.json'}.4711.new"
+    other = place / ".disk0.qcow2.new"
+    for path in (left, other):
+        path.write_bytes(b"half")
+    Collection(Thing, noun="thing", inside=inside, durable=False).add_shelf("", tmp_path)
+    assert not left.exists()
+    assert other.exists()

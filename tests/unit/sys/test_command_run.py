@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from thimble.core.problem import Code, Problem
-from thimble.sys import command
+from thimble.sys import command, log
 
 
 def run(argv: list[str], **more: Any) -> command.Result:
@@ -78,3 +78,24 @@ def test_watching_hears_the_output_as_it_comes() -> None:
     with pytest.raises(Problem) as caught:
         asyncio.run(command.watch(["sleep", "60"], heard.append, timeout=0.05))
     assert caught.value.code is Code.TIMEOUT
+
+
+@pytest.mark.parametrize("way", ["run", "watch"])
+def test_a_program_that_cannot_be_killed_is_not_waited_for(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose disk does not answer."""
+    survivors: list[asyncio.subprocess.Process] = []
+    monkeypatch.setattr(command, "KILL_S", 0.1)
+    monkeypatch.setattr(asyncio.subprocess.Process, "kill", lambda child: survivors.append(child))
+
+    async def scenario() -> None:
+        with pytest.raises(Problem) as caught:
+            if way == "run":
+                await command.run(["sleep", "2"], timeout=0.1)
+            else:
+                await command.watch(["sleep", "2"], lambda _: None, timeout=0.1)
+        assert caught.value.code is Code.TIMEOUT
+        assert survivors[0].returncode is None
+        await survivors[0].wait()
+
+    asyncio.run(scenario())
+    assert any("sleep" in line and "cannot be killed" in line for line in log.ring)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +73,41 @@ def test_space_is_told_and_a_missing_place_is_a_problem(tmp_path: Path) -> None:
 
 def test_a_read_only_file_system_gets_a_hint() -> None:
     assert files.problem(OSError(errno.EROFS, ""), "cannot").hint
+
+
+def test_a_large_file_is_removed_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = tmp_path / "disk0.qcow2"
+    large.write_bytes(b"x")
+    asyncio.run(files.remove_large(large))
+    asyncio.run(files.remove_large(large))
+    assert list(tmp_path.iterdir()) == []
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    large.write_bytes(b"x")
+    monkeypatch.setattr(Path, "rename", full)
+    asyncio.run(files.remove_large(large))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_loop_goes_on_while_a_file_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "large").write_bytes(b"x")
+    going_on = threading.Event()
+    real = files.remove
+
+    def slow(path: Path) -> None:
+        assert going_on.wait(10)
+        real(path)
+
+    monkeypatch.setattr(files, "remove", slow)
+
+    async def scenario() -> None:
+        removing = asyncio.ensure_future(files.remove_large(tmp_path / "large"))
+        await asyncio.sleep(0)
+        assert not (tmp_path / "large").exists()
+        going_on.set()
+        await removing
+
+    asyncio.run(scenario())
+    assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from vm_examples import record
 
 from thimble.contract.call import Call
 from thimble.contract.common import Task, TaskState
-from thimble.contract.vm import CrashPolicy, Intent, PowerState
+from thimble.contract.vm import CrashPolicy, Intent, PowerState, StopRequest
 from thimble.core.problem import Code, Problem
 from thimble.host.hardware import Accel
 from thimble.state.events import Events
@@ -120,5 +120,29 @@ def test_a_start_is_refused_when_the_disk_is_full(tmp_path: Path, monkeypatch: p
         desk.fill()
         with pytest.raises(Problem, match="the disk is full"):
             await desk.verbs.start(desk.call())
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_silent_qemu_is_killed_when_it_is_stopped_with_force_and_not_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    async def scenario() -> None:
+        desk = Desk(tmp_path, PowerState.RUNNING, monkeypatch)
+
+        async def begin_stop() -> None:
+            raise Problem(Code.UNAVAILABLE, "QEMU does not answer on its control socket")
+
+        monkeypatch.setattr(desk.driver, "begin_stop", begin_stop)
+        monkeypatch.setattr(desk.driver, "kill", desk.driver.off.set)
+        call = msgspec.structs.replace(desk.call(), input=StopRequest(force=force))
+        task = await desk.ended(await desk.verbs.stop(call))
+        if force:
+            assert task.result["note"] == "QEMU did not answer and was killed"
+        else:
+            assert task.problem is not None
+            assert task.problem.code is Code.UNAVAILABLE
+        assert desk.driver.off.is_set() is force
 
     asyncio.run(scenario())

@@ -39,16 +39,20 @@ class Left:
         self.firmware, self.secure, self.entry, self.device = firmware, secure, entry, device
 
 
-def read(table: Table) -> list[Any]:
-    """The fields of a `Left`, and the device with that partition GUID."""
+def read(table: Table, named: str) -> list[Any]:
+    """The fields of a `Left`, and the device with that partition GUID.
+
+    `named`: the GUID of the partition that the kernel command line says we come from (GRUB, kexec).
+    """
+    named = named.lower()
     if not os.path.isdir(EFI):
-        return ["bios", 0, "", "", ""]
+        return ["bios", 0, "", named, find_partition(named)]
     from .drivers import load
 
     load(table, ("efivarfs",))
     if not os.path.ismount(VARIABLES):
         linux.mount("efivarfs", VARIABLES, "efivarfs", _FLAGS)
-    device = _text("LoaderDevicePartUUID").lower()
+    device = named or _text("LoaderDevicePartUUID").lower()
     secure = _variable(f"SecureBoot-{_GLOBAL}") == b"\1"
     counted = _text("LoaderBootCountPath").replace("\\", "/").rpartition("/")[2]
     return ["uefi", int(secure), counted or _text("LoaderEntrySelected"), device, find_partition(device)]

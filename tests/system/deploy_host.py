@@ -134,7 +134,9 @@ class Host:
         """Certificate and password; shown at every start until the password is used once."""
 
         def shown() -> bool:
-            said = self.server.serial.tail(1 << 20)
+            said = self.server.serial.tail(1 << 20).rpartition(b"thimble: ready in ")[2]
+            if b"thimble: https://" not in said:  # the last of what a start says
+                return False
             for name, pattern in (("fingerprint", CERTIFICATE), ("password", PASSWORD)):
                 if found := pattern.findall(said):
                     setattr(self, name, found[-1].decode())

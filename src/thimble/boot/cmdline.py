@@ -7,6 +7,7 @@ thimble.state=auto|ram     whether to look for a state partition
 thimble.state_wait=SECONDS how long to look for it at most on buses that are slow to tell (USB)
 thimble.config=URL         the host document; it is not looked for on disks then
 thimble.trial_timeout=SECONDS  a new image not confirmed by then is given up
+thimble.boot=GUID          the partition this start came from (said by GRUB and kexec)
 thimble.timeline           say on the consoles when which phase of the boot was done
 ip=…                       see ipparam.py
 """

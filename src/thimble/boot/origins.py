@@ -85,7 +85,8 @@ def _ask_firmware(boot: Boot, then: Done) -> None:
     def late(why: str) -> None:
         ended(None, f"asking the firmware is {why}")
 
-    boot.children.job("firmware", lambda: firmware.read(boot.table), ended, late)
+    named = boot.settings.values.get("thimble.boot", "")
+    boot.children.job("firmware", lambda: firmware.read(boot.table, named), ended, late)
 
 
 def discs(boot: Boot, done: Done) -> None:

@@ -69,7 +69,6 @@ class Desk:
             init=parts.init,
             devices=self._devices,
             events=parts.events,
-            running=self._updates.running,
             prove=self._prove,
         )
 

@@ -38,8 +38,11 @@ class Devices:
         self._state = state
 
     def all(self, boot: BootFacts) -> tuple[Device, ...]:
-        """The one we were started from first; none when that was no disk with slots."""
-        if boot.medium is None or boot.medium.kind != "disk":
+        """The one we were started from first; none when no loader started us from a slot.
+
+        A disk with slots may be there all the same: a host that was started over the network sees it, too.
+        """
+        if boot.medium is None or boot.medium.kind != "disk" or boot.slot not in loader.SLOTS:
             return ()
         found = [Device(disk=boot.medium.disk, esp=boot.medium.esp, booted=True)]
         kind, state = self._state()

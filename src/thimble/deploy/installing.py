@@ -109,7 +109,7 @@ class InstallVerbs(Desk):
     def _facts(self, request: wire.InstallRequest, erasable: tuple[str, ...]) -> plan.Facts:
         boot = look.boot_facts(self._parts.init)
         members = tuple(look.disk_of(part) for part in look.members(self._parts.init.state[1]))
-        booted = boot.medium.disk if boot.medium else ""
+        booted = look.started_from(boot)
         found = look.all_disks(self._run)
         return plan.Facts(
             disks=found,

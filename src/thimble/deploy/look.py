@@ -32,6 +32,14 @@ def found_out(init: Init) -> bool:
     return init.boot is not None and (init.boot.medium is not None or init.searched)
 
 
+def started_from(boot: BootFacts) -> str:
+    """The disk we were started from; empty when PID 1 only guesses, because one with slots is there."""
+    if boot.medium is None:
+        return ""
+    guessed = not boot.slot and boot.medium.esp == boot_partition(boot.medium.disk)
+    return "" if guessed else boot.medium.disk
+
+
 def size_of(partition: str) -> int:
     """Bytes; 0 when it is no block device."""
     entry = Path("/sys/class/block", Path(partition).name, "size")

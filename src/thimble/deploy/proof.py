@@ -47,13 +47,11 @@ class Proof:
         init: Init,
         devices: Devices,
         events: Events,
-        running: Callable[[Esp, BootFacts], str],
         prove: Callable[[Expect], Awaitable[str]],
     ) -> None:
         self._init = init
         self._devices = devices
         self._events = events
-        self._running = running
         self._prove = prove
         self._records: Collection[OutcomeRecord] = Collection(OutcomeRecord, noun="outcome", durable=durable)
         self._records.add_shelf("", state / "deploy")
@@ -77,7 +75,7 @@ class Proof:
         if not devices:
             return
         there = await asyncio.to_thread(self._devices.read, devices[0])
-        slot = self._running(there, boot)
+        slot = boot.slot
         if boot.trial or slots.on_trial(there, slot):
             await self._try(boot, slot, there.trial)
         elif there.trial is None or there.trial.boot != look.boot_id():

@@ -48,11 +48,11 @@ class DeployService(InstallVerbs):
         devices = self._devices.all(boot)
         if devices:
             there = self._devices.read(devices[0])
-            shown = slots.states(there, self._running(there, boot))
+            shown = slots.states(there, boot.slot)
         return wire.Deploy(
             firmware="" if self._parts.hosted else boot.firmware,
             secure_boot=boot.secure_boot,
-            medium=boot.medium.kind if boot.medium else "",
+            medium=boot.medium.kind if boot.medium and (devices or boot.medium.kind == "cd") else "",
             installed=bool(self._devices.array()),
             build=boot.build,
             version=__version__,
@@ -62,12 +62,6 @@ class DeployService(InstallVerbs):
             mirror=self._devices.mirror(),
             last=self._proof.last,
         )
-
-    def _running(self, there: slots.Esp, boot: BootFacts) -> str:
-        try:
-            return self._updates.running(there, boot)
-        except Problem:
-            return ""
 
     async def upload(self, call: Call[None]) -> wire.Uploaded | DryRun:
         if call.dry_run:

@@ -74,7 +74,7 @@ class Updates:
     def _room(self, device: Device, found: Image) -> list[Reason]:
         there = self._devices.read(device)
         size = look.size_of(device.esp)
-        slot = self.running(there, look.boot_facts(self._init))
+        slot = look.boot_facts(self._init).slot
         mine = there.files.get(loader.slot_path(slot), 0)
         room = size - mine - 8 * MIB
         if not size or found.file_bytes <= room:
@@ -82,23 +82,10 @@ class Updates:
         message = f"the image has {show_size(found.file_bytes)}, and a slot of this medium {show_size(room)}"
         return [Reason(message=message, code=Code.NO_SPACE, path="$.image")]
 
-    def running(self, esp: slots.Esp, boot: BootFacts) -> str:
-        """The slot that runs; told by its build when no loader said it. Raises `Problem` CONFLICT."""
-        if boot.slot in loader.SLOTS:
-            return boot.slot
-        fits = [slot for slot, manifest in esp.manifests.items() if manifest.build == boot.build]
-        if boot.build and len(fits) >= 1:
-            return fits[0]
-        raise Problem(
-            Code.CONFLICT,
-            "none of the slots of the boot medium holds what runs now",
-            hint="Reboot without the medium that this boot came from.",
-        )
-
     async def write(self, new: Image, boot: BootFacts, progress: Progress) -> str:
         """Put the image into the slot that does not run, on every device; that slot."""
         device, *mirrors = self._devices.all(boot)
-        slot = loader.other(self.running(await asyncio.to_thread(self._devices.read, device), boot))
+        slot = loader.other(boot.slot)
         source = {loader.slot_path(slot): Source(path=new.path, sha256=new.sha256)}
 
         def decide(there: slots.Esp) -> tuple[slots.Op, ...]:
@@ -120,14 +107,13 @@ class Updates:
         """Let the loader try `slot` from the next start on: the commit point."""
         device, *mirrors = self._devices.all(boot)
         there = await asyncio.to_thread(self._devices.read, device)
-        running = self.running(there, boot)
         nothing = Manifest(build="", version="")
         trial = Trial(
             kind=kind,
             slot=slot,
             number=slots.next_number(there),
             manifest=there.manifests.get(slot, nothing),
-            before=there.manifests.get(running, nothing),
+            before=there.manifests.get(boot.slot, nothing),
             begun=clock.now(),
             boot=look.boot_id(),
             expect=await self._expect(),
@@ -151,7 +137,7 @@ class Updates:
         """The slot to roll back to. Raises `Problem` CONFLICT."""
         device = self._devices.first(boot)
         there = await asyncio.to_thread(self._devices.read, device)
-        slot = loader.other(self.running(there, boot))
+        slot = loader.other(boot.slot)
         state = next(found.state for found in slots.states(there, boot.slot) if found.slot == slot)
         if state is not SlotState.GOOD:
             raise Problem(

@@ -58,7 +58,9 @@ def write(packer: Packer, contents: Contents, target: Path, scratch: Path) -> No
 def _menu(contents: Contents) -> str:
     """The same ranges of the same file as a slot's, and no slot."""
     slot = loader.grub_slot("a", contents.uki, contents.command_line)
-    lines = slot.replace(f"/{loader.slot_path('a')}", "/thimble.efi").replace(" thimble.slot=a $word", "")
+    lines = slot.replace(f"/{loader.slot_path('a')}", "/thimble.efi").replace(
+        " thimble.slot=a $word $from", ""
+    )
     return f"if serial --unit=0 --speed=115200; then terminal_output console serial; fi\n{lines}boot\n"
 
 

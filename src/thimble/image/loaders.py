@@ -27,7 +27,7 @@ GRUB = "usr/lib/grub"
 _SCRIPT = ("normal", "configfile", "test", "echo", "minicmd", "sleep", "serial", "terminal")
 _LINUX = ("linux", "loopback", "boot")
 #: A disk's boot partition is found by its number: nothing is searched for.
-_DISK = ("biosdisk", "part_gpt", "fat", "loadenv", *_LINUX, *_SCRIPT)
+_DISK = ("biosdisk", "part_gpt", "fat", "loadenv", "probe", *_LINUX, *_SCRIPT)
 _CD_BIOS = ("biosdisk", "iso9660", "part_gpt", "part_msdos", "all_video", *_LINUX, *_SCRIPT)
 
 

@@ -96,6 +96,8 @@ def grub_menu() -> str:
     return (
         "if serial --unit=0 --speed=115200; then terminal_output console serial; fi\n"
         "load_env\n"
+        # which of several media this is: the kernel cannot know it from a BIOS
+        "set from=\nif probe --set=part --part-uuid $root; then set from=thimble.boot=$part; fi\n"
         'set slot=a\nif [ "$default" = b ]; then set slot=b; fi\nset word=\n'
         f'if [ -n "$trial" ]; then\n{count}  fi\nfi\n'
         "if source /thimble/$slot.cfg; then boot; fi\n"
@@ -109,7 +111,7 @@ def grub_slot(slot: str, uki: Uki, command_line: str) -> str:
     kernel, initrd = (_sectors(uki, name) for name in (".linux", ".initrd"))
     return (
         f"loopback {slot} /{slot_path(slot)}\n"
-        f"linux ({slot}){kernel} {_quoted(command_line)} thimble.slot={slot} $word\n"
+        f"linux ({slot}){kernel} {_quoted(command_line)} thimble.slot={slot} $word $from\n"
         f"initrd ({slot}){initrd}\n"
     )
 

@@ -62,7 +62,7 @@ class World:
         self.updates = Updates(run=base / "run", init=self.init, devices=devices, keys=keys,
                                expect=self._expect, stop_guests=self._stop)  # fmt: skip
         self.proof = Proof(state=base / "state", durable=False, init=self.init, devices=devices,
-                           events=self.events, running=self.updates.running, prove=self._prove)  # fmt: skip
+                           events=self.events, prove=self._prove)  # fmt: skip
 
     async def _expect(self) -> Expect:
         return BEFORE

@@ -164,7 +164,8 @@ class Agent:
             self.ready = True
             host.ready_s = clock.since_boot() - self.started
             self._announce(port, host, shown, fingerprint)
-            after.append(asyncio.get_running_loop().create_task(self._after_ready()))
+            loop = asyncio.get_running_loop()
+            after.extend((loop.create_task(self._after_ready()), loop.create_task(host.count_writes())))
 
         serving = asyncio.ensure_future(
             server.serve(api, host=self.options.host, port=self.options.port, tls=secure, ready=ready)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from thimble.image import build, cache, inspect, toolbox
 from thimble.image.progress import on_stderr
+from thimble.medium import uki
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -34,9 +37,39 @@ def test_two_builds_in_different_places_are_bit_identical(
         monkeypatch.setenv("THIMBLE_CACHE", str(home / "cache"))
         options = build.Options(profile="virtual", out=home / "out", source=home / "src")
         results.append(build.build(options, on_stderr))
-    for file in ("vmlinuz", "initrd", "thimble.efi", "thimble.spdx.json", "manifest.json"):
+    media = ("thimble.efi", "thimble.img", "thimble.iso")
+    for file in ("vmlinuz", "initrd", *media, "thimble.spdx.json", "manifest.json"):
         one, another = (cache.sha256(result.directory / file) for result in results)
         assert one == another, file
+
+
+def test_the_one_file_carries_its_loaders_and_a_bios_finds_kernel_and_initrd_in_it(image: Path) -> None:
+    whole = (image / "thimble.efi").read_bytes()
+    read = uki.parse(whole[: uki.HEAD_BYTES], len(whole))
+
+    def content(name: str) -> bytes:
+        part = read.sections[name]
+        return whole[part.offset : part.offset + part.size]
+
+    for name in ("vmlinuz", "initrd"):
+        section = {"vmlinuz": ".linux", "initrd": ".initrd"}[name]
+        assert read.sections[section].offset % uki.SECTOR == 0
+        assert content(section).startswith((image / name).read_bytes())
+    built = json.loads((image / "manifest.json").read_text())
+    assert uki.command_line(content(".cmdline")) == built["command_line"]
+    assert uki.build_of(built["command_line"]) == built["build"]
+    assert uki.os_release(content(".osrel").decode())["BUILD_ID"] == built["build"]
+    with tarfile.open(fileobj=io.BytesIO(content(".loader"))) as archive:
+        assert archive.getnames() == ["boot.img", "core.img", "systemd-bootx64.efi"]
+
+
+def test_media_of_the_same_build_are_not_made_again(image: Path) -> None:
+    before = {path: path.stat() for path in sorted(image.glob("thimble.i*"))}
+    assert len(before) == 2
+    build.build(build.Options(profile="virtual", out=image.parent), on_stderr)
+    for path, was in before.items():
+        assert path.stat().st_mtime_ns == was.st_mtime_ns
+        assert was.st_ino == path.stat().st_ino
 
 
 @pytest.mark.timeout(1800)

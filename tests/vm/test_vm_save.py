@@ -29,7 +29,6 @@ from thimble.contract.vm import (
 )
 from thimble.core.problem import Code, Problem
 from thimble.core.units import MIB
-from thimble.vm import saving
 
 COUNT = "i=0; while true; do i=$((i+1)); echo count $i; sleep 1; done\n"
 
@@ -232,7 +231,7 @@ async def test_a_disk_too_small_is_seen_before_anything_is_written(world: World)
 async def test_a_disk_that_fills_up_meanwhile_undoes_the_save(world: World) -> None:
     id = await counting(world)
     with small_disk(file(world, id).parent, "30m"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saving, "blockers", lambda *_: [])
+        patch.setattr("thimble.vm.saving.blockers", lambda *_: [])
         task = await world.ended(await world.vms.save(world.call(id)))
         assert task.problem is not None
         assert task.problem.code is Code.NO_SPACE

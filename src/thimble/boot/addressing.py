@@ -204,6 +204,7 @@ def removal(old: Plan, was: str, addresses: dict[str, int], new: Plan, interface
         return [f"link delete {was}"]
     kept = [(static.address, static.prefix) for static in new.static] if was == interface else []
     routes = [static.gateway for static in new.static] if was == interface else []
+    automatic = [family for family in new.dhcp if family in old.dhcp] if was == interface else []
     commands = [
         f"route delete default via {static.gateway} dev {was}"
         for static in old.static
@@ -212,5 +213,7 @@ def removal(old: Plan, was: str, addresses: dict[str, int], new: Plan, interface
     return commands + [
         f"address delete {address}/{prefix} dev {was}"
         for address, prefix in addresses.items()
-        if not address.startswith("fe80:") and (address, prefix) not in kept
+        if not address.startswith("fe80:")
+        and (address, prefix) not in kept
+        and (6 if ":" in address else 4) not in automatic
     ]

@@ -79,9 +79,11 @@ def run(wait_on: int) -> int:
     sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
     sys.argv = ["thimble", *ARGV]
     os.environ.update(PATH="/usr/sbin:/usr/bin", LANG="C.UTF-8", HOME="/root")
+    import faulthandler
     import gc
     import importlib
 
+    faulthandler.enable()  # where it was, if it dies by a signal: into the log
     gc.disable()  # nothing that is imported is ever garbage: do not look for any meanwhile
     app = importlib.import_module("thimble.app")
     warm = getattr(app, "warm", None)

@@ -14,7 +14,7 @@ from . import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from .blocks import Seen
@@ -98,7 +98,9 @@ def slot(entry: str) -> tuple[str, bool]:
     return name[8], name[9:10] == "+"
 
 
-def facts(left: Left, device: str, seen: list[Seen], words: Mapping[str, str]) -> dict[str, Any]:
+def facts(
+    left: Left, device: str, seen: list[Seen], words: Mapping[str, str], state_disks: Sequence[str] = ()
+) -> dict[str, Any]:
     """`boot` of boot.json. `device`: what `left.device` is; `words`: the kernel command line. Pure."""
     which, trial = slot(left.entry)
     which = words["thimble.slot"] if words.get("thimble.slot") in ("a", "b") else which
@@ -110,22 +112,27 @@ def facts(left: Left, device: str, seen: list[Seen], words: Mapping[str, str]) -
         "slot": which,
         "trial": trial,
         "build": words.get("thimble.build", ""),
-        "medium": medium(device, seen),
+        "medium": medium(device, seen, state_disks, which),
     }
 
 
-def medium(device: str, seen: list[Seen]) -> dict[str, str] | None:
-    """What the host was booted from: the loader's word, else the one medium that looks like ours. Pure."""
+def medium(
+    device: str, seen: list[Seen], state_disks: Sequence[str] = (), which: str = ""
+) -> dict[str, str] | None:
+    """What the host was booted from: the loader's word, else the one medium that looks like ours. Pure.
+
+    `which`: the slot; nothing that starts from a CD has one. Of several disks (a mirror, started by a BIOS,
+    which does not say) it is the first that holds the state.
+    """
+    disks = [one for one in seen if one["part"] == BOOT_PART]
     told = [one for one in seen if device and one["device"] == device]
-    disks = told or [one for one in seen if one["part"] == BOOT_PART]
     discs = [one for one in seen if one["kind"] == "iso9660" and one["label"] == CD_LABEL]
-    if told and told[0]["part"] != BOOT_PART and discs:
-        disks = []  # an El Torito image: its partition lies on the disc
-    if len(disks) == 1:
-        return {"disk": disks[0]["disk"], "esp": disks[0]["device"], "kind": "disk"}
-    if not disks and discs:
+    if discs and not which and not any(one in disks for one in told):
         return {"disk": discs[0]["disk"], "esp": "", "kind": "cd"}
-    return None
+    disks = told or disks
+    if len(disks) > 1:
+        disks = [one for one in disks if one["disk"] in state_disks][:1]
+    return {"disk": disks[0]["disk"], "esp": disks[0]["device"], "kind": "disk"} if disks else None
 
 
 def _variable(name: str) -> bytes:

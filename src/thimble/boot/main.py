@@ -128,7 +128,9 @@ class Boot:
 
     def learn_boot(self) -> None:
         """What was booted from, as far as is known now."""
-        self.boot_facts = firmware.facts(self.left, self.booted_from, self.state.seen, self.settings.values)
+        self.boot_facts = firmware.facts(
+            self.left, self.booted_from, self.state.seen, self.settings.values, self.state.disks
+        )
         if self.boot_facts["trial"]:
             lastresort.settings["wait"] = 2.0
 

@@ -34,7 +34,8 @@ PATIENCE = 2.0
 class StateSearch:
     """`settle` ends with `kind` partition or ram. `warn` is for what an operator must see.
 
-    `seen` is all that was found on disks; `record` the network's record on the state partition, if any.
+    `seen` is all that was found on disks; `disks` the disks that the state lies
+    on; `record` the network's record on the state partition, if any.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class StateSearch:
         self._wait = 0.0
         self._table: Table | None = None
         self.seen: list[Seen] = []
+        self.disks: list[str] = []
         self.kind, self.device, self.reason, self.record = "ram", "", "", ""
 
     def path(self) -> str:
@@ -80,6 +82,8 @@ class StateSearch:
             self._children.job("look", self._look_again, self._found, self._look_hangs)
             return
         chosen, reason = statedisk.choose(found)
+        names = chosen.device.split("+") if chosen is not None else []
+        self.disks = [one["disk"] for one in self.seen if one["device"] in names]
         if chosen is None:
             self._give_up(reason, loud=bool(found))
         elif chosen.members:

@@ -84,6 +84,8 @@ def write(session: Session, /, **given: Any) -> None:
     told = [name for name in ("large", "internal") if given[name]]
     document = Path(given["document"]) if given["document"] else None
     source = Path(given["source"]) if given["source"] else built()
+    if document and document.is_file():
+        part("document.read").read(document.read_bytes().decode(errors="replace"))
     planned = writer.plan(source, Path(given["where"]), document=document, allowed=told)
     if not planned.target.is_new:
         confirm(session, f"Overwrite everything on {planned.target}?", yes=given["yes"])

@@ -97,6 +97,15 @@ def mounted(device: str, run: Path, *, kind: str = "vfat", write: bool = False) 
                 target.rmdir()
 
 
+def release(run: Path) -> None:
+    """Unmount what an agent left mounted that was killed: the kernel mounts no partition both ways."""
+    for target in (run / "deploy").glob("*-*"):
+        with suppress(Problem):
+            mount.unmount(target, detach=True)
+        with suppress(OSError):
+            target.rmdir()
+
+
 def check(device: str) -> None:
     """Repair a FAT that was not unmounted; its lost clusters are of files nothing refers to yet."""
     import subprocess

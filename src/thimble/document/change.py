@@ -120,9 +120,24 @@ def _fixed(entry: VmEntry, want: VmCreate, have: VmCreate, at: Path) -> Iterator
         yield Blocker(at=(*at, "datastore"), message=message, code=Code.UNSUPPORTED)
     old = {disk.name: disk for disk in have.disks}
     for number, disk in enumerate(want.disks):
-        if disk.name in old and disk.format is not old[disk.name].format:
-            message = f"the disk {disk.name} is {old[disk.name].format}, and its format cannot be changed"
-            yield Blocker(at=(*at, "disks", number, "format"), message=message)
+        for field, message in _fixed_of_disk(disk, old[disk.name]) if disk.name in old else ():
+            yield Blocker(at=(*at, "disks", number, field), message=message)
+
+
+def _fixed_of_disk(want: DiskSpec, have: DiskSpec) -> Iterator[tuple[str, str]]:
+    """(field, why) for all that a disk of this name cannot become."""
+    new = "or give it another name, for a new disk"
+    if want.volume != have.volume:
+        yield "volume", f"the disk {want.name} is {have.volume or 'one of its own'}: write that, {new}"
+        return
+    if want.format is not have.format:
+        yield "format", f"the disk {want.name} is {have.format}: write that, {new}"
+    if want.size_bytes != have.size_bytes:
+        message = f"the disk {want.name} has {have.size_bytes} bytes, and that cannot be changed yet"
+        yield "size_bytes", f"{message}: write that, {new}"
+    if want.image != have.image:
+        was = f"was copied from {have.image}" if have.image else "was made empty"
+        yield "image", f"the disk {want.name} {was}: write that, {new}"
 
 
 def completed(entry: VmEntry, have: VmCreate) -> VmCreate:

@@ -67,7 +67,7 @@ def argv(spec: ServerSpec, tools: Tools, chosen: Accel) -> list[str]:
     for number, disk in enumerate(spec.disks):
         words += _disk(disk, disk_name(number, disk), number)
     for number, nic in enumerate(spec.nics):
-        words += _nic(spec.name, nic, number)
+        words += _nic(spec.name, nic, number, spec.firmware)
     for text in spec.oem_strings:
         words += ["-smbios", "type=11,value=" + text.replace(",", ",,")]
     return words
@@ -160,13 +160,19 @@ def _device(disk: Disk, node: str, number: int | str) -> list[str]:
     }[disk.bus]
 
 
-def _nic(server: str, nic: Nic, number: int) -> list[str]:
+def _nic(server: str, nic: Nic, number: int, firmware: Firmware) -> list[str]:
     if nic.wire:
         net = f"socket,id=net{number},mcast=230.84.77.66:{wire_port(nic.wire)},localaddr=127.0.0.1"
     else:
         net = f"user,id=net{number}" + "".join(f",hostfwd=tcp:127.0.0.1:0-:{port}" for port in nic.forwards)
-    device = f"{nic.model},netdev=net{number},mac={nic.address or mac_of(server, number)},romfile="
-    return ["-netdev", net, "-device", device]
+    device = f"{nic.model},netdev=net{number},mac={nic.address or mac_of(server, number)}"
+    if nic.boot:
+        folder, _, file = nic.boot.rpartition("/")
+        net += f",tftp={_quoted(folder)},bootfile={_quoted(file)}"
+        device += ",bootindex=0"
+    # UEFI has a driver of its own; iPXE is in the NIC's ROM, and slow to find that nobody answers.
+    rom = "" if nic.boot and firmware is Firmware.BIOS else ",romfile="
+    return ["-netdev", net, "-device", device + rom]
 
 
 def _quoted(path: str) -> str:

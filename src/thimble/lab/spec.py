@@ -57,12 +57,17 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A port on the user network (with forwards from 127.0.0.1), or on a wire all servers naming it share."""
+    """A port on the user network (with forwards from 127.0.0.1), or on a wire all servers naming it share.
+
+    `boot`: a file that the user network's DHCP names and its TFTP serves, with all that lies beside it; the
+    server starts from it.
+    """
 
     wire: str = ""
     model: str = "virtio-net-pci"
     forwards: tuple[int, ...] = ()
     address: str = ""  # MAC; empty: derived from server and position
+    boot: str = ""
 
 
 class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,10 +104,14 @@ def check(spec: ServerSpec) -> None:
         wrong("$.memory_mib", "128 to 1048576")
     if spec.firmware is Firmware.DIRECT and not spec.kernel:
         wrong("$.kernel", "direct boot needs a kernel")
-    if spec.firmware is Firmware.UEFI and not spec.efi and not any(disk.file for disk in spec.disks):
-        wrong("$.efi", "UEFI needs a thimble.efi or a disk to start from")
-    if spec.firmware is Firmware.BIOS and not any(disk.file for disk in spec.disks):
-        wrong("$.disks", "BIOS needs a disk to start from")
+    startable = any(disk.file for disk in spec.disks) or any(nic.boot for nic in spec.nics)
+    if spec.firmware is Firmware.UEFI and not spec.efi and not startable:
+        wrong("$.efi", "UEFI needs a thimble.efi, a disk or a network to start from")
+    if spec.firmware is Firmware.BIOS and not startable:
+        wrong("$.disks", "BIOS needs a disk or a network to start from")
+    for number, nic in enumerate(spec.nics):
+        if nic.boot and nic.wire:
+            wrong(f"$.nics[{number}].boot", "a wire has no TFTP server of ours")
     for number, disk in enumerate(spec.disks):
         if bool(disk.size_bytes) == bool(disk.file):
             wrong(f"$.disks[{number}]", "a disk has either a size or a file")

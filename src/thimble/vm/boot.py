@@ -20,8 +20,7 @@ from thimble.state.store import Record
 from thimble.sys import cgroup, command, log
 from thimble.vm import arrival, control, process
 from thimble.vm.driver import Driver
-from thimble.vm.spec import Phase, VmRecord
-from thimble.vm.statefile import MISSING, StateFile
+from thimble.vm.spec import STATE_FILE, Phase, VmRecord
 
 if TYPE_CHECKING:
     from thimble.vm.service import VmService
@@ -107,12 +106,12 @@ class Boot:
             if driver.place.process.exists():
                 self._lost.append(driver)
                 return driver
-        if StateFile(home / record.id).path.exists():
+        if (home / record.id / STATE_FILE).exists():
             driver.was("", PowerState.SAVED)
             if self._same_boot and value.intent is Intent.RUNNING:
                 self._interrupted.append(driver.id)
         elif value.saved:
-            driver.was(MISSING, PowerState.FAILED)
+            driver.was("its saved state is missing", PowerState.FAILED)
         elif value.intent is Intent.RUNNING or value.start:
             self._judge_intent(driver, value)
         return driver

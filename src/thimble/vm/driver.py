@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING
 
 from thimble.contract.vm import Intent, PowerState
 from thimble.core.problem import Code, Problem, Reason
 from thimble.core.units import show_seconds, show_size
 from thimble.core.verdict import Accept
 from thimble.state.tasks import Progress
-from thimble.vm import change, control, lifecycle, saving
+from thimble.vm import change, control, lifecycle
 from thimble.vm.keeping import REACH_S, Keeper
 from thimble.vm.lifecycle import Verb
-from thimble.vm.saved import Saved
-from thimble.vm.spec import VmRecord
+from thimble.vm.spec import STATE_NEW, STATE_USED, VmRecord
 from thimble.vm.world import World
+
+if TYPE_CHECKING:
+    from thimble.vm.saved import Saved
 
 
 class Driver(Keeper):
@@ -72,12 +75,14 @@ class Driver(Keeper):
 
     async def _saved(self, *, discard: bool) -> Saved | None:
         """What to go on from. Raises `Problem` when there is something and it cannot be."""
-        file = self.engine.state_file()
         if discard or not (self._record.saved or self.status.state is PowerState.SAVED):
-            if discard or file.leftovers():
+            if discard or self.engine.has(STATE_NEW, STATE_USED):
+                file = self.engine.state_file()
                 await asyncio.to_thread(lambda: file.drop(all=discard))
                 self._world.note_unsaved(self.id)
             return None
+        from thimble.vm import saving
+
         try:
             return saving.loadable(self.engine, self._world.accel.name)
         except Problem as problem:
@@ -85,6 +90,8 @@ class Driver(Keeper):
             raise
 
     async def _go_on(self, progress: Progress, saved: Saved) -> None:
+        from thimble.vm import saving
+
         await saving.load(self.engine, progress)
         self._world.note_unsaved(self.id)
         try:
@@ -102,6 +109,8 @@ class Driver(Keeper):
     def cannot_go_on(self) -> Problem | None:
         """Why a start would not resume what was saved; None when it would, or nothing was."""
         if self._record.saved or self.status.state is PowerState.SAVED:
+            from thimble.vm import saving
+
             try:
                 saving.loadable(self.engine, self._world.accel.name)
             except Problem as problem:
@@ -109,6 +118,8 @@ class Driver(Keeper):
         return None
 
     def save_blockers(self) -> list[Reason]:
+        from thimble.vm import saving
+
         return saving.blockers(self.engine, self._record)
 
     # ── save ─────────────────────────────────────────────────────────────────────────────────────
@@ -121,6 +132,8 @@ class Driver(Keeper):
         before = self.status.state
         if not isinstance(lifecycle.decide(before, self._record.phase, Verb.SAVE), Accept):
             raise Problem(Code.CONFLICT, f"it is {before} now")
+        from thimble.vm import saving
+
         await self._connected()
         self.stop_saving = False
         self._set(PowerState.SAVING)

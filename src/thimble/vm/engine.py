@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,10 +23,12 @@ from thimble.vm import change, control, hot, layout, lifecycle, outfit, process,
 from thimble.vm.control import Control
 from thimble.vm.lifecycle import Ending
 from thimble.vm.process import Outfit, Place
-from thimble.vm.saved import Saved, goes_on_as
 from thimble.vm.spec import Nic, Running, VmRecord
-from thimble.vm.statefile import StateFile
 from thimble.vm.world import World
+
+if TYPE_CHECKING:
+    from thimble.vm.saved import Saved
+    from thimble.vm.statefile import StateFile
 
 replace = msgspec.structs.replace
 
@@ -53,7 +56,17 @@ class Engine:
 
     def state_file(self) -> StateFile:
         """Raises `Problem` when its datastore is not mounted."""
+        from thimble.vm.statefile import StateFile  # few VMs are saved on the way to ready
+
         return StateFile(self.source().directory)
+
+    def has(self, *names: str) -> bool:
+        """Is a file of one of these names in its directory? No when its datastore is not mounted."""
+        try:
+            directory = self.source().directory
+        except Problem:
+            return False
+        return any((directory / name).exists() for name in names)
 
     def now(self) -> float:
         return self._world.clock()
@@ -64,7 +77,11 @@ class Engine:
         Raises `Problem`; call `release` then.
         """
         world, source = self._world, self.source()
-        record = self.record.value if saved is None else goes_on_as(saved, self.record.value)
+        record = self.record.value
+        if saved is not None:
+            from thimble.vm.saved import goes_on_as
+
+            record = goes_on_as(saved, record)
         with Outfit() as things:
             async with progress.step("open"):
                 self.place.make()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,12 +16,14 @@ from thimble.contract.vm import CrashPolicy, Intent, PowerState, VmStatus
 from thimble.core.problem import Problem
 from thimble.core.units import show_seconds
 from thimble.sys import log
-from thimble.vm import change, control, lifecycle, saving
+from thimble.vm import change, control, lifecycle
 from thimble.vm.actor import Actor
 from thimble.vm.lifecycle import Ending
-from thimble.vm.spec import Running
-from thimble.vm.statefile import StateFile
+from thimble.vm.spec import STATE_FILE, STATE_NEW, STATE_USED, Running
 from thimble.vm.world import World
+
+if TYPE_CHECKING:
+    from thimble.vm.statefile import StateFile
 
 replace = msgspec.structs.replace
 
@@ -56,9 +58,7 @@ class Keeper(Actor):
         if running is None:
             return False
         self.off.clear()
-        with suppress(Problem):
-            file = self.engine.state_file()
-            self._torn = file.leftovers() or file.path.exists()
+        self._torn = self.engine.has(STATE_FILE, STATE_NEW, STATE_USED)
         pending = change.plan(running, self._record).pending
         started = running.started
         state = PowerState.RUNNING
@@ -98,6 +98,8 @@ class Keeper(Actor):
         """The last agent was in the midst of saving or resuming it: finish or undo that. QEMU's word then;
         empty when QEMU has been ended. Raises `Problem`.
         """
+        from thimble.vm import saving
+
         file = self.engine.state_file()
         if file.path.exists() and state != "running":  # written and not yet ended, or not yet let run
             stays = state == "postmigrate" and file.read().stays
@@ -222,10 +224,7 @@ class Keeper(Actor):
         self.off.set()
 
     def _is_saved(self) -> bool:
-        try:
-            return self.engine.state_file().path.exists()
-        except Problem:
-            return False
+        return self.engine.has(STATE_FILE)
 
     def _crashed(self, why: str, restarts: int) -> None:
         output = self.place.last_output()

@@ -1,5 +1,5 @@
 """The seam of the VMs: `VmService` for `app` and the API. Here what is read; verbs that act are inherited:
-`shaping` (create, change, delete) over `power` (start, stop, …) over `desk` (records and drivers).
+`shaping` (change, delete) over `creating` over `power` (start, stop, …) over `desk` (records and drivers).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from thimble.network.service import Network
 from thimble.state.events import Events
 from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
-from thimble.vm import boot, down, lifecycle, process, spec
+from thimble.vm import boot, lifecycle, process, spec
 from thimble.vm.desk import refuse_verb
 from thimble.vm.lifecycle import Verb
 from thimble.vm.process import QemuPaths
@@ -69,6 +69,8 @@ class VmService(ShapingVerbs):
 
     async def stop_all(self, timeout: float, how: HostShutdown | None = None) -> None:
         """The host goes down: each VM as its `host_shutdown` says, or all as `how`; see `down`."""
+        from thimble.vm import down
+
         await down.stop_all(self, timeout, how)
 
     async def close(self) -> None:

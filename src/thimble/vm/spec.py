@@ -39,6 +39,12 @@ from thimble.contract.vm import (
 HIDDEN = "(hidden)"
 
 
+#: The names of a saved VM's file: whole; being written; loaded, never to be loaded again. See `statefile`.
+STATE_FILE = "saved.state"
+STATE_NEW = "saved.state.new"
+STATE_USED = "resumed.state"
+
+
 class Phase(StrEnum):
     CREATING = "creating"
     READY = "ready"

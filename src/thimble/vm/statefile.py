@@ -17,6 +17,7 @@ from thimble.core.problem import Code, Problem
 from thimble.sys import files
 from thimble.vm import saved
 from thimble.vm.saved import Saved
+from thimble.vm.spec import STATE_FILE, STATE_NEW, STATE_USED
 
 _NEW = os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 MISSING = "its saved state is missing"
@@ -27,9 +28,9 @@ class StateFile:
     """Everything here may take as long as the disk does: call what writes or removes from a thread."""
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / "saved.state"
-        self.new = directory / "saved.state.new"
-        self.used = directory / "resumed.state"
+        self.path = directory / STATE_FILE
+        self.new = directory / STATE_NEW
+        self.used = directory / STATE_USED
 
     def create(self, value: Saved) -> int:
         """Begin `saved.state.new`; the descriptor is for QEMU to go on with. Raises `Problem`."""
@@ -112,9 +113,6 @@ class StateFile:
         """Remove what no VM needs any more; `all`: the saved state too. Raises `Problem`."""
         for path in (self.new, self.used, *((self.path,) if all else ())):
             files.remove(path)
-
-    def leftovers(self) -> bool:
-        return self.new.exists() or self.used.exists()
 
     def _rename(self, old: Path, new: Path) -> None:
         try:

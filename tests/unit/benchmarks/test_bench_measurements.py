@@ -15,6 +15,7 @@ from benchmarks import (
     idle,
     listing,
     machine,
+    media,
     minimal,
     power_on,
     start,
@@ -71,6 +72,16 @@ def test_the_child_brings_everything_it_imports() -> None:
     assert paths["bench.d/initrd"].data == b"x"
     assert paths["bench.py"].mode & 0o111
     assert paths["bench.py"].data.startswith(b"#!/")
+
+
+def test_each_medium_is_compared_with_a_kernel_handed_over() -> None:
+    samples = {way: [Moment(wall_s=number + 1.0, cpu_s=2.0)] for number, way in enumerate(media.WAYS)}
+    rows = media.times(samples)
+    assert len(rows) == 2 * (len(media.WAYS) - 1)
+    assert rows[0].what == "img by uefi: wall"
+    assert (rows[0].ours, rows[0].theirs) == ((2.0,), (1.0,))
+    (size,) = media.sizes({"thimble.img": {"bytes": 3_000_000, "used_bytes": 1_000_000}})
+    assert (size.ours, size.note) == ((3.0,), "1.0 MB of it used")
 
 
 def test_power_on_is_kept_only_if_both_clock_and_processor_say_so() -> None:

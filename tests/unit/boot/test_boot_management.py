@@ -120,6 +120,13 @@ def test_what_the_new_settings_keep_is_not_taken_away() -> None:
     assert removal(old, "uplink", there, new, "uplink") == ["address delete 10.0.0.5/24 dev uplink"]
 
 
+def test_a_family_that_stays_automatic_keeps_its_addresses() -> None:
+    there = {"10.0.0.77": 24, "2001:db8::7": 64}
+    new = planned({"address": "10.0.0.5/24"})
+    assert removal(planned({}), "uplink", there, new, "uplink") == ["address delete 10.0.0.77/24 dev uplink"]
+    assert len(removal(planned({}), "uplink", there, planned({"vlan": 3}), "uplink.3")) == 2
+
+
 def test_a_vlan_that_is_left_takes_its_addresses_along() -> None:
     old = planned({**STATIC, "vlan": 7})
     assert removal(old, "uplink.7", {"10.0.0.5": 24}, planned({}), "uplink") == ["link delete uplink.7"]

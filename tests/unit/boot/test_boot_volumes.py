@@ -254,9 +254,14 @@ def test_the_medium_is_what_the_loader_names_or_the_only_one_that_looks_like_our
     assert medium("/dev/sdb2", disks) == {"disk": "/dev/sdb", "esp": "/dev/sdb2", "kind": "disk"}
     assert medium("", disks[:1]) == {"disk": "/dev/sda", "esp": "/dev/sda2", "kind": "disk"}
     assert medium("", disks) is None
+    assert medium("", disks, ["/dev/sdb", "/dev/sda"]) == medium("/dev/sda2", disks)
+    assert medium("", disks, ["/dev/sdb"]) == medium("/dev/sdb2", disks)
     disc = seen("/dev/sr", kind="iso9660", label="THIMBLE-CD")
     assert medium("", [disc]) == {"disk": "/dev/sr", "esp": "", "kind": "cd"}
     assert medium("", []) is None
+    assert medium("", [*disks[:1], disc]) == medium("", [disc]), "a BIOS that started the CD"
+    assert medium("", [*disks[:1], disc], (), "a") == medium("", disks[:1]), "the CD only lies in the drive"
+    assert medium("/dev/sda2", [*disks, disc]) == medium("", disks[:1])
 
 
 def test_a_guid_is_written_as_firmware_writes_it() -> None:

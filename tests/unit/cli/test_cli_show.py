@@ -81,8 +81,8 @@ def test_what_a_host_starts_from_reads_as_a_page() -> None:
         slots=(
             Slot(slot="a", state=SlotState.GOOD, version="0.1.0", build="b1", number=1),
             Slot(
-                slot="b", state=SlotState.TRIAL, version="0.2.0", build="b2", number=2, running=True,
-                tries_left=2,
+                slot="b", state=SlotState.TRIAL, version="0.2.0", build="b2",
+                number=2, running=True, tries_left=2,
             ),
         ),
         devices=(

@@ -106,9 +106,27 @@ def test_what_a_vm_is_for_life_is_refused() -> None:
     ]
     assert "cannot be moved yet" in blockers(LAN + WEB.replace("512", '512\ndatastore = "big"'), now)[0]
     assert (
-        "its format cannot be changed"
+        "the disk disk0 is qcow2: write that"
         in blockers(LAN + WEB.replace("1048576", '1048576, format = "raw"'), now)[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("disk", "field", "words"),
+    [
+        ("size_bytes = 524288", "size_bytes", "has 1048576 bytes, and that cannot be changed yet"),
+        ("size_bytes = 2097152", "size_bytes", "has 1048576 bytes, and that cannot be changed yet"),
+        ('size_bytes = 1048576, image = "a.img"', "image", "was made empty"),
+        ('volume = "kept"', "volume", "is one of its own"),
+    ],
+)
+def test_a_disk_cannot_become_another_one_under_its_name(disk: str, field: str, words: str) -> None:
+    changed = WEB.replace("size_bytes = 1048576", disk)
+    (blocker,) = planned(LAN + changed, after(LAN + WEB)).blockers
+    assert blocker.at == ("vm", 0, "disks", 0, field)
+    assert words in blocker.message and "or give it another name" in blocker.message
+    renamed = WEB.replace("size_bytes = 1048576", f'name = "new", {disk}')
+    assert blockers(LAN + renamed, after(LAN + WEB)) == []
 
 
 def test_stops_come_before_starts() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from thimble.core.problem import Problem
 from thimble.lab.command import APPEND, main, spec_of_image
-from thimble.lab.spec import Firmware
+from thimble.lab.spec import Firmware, Medium
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    for name in ("vmlinuz", "initrd", "thimble.efi"):
+    for name in ("vmlinuz", "initrd", "thimble.efi", "thimble.img", "thimble.iso"):
         (tmp_path / name).touch()
     return tmp_path
 
@@ -32,6 +32,21 @@ def test_an_image_is_booted_with_the_words_it_was_built_with(image: Path) -> Non
 
 def test_uefi_boots_the_one_file(image: Path) -> None:
     assert spec_of_image(image, firmware=Firmware.UEFI).efi == str(image / "thimble.efi")
+
+
+def test_a_medium_is_the_first_disk_and_the_image_itself_is_not_written_to(image: Path) -> None:
+    stick = spec_of_image(image, medium=Medium.IMG).disks[0]
+    assert (stick.file, stick.keep, stick.order) == (str(image / "thimble.img"), True, 1)
+    disc = spec_of_image(image, medium=Medium.ISO, firmware=Firmware.BIOS).disks[0]
+    assert (disc.file, disc.cd, disc.read_only) == (str(image / "thimble.iso"), True, True)
+    assert spec_of_image(image, medium=Medium.NONE, firmware=Firmware.BIOS).disks == ()
+
+
+def test_firmware_and_medium_follow_from_each_other(image: Path) -> None:
+    assert spec_of_image(image, medium=Medium.ISO).firmware is Firmware.UEFI
+    assert spec_of_image(image, firmware=Firmware.BIOS).disks[0].file.endswith("thimble.img")
+    with pytest.raises(Problem, match="does not start"):
+        spec_of_image(image, medium=Medium.EFI, firmware=Firmware.BIOS)
 
 
 def test_a_missing_image_says_how_to_build_one(tmp_path: Path) -> None:

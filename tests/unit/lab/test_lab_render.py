@@ -19,7 +19,39 @@ TOOLS = Tools(qemu=("qemu-system-x86_64",), ovmf_code="/ovmf/code.fd", ovmf_vars
 TCG = Accel("tcg", "")
 KVM = Accel("kvm", "")
 
+SECURE = Tools(
+    qemu=("qemu-system-x86_64",),
+    ovmf_code="/ovmf/code.fd",
+    ovmf_vars="/ovmf/vars.fd",
+    ovmf_secure="/ovmf/secure.fd",
+)
+
 CASES = {
+    "secure-cd": (
+        ServerSpec(
+            name="four",
+            firmware=Firmware.UEFI,
+            secure_boot=True,
+            disks=(
+                Disk(file="/m/thimble.iso", bus=Bus.AHCI, cd=True, read_only=True, order=1),
+                Disk(file="/m/thimble.img", keep=True, order=2),
+            ),
+            nics=(),
+        ),
+        TCG,
+    ),
+    "bios-usb-and-net": (
+        ServerSpec(
+            name="five",
+            firmware=Firmware.BIOS,
+            disks=(
+                Disk(file="/m/thimble.img", bus=Bus.USB, keep=True, order=1),
+                Disk(file="/m/thimble.iso", bus=Bus.USB, cd=True, read_only=True),
+            ),
+            nics=(Nic(boot="/tftp/boot.ipxe"),),
+        ),
+        TCG,
+    ),
     "direct": (
         ServerSpec(name="one", kernel="/image/vmlinuz", initrd="/image/initrd", append="quiet console=ttyS0"),
         TCG,
@@ -52,7 +84,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_command_line_is_the_golden_one(name: str) -> None:
     spec, accel = CASES[name]
-    text = "\n".join(render.argv(spec, TOOLS, accel)) + "\n"
+    text = "\n".join(render.argv(spec, SECURE if spec.secure_boot else TOOLS, accel)) + "\n"
     path = GOLDEN / f"{name}.txt"
     if os.environ.get("THIMBLE_GOLDEN") == "write":
         path.write_text(text)

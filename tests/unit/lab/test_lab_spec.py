@@ -40,6 +40,13 @@ def test_firmware_needs_something_to_start() -> None:
     assert paths(ServerSpec(firmware=Firmware.BIOS, disks=(Disk(size_bytes=1),))) == ["$.disks"]
 
 
+def test_what_no_machine_has_is_refused() -> None:
+    cd = Disk(file="/x.iso", cd=True, bus=Bus.VIRTIO)
+    assert paths(ServerSpec(kernel="/k", disks=(cd,))) == ["$.disks[0].bus"]
+    assert paths(ServerSpec(kernel="/k", secure_boot=True)) == ["$.secure_boot"]
+    assert paths(ServerSpec(kernel="/k", nics=(Nic(wire="w", boot="/x"),))) == ["$.nics[0].boot"]
+
+
 def test_a_disk_is_either_made_or_given() -> None:
     assert paths(ServerSpec(kernel="/k", disks=(Disk(size_bytes=1, file="/f"),))) == ["$.disks[0]"]
 
@@ -65,6 +72,9 @@ def test_other_sizes_are_refused(text: str) -> None:
         ("nvme:state:8G", Disk(size_bytes=8 << 30, bus=Bus.NVME, label=STATE_LABEL)),
         ("/d/x.qcow2", Disk(file="/d/x.qcow2", format="qcow2")),
         ("ahci:./x.img", Disk(file="./x.img", bus=Bus.AHCI)),
+        ("cd:/x.iso", Disk(file="/x.iso", bus=Bus.AHCI, cd=True, read_only=True)),
+        ("usb:cd:/x.iso", Disk(file="/x.iso", bus=Bus.USB, cd=True, read_only=True)),
+        ("usb:keep:/x.img", Disk(file="/x.img", bus=Bus.USB, keep=True)),
     ],
 )
 def test_disks_are_read(text: str, disk: Disk) -> None:

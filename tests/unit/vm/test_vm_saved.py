@@ -41,7 +41,7 @@ def test_what_is_written_is_read_and_the_stream_begins_behind_it(name: str, tmp_
     assert file.commit() == file.path.stat().st_size
     assert file.read() == value
     assert file.path.read_bytes()[file.stream_at() :] == b"the stream"
-    assert not file.leftovers()
+    assert not file.new.exists()
 
 
 def test_a_file_that_is_cut_or_not_ours_is_damaged(tmp_path: Path) -> None:

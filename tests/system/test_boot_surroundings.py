@@ -15,7 +15,7 @@ from stick import ext4, run, stick, volume
 from thimble.cli.demo import after
 from thimble.client.http import Client
 from thimble.client.trust import Trust
-from thimble.contract.host import Host, Login
+from thimble.contract.host import Host, HostChange, Login, PowerRequest
 from thimble.image.progress import on_stderr
 from thimble.image.toolbox import ensure
 from thimble.lab import home
@@ -164,49 +164,53 @@ def test_of_two_documents_none_is_used_and_both_are_named(image: Path, tmp_path:
     booted(image, story, disks=disks)
 
 
-def state_disk(path: Path, *, full: bool = False) -> Path:
-    """A disk that is a state partition; if `full`, to its last block."""
-    box = ensure(on_stderr)
+def state_disk(path: Path) -> Path:
+    """A disk that is a state partition."""
     path.unlink(missing_ok=True)
     with path.open("xb") as file:
         file.truncate(32 << 20)
-    filling = path.with_suffix(".d")
-    filling.mkdir(exist_ok=True)
-    run(
-        box,
-        "mkfs.ext4",
-        "-q",
-        "-F",
-        "-b",
-        "1024",
-        "-m",
-        "0",
-        "-L",
-        layout.STATE,
-        "-d",
-        str(filling),
-        str(path),
-    )
-    if full:
-        said = subprocess.run(
-            box.argv("dumpe2fs", "-h", str(path)), capture_output=True, text=True, check=True
-        ).stdout
-        free = next(int(line.split()[-1]) for line in said.splitlines() if line.startswith("Free blocks:"))
-        (filling / "filling").write_bytes(b"\1" * (free - 160) * 1024)
-        path.unlink()
-        state_disk(path)
+    box = ensure(on_stderr)
+    run(box, "mkfs.ext4", "-q", "-F", "-b", "1024", "-m", "0", "-L", layout.STATE, str(path))
     return path
 
 
+def fill(path: Path) -> None:
+    """Put a file there that takes all but some blocks: those that list the file's own."""
+    box = ensure(on_stderr)
+    said = subprocess.run(box.argv("dumpe2fs", "-h", str(path)), capture_output=True, text=True, check=True)
+    free = next(int(line.split()[-1]) for line in said.stdout.splitlines() if line.startswith("Free blocks:"))
+    filling = path.with_suffix(".filling")
+    filling.write_bytes(b"\1" * (free - 64) * 1024)
+    run(box, "debugfs", "-w", "-R", f"write {filling} filling", str(path))
+
+
 def test_a_full_state_partition_is_told_and_the_host_is_manageable(image: Path, tmp_path: Path) -> None:
-    def story(server: Server) -> None:
+    """First one that nobody ever used, then one that a host filled."""
+    disk = state_disk(tmp_path / "state.raw")
+
+    def never_used(server: Server) -> None:
+        server.wait_for(b"STATE IS IN RAM AND WILL BE LOST: /dev/vda could not be mounted: ", BOOT_S)
+        server.wait_for(b"thimble: ready in ", BOOT_S)
+
+    def first(server: Server) -> None:
+        server.wait_for(b"thimble: ready in ", BOOT_S)
+        client = signed_in(server)
+        client.call("host.change", HostChange(name="remembered"))
+        client.call("host.shutdown", PowerRequest())
+        assert server.wait_off(120)
+
+    def full(server: Server) -> None:
         server.wait_for(b"thimble: state is on /dev/vda", BOOT_S)
         server.wait_for(b"thimble: ready in ", BOOT_S)
         server.wait_for(b"warning: the state partition is full", BOOT_S)
         server.wait_for(b"thimble: https://10.0.2.15/", BOOT_S)
 
-    disk = state_disk(tmp_path / "full.raw", full=True)
-    booted(image, story, disks=(Disk(file=str(disk)),))
+    fill(disk)
+    booted(image, never_used, disks=(Disk(file=str(disk)),))
+    state_disk(disk)
+    booted(image, first, disks=(Disk(file=str(disk)),))
+    fill(disk)
+    booted(image, full, disks=(Disk(file=str(disk)),))
 
 
 def test_a_locked_state_partition_leaves_a_manageable_host(image: Path, tmp_path: Path) -> None:

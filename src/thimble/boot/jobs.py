@@ -102,7 +102,7 @@ class Children:
             try:
                 answer: tuple[Any, str] = (work(), "")
             except Exception as error:
-                answer = (None, f"{type(error).__name__}: {error}")
+                answer = (None, in_words(error))
             os.write(write, marshal.dumps(answer))
             return 0
 
@@ -233,6 +233,13 @@ def describe(status: int) -> str:
     if os.WIFSIGNALED(status):
         return f"killed by signal {os.WTERMSIG(status)}"
     return f"exit code {os.waitstatus_to_exitcode(status)}"
+
+
+def in_words(error: Exception) -> str:
+    """An error as an operator reads it; our own words come as an OSError without a number."""
+    if isinstance(error, OSError) and error.strerror and not error.errno:
+        return error.strerror
+    return f"{type(error).__name__}: {error}"
 
 
 def _environment() -> Mapping[str, str]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 LABEL = "thimble-state"
 PATH = "/var/lib/thimble"
 ASIDE = "/run/thimble/state"
+# Bytes; a new host's records take some 20 KiB.
+LEAST = 256 * 1024
 _FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOATIME
 
 
@@ -122,8 +124,17 @@ def mount(table: Table, device: str) -> str:
     load(table, ("ext4",))
     os.makedirs(ASIDE, mode=0o700, exist_ok=True)
     linux.mount(device, ASIDE, "ext4", _FLAGS, "errors=remount-ro")
+    if useless(ASIDE):
+        put_away()
+        raise OSError(0, "it is full, and no host has ever kept its state there")
     os.chmod(ASIDE, 0o755)
     return management.read_record(ASIDE)
+
+
+def useless(path: str) -> bool:
+    """Nothing is there, and nothing can be put there: an agent could not even make its first user."""
+    facts = os.statvfs(path)
+    return facts.f_bfree * facts.f_frsize < LEAST and not os.path.isdir(f"{path}/users")
 
 
 def bring() -> None:

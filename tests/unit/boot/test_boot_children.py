@@ -69,6 +69,11 @@ def test_a_job_that_raises_answers_with_the_problem(world: World) -> None:
     assert "bad: OSError" in world.log.read_text()
 
 
+def test_words_of_our_own_come_as_they_are() -> None:
+    assert jobs.in_words(OSError(0, "it is full")) == "it is full"
+    assert jobs.in_words(OSError(5, "Input/output error")) == "OSError: [Errno 5] Input/output error"
+
+
 def test_a_job_that_is_killed_answers_too(world: World) -> None:
     answers: list[tuple[Any, str]] = []
     world.children.job("dead", lambda: os.kill(os.getpid(), 9), lambda *answer: answers.append(answer))

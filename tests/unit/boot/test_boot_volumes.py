@@ -267,3 +267,13 @@ def test_the_medium_is_what_the_loader_names_or_the_only_one_that_looks_like_our
 def test_a_guid_is_written_as_firmware_writes_it() -> None:
     assert guid(bytes.fromhex("28732ac11ff8d211ba4b00a0c93ec93b")) == "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
     assert guid(b"") == ""
+
+
+def test_a_full_partition_is_useless_only_if_no_host_kept_its_state_there(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not statedisk.useless(str(tmp_path))
+    monkeypatch.setattr(statedisk, "LEAST", 1 << 70)
+    assert statedisk.useless(str(tmp_path))
+    (tmp_path / "users").mkdir()
+    assert not statedisk.useless(str(tmp_path))

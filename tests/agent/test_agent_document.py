@@ -29,7 +29,7 @@ name = "rack7"
 [[user]]
 name = "ann"
 role = "operator"
-password_hash = "scrypt$11$8$1$00112233445566778899aabbccddeeff$\
+password_hash = "scrypt$14$8$1$00112233445566778899aabbccddeeff$\
 fb3f2b2c0a5c2f6f7a0f1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f"
 
 [[token]]

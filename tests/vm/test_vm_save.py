@@ -30,7 +30,7 @@ from thimble.contract.vm import (
 from thimble.core.problem import Code, Problem
 from thimble.core.units import MIB
 
-COUNT = "i=0; while true; do i=$((i+1)); echo count $i; sleep 1; done\n"
+COUNT = "i=0; while true; do i=$((i+1)); echo count $i; sleep 0.2; done\n"
 
 
 def file(world: World, id: str, name: str = "saved.state") -> Path:

@@ -214,17 +214,20 @@ class TokenService:
 
 
 def entries(auth: Auth) -> tuple[tuple[UserEntry, ...], tuple[TokenEntry, ...]]:
-    """All users and tokens as the host document writes them. A first password nobody used yet is not told."""
+    """All users and tokens as the host document writes them.
+
+    A hash below full strength is not told: it lasts until its first use.
+    """
     from datetime import UTC, datetime
 
-    from thimble.api.passwords import is_unused
+    from thimble.api.passwords import is_weak
     from thimble.contract.document import TokenEntry, UserEntry
 
     users = tuple(
         UserEntry(
             name=record.id,
             role=record.value.role,
-            password_hash=None if is_unused(record.value.password) else record.value.password,
+            password_hash=None if is_weak(record.value.password) else record.value.password,
         )
         for record in sorted(auth.users.all(), key=lambda record: record.id)
     )

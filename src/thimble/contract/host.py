@@ -97,9 +97,10 @@ class PasswordChange(In, frozen=True, kw_only=True):
     new: Annotated[str, Meta(min_length=8, max_length=1024)]
 
 
-#: As `thimble user hash` makes it: scrypt (RFC 7914) with log2 N, r, p, salt and hash.
+#: As `thimble user hash` makes it: scrypt (RFC 7914) with log2 N, r, p, salt and hash. A weaker one would be
+#: hashed anew at its first use, and so drift away from what was asked.
 PasswordHash = Annotated[
-    str, Meta(pattern=r"^scrypt\$1[1-7]\$8\$[1-4]\$([0-9a-f]{2}){8,64}\$[0-9a-f]{64}$", max_length=240)
+    str, Meta(pattern=r"^scrypt\$1[4-7]\$8\$[1-4]\$([0-9a-f]{2}){8,64}\$[0-9a-f]{64}$", max_length=240)
 ]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 

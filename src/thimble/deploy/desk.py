@@ -10,7 +10,7 @@ import msgspec
 
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem
-from thimble.deploy import health
+from thimble.deploy import esp, health
 from thimble.deploy.devices import Devices
 from thimble.deploy.health import Now
 from thimble.deploy.proof import PROVE_S, Proof
@@ -44,6 +44,8 @@ class DeployParts(msgspec.Struct, frozen=True, kw_only=True):
 
 class Desk:
     def __init__(self, parts: DeployParts) -> None:
+        if not parts.hosted:
+            esp.release(parts.run)  # before anything of ours is mounted: later it would be taken away as well
         self._parts = parts
         self._run = parts.run
         self._busy = ""

@@ -15,8 +15,8 @@ from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Effect
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem, Reason
-from thimble.deploy import esp, look, slots
 from thimble.deploy import image as images
+from thimble.deploy import look, slots
 from thimble.deploy.installing import InstallVerbs
 from thimble.deploy.source import is_url
 from thimble.host.boot import BootFacts
@@ -29,7 +29,6 @@ class DeployService(InstallVerbs):
     async def begin(self) -> None:
         """After ready, before any VM starts: prove a trial, settle what became of the last one."""
         if not self._parts.hosted:
-            await asyncio.to_thread(esp.release, self._parts.run)
             await self._proof.begin()
 
     def warnings(self) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def document(number: int) -> str:
     """Two new switches and two new VMs each time, and the first VM changed."""
     lines = ["format = 1", ""]
     for part in range(2):
-        lines += ["[[switch]]", f'name = "net{number}x{part}"', 'kind = "internal"', ""]
+        lines += ["[[switch]]", f'name = "net{number}x{part}"', 'kind = "isolated"', ""]
     for part in range(2):
         name = f"vm{number}x{part}"
         lines += ["[[vm]]", f'name = "{name}"', "memory_mib = 64", "disks = [{ size_bytes = 16777216 }]", ""]

@@ -10,6 +10,7 @@ from api_client import Got, ask, run
 from api_world import HASH, PASSWORD, World, counted
 
 from thimble.api import passwords
+from thimble.api.accounts import entries
 from thimble.api.attempts import Attempts, TooMany, network
 from thimble.api.auth import SESSION_S, TICKET_S, Auth
 from thimble.contract.host import Role
@@ -373,12 +374,29 @@ def test_a_user_file_that_cannot_be_read_makes_no_new_admin(tmp_path: Path) -> N
 
 # ---------------------------------------------------------------------- hashes, for the host document
 
+STRONG = passwords.hashed(PASSWORD, b"salt" * 4)
+
+
+def test_a_hash_that_was_given_stays_as_it_is_when_it_is_used(world: World) -> None:
+    do(world, "POST", "/users", {"name": "ann", "password_hash": STRONG})
+    assert sign_in(world, user="ann").status == 201
+    (_, ann), _ = entries(world.auth)
+    assert (ann.name, ann.password_hash) == ("ann", STRONG)
+
+
+def test_a_weak_hash_is_not_told_since_it_lasts_until_its_first_use(world: World) -> None:
+    ((admin,), _) = entries(world.auth)
+    assert (admin.name, admin.password_hash) == ("admin", None)
+    sign_in(world)
+    ((admin,), _) = entries(world.auth)
+    assert str(admin.password_hash).startswith("scrypt$14$")
+
 
 def test_a_user_is_made_and_changed_by_the_hash_of_a_password(world: World) -> None:
-    body = {"name": "ann", "role": "operator", "password_hash": HASH}
+    body = {"name": "ann", "role": "operator", "password_hash": STRONG}
     assert do(world, "POST", "/users", body).status == 201
     assert sign_in(world, user="ann").json["role"] == "operator"
-    other = passwords.hashed("another one", b"salt" * 4, cost=11)
+    other = passwords.hashed("another one", b"salt" * 4)
     assert do(world, "PATCH", "/users/ann", {"password_hash": other}).status == 200
     assert sign_in(world, user="ann").status == 401
     assert sign_in(world, "another one", user="ann").status == 201
@@ -388,7 +406,8 @@ def test_a_user_is_made_and_changed_by_the_hash_of_a_password(world: World) -> N
     ("body", "status"),
     [
         ({"name": "ann"}, 422),
-        ({"name": "ann", "password": "long enough", "password_hash": HASH}, 422),
+        ({"name": "ann", "password": "long enough", "password_hash": STRONG}, 422),
+        ({"name": "ann", "password_hash": HASH}, 422),  # weaker than what is kept
         ({"name": "ann", "password_hash": "scrypt$6$8$1$00$00"}, 422),
         ({"name": "ann", "password_hash": "secret"}, 422),
     ],
@@ -401,7 +420,7 @@ def test_a_user_has_a_password_or_its_hash(world: World, body: object, status: i
 def test_a_token_whose_digest_is_given_works_and_is_not_told(world: World) -> None:
     from hashlib import sha256
 
-    do(world, "POST", "/users", {"name": "ann", "role": "operator", "password_hash": HASH})
+    do(world, "POST", "/users", {"name": "ann", "role": "operator", "password_hash": STRONG})
     digest = sha256(b"my own").hexdigest()
     body = {"name": "ci", "role": "viewer", "sha256": digest, "user": "ann", "expires": world.clock() + 60}
     got = do(world, "POST", "/tokens", body)
@@ -414,6 +433,6 @@ def test_a_token_whose_digest_is_given_works_and_is_not_told(world: World) -> No
 
 def test_who_changes_the_own_password_as_an_admin_stays_signed_in_here_only(world: World) -> None:
     here, there = world.admin(), world.admin()
-    assert do(world, "PATCH", "/users/admin", {"password_hash": HASH}, token=here).status == 200
+    assert do(world, "PATCH", "/users/admin", {"password_hash": STRONG}, token=here).status == 200
     assert do(world, "GET", "/session", token=here).status == 200
     assert do(world, "GET", "/session", token=there).status == 401

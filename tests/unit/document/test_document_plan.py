@@ -18,7 +18,7 @@ from document_host import (
     replace,
     with_device,
 )
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from thimble.contract.vm import Intent, PowerState
@@ -283,7 +283,7 @@ documents = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(first=documents, second=documents)
 def test_applying_twice_leaves_nothing_to_do_and_so_does_applying_what_is_exported(
     first: dict[str, Any], second: dict[str, Any]
@@ -300,7 +300,7 @@ def test_applying_twice_leaves_nothing_to_do_and_so_does_applying_what_is_export
     assert (exported.effects, exported.blockers, exported.drift) == ((), (), ())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tree=documents, cut=st.integers(0, 12))
 def test_cut_off_anywhere_and_applied_again_ends_right(tree: dict[str, Any], cut: int) -> None:
     from document_host import done

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from thimble.contract.vm import Autostart, Intent
@@ -75,6 +75,8 @@ def test_every_way_to_write_a_value_is_located() -> None:
     }  # fmt: skip
 
 
+#: Machines that run tests are busy.
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 keys = st.text(min_size=1, max_size=8)
 plain = st.one_of(
     st.booleans(),
@@ -95,11 +97,13 @@ values = st.recursive(
 trees = st.dictionaries(keys, values, max_size=5)
 
 
+@CALM
 @given(trees)
 def test_what_is_written_is_read_back(tree: dict[str, Any]) -> None:
     assert tomllib.loads(toml.write(tree)) == tree
 
 
+@CALM
 @given(trees)
 def test_whatever_is_written_each_value_is_found_on_a_line_of_its_key(tree: dict[str, Any]) -> None:
     text = toml.write(tree)

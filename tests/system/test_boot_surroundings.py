@@ -201,9 +201,9 @@ def test_a_full_state_partition_is_told_and_the_host_is_manageable(image: Path, 
 
     def full(server: Server) -> None:
         server.wait_for(b"thimble: state is on /dev/vda", BOOT_S)
-        server.wait_for(b"thimble: ready in ", BOOT_S)
+        until_ready = server.wait_for(b"thimble: ready in ", BOOT_S)
+        assert b"agent ended" not in until_ready
         server.wait_for(b"warning: the state partition is full", BOOT_S)
-        server.wait_for(b"thimble: https://10.0.2.15/", BOOT_S)
 
     fill(disk)
     booted(image, never_used, disks=(Disk(file=str(disk)),))

@@ -24,7 +24,7 @@ from thimble.network import subnet
 from thimble.network.records import Port, PortUse, SwitchRecord
 from thimble.state.events import Events
 from thimble.state.store import Collection, is_durable
-from thimble.sys import hostnet
+from thimble.sys import hostnet, log
 
 if TYPE_CHECKING:
     from thimble.network.reconcile import Reconciler
@@ -246,19 +246,24 @@ class Network:
         self._records.put("nat", record, expect=0)
 
     def _adopt_uplink(self) -> None:
-        """Take the bridge that PID 1 made over the first NIC as the switch `uplink`."""
+        """Take the bridge that PID 1 made over the first NIC as the switch `uplink`.
+
+        At the start PID 1 may not know yet which NIC: then the one remembered stands, and nothing is written.
+        """
         try:
             boot = msgspec.json.decode((self._run / "boot.json").read_bytes(), type=_Boot)
         except (OSError, ValueError):
             return
         if boot.uplink is None or not boot.uplink.bridge:
             return
-        record = SwitchRecord(
-            kind=SwitchKind.BRIDGED, bridge=boot.uplink.bridge, uplink=boot.uplink.nic, adopted=True
-        )
         found = self._records.find("uplink")
+        nic = boot.uplink.nic or (found.value.uplink if found else "")
+        record = SwitchRecord(kind=SwitchKind.BRIDGED, bridge=boot.uplink.bridge, uplink=nic, adopted=True)
         if found is None or (found.value.adopted and found.value != record):
-            self._records.put("uplink", record)
+            try:
+                self._records.put("uplink", record)
+            except Problem as problem:  # a full disk: the host is to be reachable all the same
+                log.say(f"the switch uplink: {problem.detail}")
 
     def _heard(self, event: Event) -> None:
         """VMs changed: see to their names, addresses and forwards soon."""

@@ -44,6 +44,9 @@ class Apply:
         self._site.ask(lambda client: client.call("document.apply", self._document))
         return f"document {self._round}"
 
+    def writing(self) -> bool:
+        return True
+
     def verify(self, ledger: Ledger, /) -> str:
         keeps_word(ledger, self._site.host().name)
         left = len(self._plan().effects)

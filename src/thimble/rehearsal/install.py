@@ -42,7 +42,8 @@ class Install:
         self._site.sign_in()
         begun = time.monotonic()
         self.begin(random.Random(0))
-        while not self.watch():
+        while not self._done:
+            self.writing()
             time.sleep(0.2)
         self.busy_s = time.monotonic() - begun
         self.whole_s = self.busy_s * 1.2
@@ -58,8 +59,8 @@ class Install:
         self._task, self._done = started.task.id, False
         return "on /dev/vda"
 
-    def watch(self) -> bool:
-        """Whether the host has said that it is done; from then on the disk has to start."""
+    def writing(self) -> bool:
+        """Any of its steps but the first; once it has said that it is done, the disk has to start."""
         try:
             with self._site.client(timeout=5) as client:
                 task = client.call("task.get", path={"task": self._task})
@@ -68,7 +69,7 @@ class Install:
         if task.state is TaskState.FAILED:
             raise Broken(f"the installation failed: {task.problem}")
         self._done = task.state is TaskState.DONE
-        return self._done
+        return task.step not in ("", "source", "check")
 
     def verify(self, _: Ledger, /) -> str:
         """Start from the disk alone; then the diskless medium again, for the next round."""

@@ -13,6 +13,10 @@ from thimble.rehearsal.ledger import Ledger
 from thimble.rehearsal.scenario import Broken, Scenario, moment
 from thimble.rehearsal.site import Site
 
+#: Of all cuts, those that fall into the writing itself, and how many seconds after it began at most.
+WRITING_SHARE = 0.4
+WRITING_S = 1.5
+
 
 def rehearse(
     scenario: Scenario, *, count: int, seed: int, say: Callable[[str], None], keep: bool = False
@@ -51,6 +55,12 @@ def rehearse(
     }
 
 
+def _await_writing(scenario: Scenario, begun: float) -> None:
+    """Until the host says that it writes; at most as long as writing lasts."""
+    while not scenario.writing() and time.monotonic() - begun < scenario.busy_s:
+        time.sleep(0.02)
+
+
 def _round(
     scenario: Scenario, site: Site, ledger: Ledger, dice: random.Random
 ) -> tuple[str, tuple[str, int, int]]:
@@ -58,12 +68,15 @@ def _round(
     ledger.start(site.client)
     what = scenario.begin(dice)
     begun = time.monotonic()
-    wait = moment(dice, busy_s=scenario.busy_s, whole_s=scenario.whole_s)
-    watch = getattr(scenario, "watch", None)
-    while (left := begun + wait - time.monotonic()) > 0:
-        time.sleep(min(left, 0.5))
-        if watch is not None:
-            watch()
+    if dice.random() < WRITING_SHARE:
+        _await_writing(scenario, begun)
+        time.sleep(dice.uniform(0.0, WRITING_S))
+    else:
+        wait = moment(dice, busy_s=scenario.busy_s, whole_s=scenario.whole_s)
+        while (left := begun + wait - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+            scenario.writing()
+    wait = time.monotonic() - begun
     uncertain, lost = site.server.cut_power(dice)
     ledger.stop()
     for _ in range(3):

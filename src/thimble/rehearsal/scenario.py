@@ -26,6 +26,9 @@ class Scenario(Protocol):
     def begin(self, dice: random.Random, /) -> str:
         """Start the work; what it is, in words."""
 
+    def writing(self) -> bool:
+        """Whether it is writing now, as far as it tells. Raises `Broken` when it has failed."""
+
     def verify(self, ledger: Ledger, /) -> str:
         """After a cut and power-on: how it went, in words. Raises `Broken`."""
 

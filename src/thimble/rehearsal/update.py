@@ -19,6 +19,7 @@ from thimble.contract.deploy import (
     UpdateRequest,
 )
 from thimble.contract.host import PowerRequest
+from thimble.core.problem import Problem
 from thimble.lab.spec import Disk, Firmware, ServerSpec
 from thimble.rehearsal.ledger import Ledger
 from thimble.rehearsal.scenario import Broken, keeps_word
@@ -27,6 +28,7 @@ from thimble.rehearsal.site import Site
 
 GIB = 1 << 30
 SETTLE_S = 420.0
+WRITING = ("write", "mirror", "offer")
 
 
 class Update:
@@ -43,6 +45,7 @@ class Update:
         self._firmware = firmware
         self._confirmed = ""  # the build known to be confirmed
         self._target = images[0]
+        self._task = ""
         self.busy_s = self.whole_s = 0.0
 
     def prepare(self) -> Site:
@@ -84,7 +87,17 @@ class Update:
         request = UpdateRequest(
             image=self._target.url, allow_older=True, vms=Guests.SHUTDOWN, reboot=reboot, guest_timeout_s=10
         )
-        self._site.ask(lambda client: client.call("deploy.update", request))
+        started = self._site.ask(lambda client: client.call("deploy.update", request))
+        self._task = started.task.id
+
+    def writing(self) -> bool:
+        if not self._task:
+            return False
+        try:
+            with self._site.client(timeout=3.0) as client:
+                return client.call("task.get", path={"task": self._task}).step in WRITING
+        except Problem:
+            return False  # it is going down already
 
     def verify(self, ledger: Ledger, /) -> str:
         keeps_word(ledger, self._site.host().name)

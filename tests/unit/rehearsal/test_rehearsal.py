@@ -11,6 +11,7 @@ import pytest
 from thimble.core.problem import Code, Problem
 from thimble.document.read import read
 from thimble.lab.outer import OuterCrash
+from thimble.rehearsal import run
 from thimble.rehearsal.apply import document
 from thimble.rehearsal.ledger import Ledger
 from thimble.rehearsal.run import rehearse
@@ -97,10 +98,18 @@ class Scene:
         self._round += 1
         return "work"
 
+    def writing(self) -> bool:
+        return True
+
     def verify(self, _: Ledger, /) -> str:
         if self._round == self._breaks_at:
             raise Broken("it is gone")
         return "whole"
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "WRITING_S", 0.0)
 
 
 def test_every_cut_is_counted_and_told() -> None:

@@ -259,6 +259,8 @@ class Agent:
             service, self.tasks, say, run=self.options.run, online=lambda: bool(hardware.addresses())
         )
         await at_boot.settle(found)
+        if service.problem:  # what was applied before this one is no word on what to do now
+            return
         document = service.last_document()
         if document is not None and document.install is not None and document.install.disk:
             await self.deploy.install_from_document(document.install)

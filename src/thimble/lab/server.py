@@ -42,6 +42,7 @@ class Server:
         self._child: subprocess.Popen[bytes] | None = None
         self._status: int | None = None
         self._cut = False
+        self._log_from = 0  # what an earlier QEMU said is not held against this one
         self._running = home.read_running(where)
 
     @classmethod
@@ -82,6 +83,7 @@ class Server:
         self.serial.skip()
         for disk in self._forgetful():
             powerloss.prepare(disk)
+        self._log_from = len(_read(self.home / "qemu.log"))
         powered_on = time.time()
         with (self.home / "qemu.log").open("ab") as log:
             self._child = subprocess.Popen(
@@ -126,7 +128,7 @@ class Server:
 
         Raises OuterCrash when the outer QEMU broke, UNAVAILABLE when the server went off, TIMEOUT.
         """
-        return self._wait(pattern, timeout, self._check, mark)
+        return self._wait(pattern, timeout, self.check, mark)
 
     def ask(self, line: bytes, answer: bytes, timeout: float) -> bytes:
         """Type `line` at the console and wait for `answer`, as `wait_for` does."""
@@ -138,14 +140,14 @@ class Server:
                 # A client that does not read stops the server's UART after some 280 bytes.
                 with contextlib.suppress(BlockingIOError):
                     wire.recv(65536)
-                self._check()
+                self.check()
 
             return self._wait(answer, timeout, drain, "")
 
     def _wait(self, pattern: bytes, timeout: float, watch: Callable[[], None], mark: str) -> bytes:
         found = self.serial.wait_for(pattern, timeout=timeout, check=watch)
         if found is None:
-            self._check()
+            self.check()
             raise Problem(
                 Code.TIMEOUT,
                 f"server {self.spec.name!r} did not say {pattern!r} in {timeout:.0f} s",
@@ -170,7 +172,7 @@ class Server:
         while self.running:
             if time.monotonic() >= deadline:
                 return False
-            self._check()
+            self.check()
             time.sleep(0.05)
         return True
 
@@ -237,19 +239,19 @@ class Server:
                 self.qmp("query-status")
                 return
             except Problem as problem:
-                self._check()
+                self.check()
                 if not self.running or time.monotonic() >= deadline:
                     raise Problem(
                         Code.FAILED, "the server's QEMU does not start", reasons=self._evidence()
                     ) from problem
             time.sleep(0.02)
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raise if waiting is vain; note the first byte on the way."""
         if "first_byte" not in self.timeline and self.serial.read():
             self.mark("first_byte")
         alive = self.running
-        log = _read(self.home / "qemu.log")
+        log = _read(self.home / "qemu.log")[self._log_from :]
         exit_status = None if self._cut else self._status
         if evidence := outer.blame(
             exit_status=exit_status, qemu_log=log, serial=self.serial.read(), accel=self.accel or "tcg"

@@ -60,8 +60,9 @@ class Apply:
         return answer
 
     def _whole(self) -> None:
-        with self._site.client() as client:
-            client.finish(client.call("document.apply", self._document), timeout=120)
+        self._site.ask(
+            lambda client: client.finish(client.call("document.apply", self._document), timeout=120)
+        )
 
 
 def document(number: int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from thimble.core.problem import Problem
-from thimble.lab.outer import OuterCrash
+from thimble.lab.outer import OuterCrash, with_retries
 from thimble.rehearsal.ledger import Ledger
 from thimble.rehearsal.scenario import Broken, Scenario, moment
 from thimble.rehearsal.site import Site
@@ -23,7 +23,7 @@ def rehearse(
 ) -> dict[str, Any]:
     """Cut `count` times; the summary. `keep` leaves a server on that has broken a promise."""
     began = time.monotonic()
-    site = scenario.prepare()
+    site = with_retries(lambda _: scenario.prepare(), say=say)
     ledger = Ledger()
     outcomes: dict[str, int] = {}
     totals = [0, 0]
@@ -31,7 +31,12 @@ def rehearse(
     say(f"{scenario.name}: writes for {scenario.busy_s:.0f} s, over after {scenario.whole_s:.0f} s")
     try:
         for number in range(count):
-            words, fate = _round(scenario, site, ledger, random.Random(f"{seed}/{number}"))
+            try:
+                words, fate = _round(scenario, site, ledger, random.Random(f"{seed}/{number}"))
+            except OuterCrash as crash:  # not counted; to the host it was a cut as well
+                say(f"{number + 1:4} of {count}  not counted: {crash.detail}: {crash.evidence}")
+                _again(scenario, site, ledger)
+                continue
             outcomes[fate[0]] = outcomes.get(fate[0], 0) + 1
             totals = [totals[0] + fate[1], totals[1] + fate[2]]
             survived += 1
@@ -55,6 +60,19 @@ def rehearse(
     }
 
 
+def _again(scenario: Scenario, site: Site, ledger: Ledger) -> None:
+    """After the outer QEMU broke: the host has to come back from that, too."""
+
+    def run(_: int) -> None:
+        site.server.cut_power()
+        site.server.power_on()
+        site.ready()
+        scenario.verify(ledger)
+
+    ledger.stop()
+    with_retries(run)
+
+
 def _await_writing(scenario: Scenario, begun: float) -> None:
     """Until the host says that it writes; at most as long as writing lasts."""
     while not scenario.writing() and time.monotonic() - begun < scenario.busy_s:
@@ -64,7 +82,7 @@ def _await_writing(scenario: Scenario, begun: float) -> None:
 def _round(
     scenario: Scenario, site: Site, ledger: Ledger, dice: random.Random
 ) -> tuple[str, tuple[str, int, int]]:
-    """One cut. A server whose own QEMU broke is started again: that is a cut as well."""
+    """One cut. Raises `Broken`, and `OuterCrash` when the server's own QEMU broke."""
     ledger.start(site.client)
     what = scenario.begin(dice)
     begun = time.monotonic()
@@ -79,13 +97,8 @@ def _round(
     wait = time.monotonic() - begun
     uncertain, lost = site.server.cut_power(dice)
     ledger.stop()
-    for _ in range(3):
-        try:
-            site.server.power_on()
-            site.ready()
-            break
-        except OuterCrash:
-            site.server.cut_power()
+    site.server.power_on()
+    site.ready()
     outcome = scenario.verify(ledger)
     words = f"{what}, cut after {wait:5.1f} s, {lost} of {uncertain} uncertain writes lost: {outcome}"
     return words, (outcome, uncertain, lost)

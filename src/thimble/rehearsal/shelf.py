@@ -29,7 +29,7 @@ class Shelf:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         handler = partial(_Quiet, directory=str(directory))
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def image(self, name: str) -> Image:
@@ -46,6 +46,11 @@ def build_of(path: Path) -> str:
         words = read.sections[".cmdline"]
         file.seek(words.offset)
         return uki.build_of(uki.command_line(file.read(words.size)))
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Nothing: connections end when the power goes."""
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -30,12 +30,18 @@ class Site:
 
     def restart(self, spec: ServerSpec) -> None:
         """Power on as another server with the same disks, and wait until it is ready."""
+        self._off()
         self.server.spec = spec
         self.server.power_on()
         self.ready()
 
+    def _off(self) -> None:
+        if self.server.running:
+            self.server.cut_power()
+
     def restart_from_disk(self, firmware: Firmware, *, wait: bool = True) -> None:
         """Power on from its own first disk."""
+        self._off()
         if firmware is Firmware.UEFI:
             self.server.blank_firmware()
         self.server.spec = msgspec.structs.replace(self.server.spec, firmware=firmware, efi="")
@@ -65,7 +71,8 @@ class Site:
     def ask(self, question: Callable[[Client], T], *, timeout: float = 90.0) -> T:
         """What `question` answers; while the host is not there (yet), it is asked again.
 
-        Ready does not wait for an address, and a connection made before there is one waits for ever.
+        Raises `OuterCrash` when it is the server's own QEMU that broke. Ready does not wait for
+        an address, and a connection made before there is one waits for ever.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -73,6 +80,7 @@ class Site:
                 with self.client(timeout=10.0) as client:
                     return question(client)
             except Problem as problem:
+                self.server.check()  # whose fault is it?
                 if problem.code not in _LATER or time.monotonic() > deadline:
                     raise
             time.sleep(0.5)

@@ -43,7 +43,6 @@ class Update:
         self._images = images
         self._certificate = certificate.read_text()
         self._firmware = firmware
-        self._confirmed = ""  # the build known to be confirmed
         self._target = images[0]
         self._task = ""
         self.busy_s = self.whole_s = 0.0
@@ -61,7 +60,6 @@ class Update:
             client.call("host.shutdown", PowerRequest(guest_timeout_s=5))
         self._site.server.wait_off(60)
         self._site.restart_from_disk(self._firmware)
-        self._confirmed = first.build
         self._measure()
         return self._site
 
@@ -74,7 +72,6 @@ class Update:
         self.whole_s = time.monotonic() - begun
         if self._state().build != self._target.build:
             raise Broken("an update that nobody disturbed did not take place")
-        self._confirmed = self._target.build
 
     def begin(self, dice: random.Random, /) -> str:
         reboot = dice.choice((Reboot.KEXEC, Reboot.FIRMWARE))
@@ -111,7 +108,6 @@ class Update:
         if state.last is not None and state.last.state is OutcomeState.PENDING:
             raise Broken(f"the last update is told to be going on: {state.last}")
         is_new = state.build == self._target.build
-        self._confirmed = state.build
         return "new" if is_new else "old"
 
     def _state(self) -> Deploy:

@@ -112,8 +112,15 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "WRITING_S", 0.0)
 
 
-def test_every_cut_is_counted_and_told() -> None:
+def test_a_round_in_which_the_outer_qemu_broke_is_not_counted() -> None:
     server, said = Server(crashes=1), list[str]()
+    told = rehearse(Scene(server), count=3, seed=1, say=said.append)
+    assert (told["cuts"], told["survived"]) == (2, 2)
+    assert "not counted" in said[1] and "it broke" in said[1]
+
+
+def test_every_cut_is_counted_and_told() -> None:
+    server, said = Server(), list[str]()
     told = rehearse(Scene(server), count=3, seed=1, say=said.append)
     assert (told["cuts"], told["survived"], told["outcomes"]) == (3, 3, {"whole": 3})
     assert (told["uncertain_writes"], told["lost_writes"]) == (6, 3)

@@ -1,0 +1,203 @@
+"""Looks at the machine's health now and then, and tells when it changes. It begins after "ready".
+
+    every 45 s   sensors, free space, mirrors, memory errors, pressure, clock, warnings
+    every 10 min disks (SMART), the management controller
+
+Each question has its own thread and deadline (`probes`). Between rounds nothing runs and only the last
+answers are kept; `now` is for those who do not want to wait for the next round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from thimble.contract import machine as wire
+from thimble.contract.machine import Finding, Health
+from thimble.core.problem import Problem
+from thimble.host import devices, inventory, ntp, pressure, sensors, smbios
+from thimble.host.bmc import Controller
+from thimble.host.boot import Init
+from thimble.host.diagnosis import Mirror, Readings, Sign, Space, signs, worst
+from thimble.host.probes import Probes
+from thimble.state.events import Events
+from thimble.sys import clock, ipmi
+from thimble.sys.sysfs import entries, number, word
+
+T = TypeVar("T")
+
+EVERY_S = 45.0
+SELDOM_S = 600.0
+#: Seconds that a part of the machine may take to answer.
+ANSWER_S = 5.0
+SLOW_S = 30.0
+FRESH_S = 5.0
+
+
+class Watch:
+    """`warnings`: what the rest of the agent warns of; `mounts`: datastore → directory."""
+
+    def __init__(
+        self,
+        *,
+        init: Init,
+        events: Events,
+        warnings: Callable[[], tuple[str, ...]],
+        mounts: Callable[[], Mapping[str, Path]],
+        root: Path = Path("/"),
+    ) -> None:
+        self.probes = Probes()
+        self.health: Health | None = None
+        self.bmc: wire.Bmc | None = None
+        self.bmc_sensors: tuple[wire.Sensor, ...] = ()
+        self.disks: tuple[wire.DiskInfo, ...] = ()
+        self.sensors: tuple[wire.Sensor, ...] = ()
+        self.time: wire.Time | None = None
+        self._init, self._events = init, events
+        self._warnings, self._mounts = warnings, mounts
+        self._root = root
+        self._controller = Controller()
+        self._silent: dict[str, str] = {}
+        self._found: dict[str, tuple[Sign, float]] = {}
+        self._looked = self._seldom = float("-inf")
+        self._round = asyncio.Lock()
+
+    async def run(self) -> None:
+        """For ever."""
+        self.load_drivers()
+        while True:
+            await self.look()
+            await asyncio.sleep(EVERY_S)
+
+    def load_drivers(self) -> None:
+        """Those that no device asks for by itself: the controller's door, temperatures of SATA disks."""
+        wanted = []
+        try:
+            table = (self._root / "sys/firmware/dmi/tables/DMI").read_bytes()
+        except OSError:
+            table = b""
+        if smbios.has_controller(table) or (self._root / "sys/module/ipmi_si").is_dir():
+            wanted += ["ipmi_si", "ipmi_devintf"]
+        if entries(self._root / "sys/class/ata_device"):
+            wanted.append("drivetemp")
+        if wanted and self._init.present:
+            try:
+                self._init.tell("load", modules=wanted)
+            except Problem:
+                return
+
+    async def now(self, *, fresh: float = FRESH_S) -> Health:
+        """Not older than `fresh` seconds; what is asked seldom may be."""
+        if clock.since_boot() - self._looked > fresh:
+            await self.look()
+        assert self.health is not None
+        return self.health
+
+    async def look(self, *, thorough: bool = False) -> None:
+        """One round."""
+        async with self._round:
+            at = clock.since_boot()
+            if thorough or at - self._seldom >= SELDOM_S:
+                await self._look_seldom()
+                self._seldom = at
+            self._judge(await self._read())
+            self._looked = clock.since_boot()
+
+    async def _look_seldom(self) -> None:
+        disks, bmc = await asyncio.gather(
+            self._ask("disks", lambda: devices.disks(self._root), SLOW_S),
+            self._ask("BMC", self._ask_bmc, SLOW_S),
+        )
+        self.disks = disks if disks is not None else self.disks
+        self.bmc, self.bmc_sensors = bmc or (None, ())
+
+    def _ask_bmc(self) -> tuple[wire.Bmc | None, tuple[wire.Sensor, ...]]:
+        if self._root != Path("/") or not ipmi.DEVICE.exists():
+            return None, ()
+        return self._controller.ask()
+
+    async def _read(self) -> Readings:
+        spaces = [asyncio.ensure_future(self._space(*one)) for one in self._mounts().items()]
+        found, mirrors, errors, time = await asyncio.gather(
+            self._ask("sensors", lambda: sensors.sensors(self._root), ANSWER_S),
+            self._ask("mirrors", lambda: all_mirrors(self._root), ANSWER_S),
+            self._ask("memory errors", lambda: inventory.memory_errors(self._root), ANSWER_S),
+            self._ask("clock", lambda: ntp.ask(clock.now(), managed=self._init.present), SLOW_S),
+        )
+        self.sensors = found or ()
+        self.time = time
+        corrected, uncorrected = errors or (0, 0)
+        pressed = pressure.read(self._root)
+        return Readings(
+            warnings=self._warnings(),
+            sensors=(*self.sensors, *self.bmc_sensors),
+            disks=self.disks,
+            spaces=tuple(await asyncio.gather(*spaces)),
+            mirrors=mirrors or (),
+            corrected=corrected or 0,
+            uncorrected=uncorrected or 0,
+            pressure={name: one.some[2] for name, one in pressed.items()},
+            time=time,
+            uptime_s=clock.since_boot(),
+            bmc=self.bmc,
+            silent=dict(self._silent),
+        )
+
+    async def _ask(self, name: str, question: Callable[[], T], timeout: float) -> T | None:
+        answer = await self.probes.ask(name, question, timeout=timeout)
+        self._silent.pop(name, None)
+        if answer.why:
+            self._silent[name] = answer.why
+        return answer.value
+
+    async def _space(self, name: str, where: Path) -> Space:
+        answer = await self.probes.ask(f"datastore {name}", lambda: os.statvfs(where), timeout=ANSWER_S)
+        if answer.value is None:
+            return Space(name=name, why=answer.why)
+        unit = answer.value.f_frsize
+        return Space(
+            name=name, size_bytes=answer.value.f_blocks * unit, free_bytes=answer.value.f_bavail * unit
+        )
+
+    def _judge(self, seen: Readings) -> None:
+        """Tell what came, what changed its level, and what is over."""
+        found = {sign.key: sign for sign in signs(seen, frozenset(self._found))}
+        now, before = clock.now(), self._found
+        self._found = {key: (sign, before[key][1] if key in before else now) for key, sign in found.items()}
+        self.health = Health(
+            level=worst(tuple(sign.level for sign in found.values())),
+            checked=now,
+            findings=tuple(_finding(sign, since) for sign, since in self._found.values()),
+        )
+        for key, sign in found.items():
+            if key not in before or before[key][0].level is not sign.level:
+                self._tell(sign.component, sign.level, sign.reason)
+        for key, (sign, _) in before.items():
+            if key not in found:
+                self._tell(sign.component, wire.Level.OK, f"no longer: {sign.reason}")
+
+    def _tell(self, component: str, level: wire.Level, reason: str) -> None:
+        assert self.health is not None
+        self._events.publish("host.health", component, level=level, reason=reason, host=self.health.level)
+
+
+def _finding(sign: Sign, since: float) -> Finding:
+    fields = msgspec.structs.asdict(sign)
+    del fields["key"]
+    return Finding(**fields, since=since)
+
+
+def all_mirrors(root: Path) -> tuple[Mirror, ...]:
+    """Every md array with redundancy, as its own files tell (admin-guide/md.rst)."""
+    found = []
+    for array in entries(root / "sys/block"):
+        missing = number(array / "md/degraded")
+        if missing is not None:
+            action = word(array / "md/sync_action")
+            found.append(Mirror(name=array.name, missing=missing, recovering=action in ("recover", "resync")))
+    return tuple(found)

@@ -20,7 +20,8 @@ from thimble.core.problem import Code, Problem
 from thimble.host import blinking, inventory, loglines, ntp
 from thimble.host.boot import Init
 from thimble.host.logbook import Logbook
-from thimble.host.syslog import Sender, parse
+from thimble.host.rules import syslog_target
+from thimble.host.syslog import Sender
 from thimble.host.watch import ANSWER_S, SLOW_S, Watch
 from thimble.state.events import Events
 from thimble.sys import clock
@@ -67,7 +68,7 @@ class MachineService:
         if self._sending is not None:
             self._sending.cancel()
             self._sending = self.sender = None
-        where = parse(target) if target else None
+        where = syslog_target(target)
         if where is not None:
             self.sender = Sender(where, self.logbook, host=self._host)
             self._sending = asyncio.get_running_loop().create_task(self.sender.run())

@@ -156,7 +156,7 @@ class HostService:
         return (*self._init.warnings, *state_warnings(self._facts.state), *self._warnings(), *lost)
 
     async def change(self, call: Call[wire.HostChange]) -> wire.Host | DryRun:
-        from thimble.host import syslog
+        from thimble.host.rules import syslog_reasons
 
         old, name, target = self.record, call.input.name, call.input.syslog
         reasons, effects, new = [], [], old
@@ -165,7 +165,7 @@ class HostService:
             effects.append(Effect(what=f"renames the host {self.name} to {name}"))
             new = msgspec.structs.replace(new, name=name)
         if target is not UNSET and target != old.syslog:
-            reasons += syslog.reasons(target, "$.syslog")
+            reasons += syslog_reasons(target, "$.syslog")
             effects.append(Effect(what=f"sends the log to {target}" if target else "sends the log nowhere"))
             new = msgspec.structs.replace(new, syslog=target)
         if call.dry_run:

@@ -12,55 +12,16 @@ import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import msgspec
-
 from thimble.contract.machine import LogLine
-from thimble.core.problem import Reason
 from thimble.host.logbook import PAUSE_S, Logbook
 from thimble.host.loglines import LEVELS
+from thimble.host.rules import Target
 from thimble.sys import log
 
-_PORT = 514
 _RETRY_FIRST_S, _RETRY_MAX_S = 1.0, 60.0
 _CONNECT_S = 10.0
 _FACILITY = {"kernel": 0}  # else 3: system daemons
 _LONGEST = 2048  # what every receiver takes (RFC 5424, 6.1)
-
-
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the log goes."""
-
-    protocol: str
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.protocol}://{host}:{self.port}"
-
-
-def parse(text: str) -> Target | None:
-    """`udp://10.0.0.9`, `tcp://[2001:db8::9]:6514`; None when it is no such thing."""
-    protocol, colon, rest = text.partition("://")
-    if protocol not in ("udp", "tcp") or not colon or not rest or any(mark in rest for mark in "/?#@ "):
-        return None
-    if rest.startswith("["):
-        host, closed, port = rest[1:].partition("]")
-        port = port.removeprefix(":") if closed and (not port or port[0] == ":") else "x"
-    else:
-        host, _, port = rest.partition(":")
-    if not host or (port and not port.isascii()) or (port and not port.isdigit()):
-        return None
-    number = int(port or _PORT)
-    return Target(protocol=protocol, host=host, port=number) if 0 < number < 65536 else None
-
-
-def reasons(text: str, path: str) -> list[Reason]:
-    """Why the log cannot go there; empty text is nowhere."""
-    if not text or parse(text):
-        return []
-    message = f"{text[:80]!r} is no syslog target such as udp://10.0.0.9:514 or tcp://logs.example:6514"
-    return [Reason(message=message, path=path)]
 
 
 def line(entry: LogLine, host: str) -> bytes:

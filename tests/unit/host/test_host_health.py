@@ -131,7 +131,8 @@ def test_sensors_are_read_in_their_units(tmp_path: Path) -> None:
     hwmon(
         tmp_path,
         {
-            "temp1_input": "45000", "temp1_label": "Package id 0", "temp1_max": "80000", "temp1_crit": "95000",
+            "temp1_input": "45000", "temp1_label": "Package id 0", "temp1_max": "80000",
+            "temp1_crit": "95000",
             "fan1_input": "1200", "in0_input": "12096", "power1_average": "85000000", "temp2_input": "99000",
             "temp2_crit": "95000", "temp3_input": "-100000",
             "temp3_crit": "0", "fan2_input": "0", "fan2_fault": "1",

@@ -12,7 +12,7 @@ from thimble.core.problem import Code, Problem
 from thimble.host import loglines, syslog
 from thimble.host.logbook import Logbook
 from thimble.host.loglines import Wanted
-from thimble.host.syslog import Target
+from thimble.host.rules import Target, syslog_reasons, syslog_target
 
 INFO, WARNING, ERROR = LogLevel.INFO, LogLevel.WARNING, LogLevel.ERROR
 
@@ -125,8 +125,8 @@ def test_following_begins_with_the_last_lines(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_a_target_is_read_and_written(text: str, target: Target) -> None:
-    found = syslog.parse(text)
-    assert found == target and syslog.parse(str(found)) == target and not syslog.reasons(text, "$.syslog")
+    found = syslog_target(text)
+    assert found == target and syslog_target(str(found)) == target and not syslog_reasons(text, "$.syslog")
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_a_target_is_read_and_written(text: str, target: Target) -> None:
      "udp://u@h", "tcp://a/b", "udp://a:١"],
 )  # fmt: skip
 def test_what_is_no_target_is_refused(text: str) -> None:
-    assert syslog.parse(text) is None
-    assert syslog.reasons(text, "$.syslog")[0].path == "$.syslog"
+    assert syslog_target(text) is None
+    assert syslog_reasons(text, "$.syslog")[0].path == "$.syslog"
 
 
 def test_a_line_is_what_rfc_5424_wants() -> None:

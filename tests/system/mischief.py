@@ -1,6 +1,6 @@
 #!/py/bin/python3.13 -BIS
-# The kernel's first program in a test (rdinit=/mischief.py): it becomes the image's own /init, unchanged, and leaves
-# a child behind that has the management controller note an uncorrectable memory error when asked, and forget it.
+# The kernel's first program in a test (rdinit=/mischief.py): it becomes the image's own /init, unchanged, and
+# leaves a child behind that has the management controller note a memory error when asked, and forget it.
 import os
 import socket
 import time

@@ -26,8 +26,6 @@ from thimble.host.watch import ANSWER_S, SLOW_S, Watch
 from thimble.state.events import Events
 from thimble.sys import clock
 
-#: Seconds after "ready" in which VMs start and nobody looks at sensors.
-SETTLE_S = 10.0
 #: Seconds an inventory is good for.
 KEEP_S = 30.0
 
@@ -59,8 +57,8 @@ class MachineService:
 
     async def begin(self, syslog: str) -> None:
         """For ever."""
-        self.send_log(syslog)
-        await asyncio.sleep(SETTLE_S)
+        if self.sender is None:
+            self.send_log(syslog)
         await self.watch.run()
 
     def send_log(self, target: str) -> None:

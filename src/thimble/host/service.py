@@ -5,6 +5,7 @@ Those of the machine below (hardware, health, logs, …) are `machine`'s, which 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from thimble.host.writes import Writes
 
 
+#: Seconds after "ready" in which VMs start and nobody looks at sensors.
+SETTLE_S = 10.0
 #: Bytes. Records need little, and each is written anew before the old one goes.
 STATE_RESERVE = 1 << 20
 
@@ -138,7 +141,8 @@ class HostService:
         return numbers(self.machine.watch) if self._begun else ()
 
     async def watch(self) -> None:
-        """Watches the machine's health and sends the log away, for ever."""
+        """Watches the machine's health and sends the log away, for ever; not while the first VMs start."""
+        await asyncio.sleep(SETTLE_S)
         self._begun = True
         await self.machine.begin(self.record.syslog)
 

@@ -47,7 +47,7 @@ class Install:
             self.writing()
             time.sleep(0.2)
         self.busy_s = time.monotonic() - begun
-        self.whole_s = self.busy_s * 1.2
+        self.whole_s = self.busy_s * 1.6
         self._site.server.cut_power(random.Random(0))
         self.verify(Ledger())
         return self._site

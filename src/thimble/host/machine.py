@@ -88,7 +88,7 @@ class MachineService:
         return answer.value
 
     async def sensors(self, _call: Call[None]) -> wire.Sensors:
-        await self.watch.look(thorough=self.watch.bmc is None)
+        await self.watch.look_seldom(KEEP_S)
         health = await self.watch.now()
         silent = [
             f"{one.component} {one.reason}" for one in health.findings if "cannot be asked" in one.reason
@@ -99,7 +99,7 @@ class MachineService:
 
     async def health(self, call: Call[None]) -> wire.Health:
         if call.query.get("thorough", "0") in ("1", "true"):
-            await self.watch.look(thorough=True)
+            await self.watch.look_seldom(0.0)
         return await self.watch.now()
 
     async def time(self, _call: Call[None]) -> wire.Time:

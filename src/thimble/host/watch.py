@@ -4,7 +4,8 @@
     every 10 min disks (SMART), the management controller
 
 Each question has its own thread and deadline (`probes`). Between rounds nothing runs and only the last
-answers are kept; `now` is for those who do not want to wait for the next round.
+answers are kept; `now` is for those who do not want to wait for the next round. What is asked seldom may take
+a minute (a BMC does): the rounds do not wait for it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,7 +37,8 @@ EVERY_S = 45.0
 SELDOM_S = 600.0
 #: Seconds that a part of the machine may take to answer.
 ANSWER_S = 5.0
-SLOW_S = 30.0
+SLOW_S = 20.0
+BMC_S = 120.0
 FRESH_S = 5.0
 
 
@@ -65,31 +68,32 @@ class Watch:
         self._silent: dict[str, str] = {}
         self._found: dict[str, tuple[Sign, float]] = {}
         self._looked = self._seldom = float("-inf")
-        self._round = asyncio.Lock()
+        self._round, self._slowly = asyncio.Lock(), asyncio.Lock()
+        self._slow: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """For ever."""
         self.load_drivers()
-        while True:
-            await self.look()
-            await asyncio.sleep(EVERY_S)
+        try:
+            while True:
+                await self.look()
+                if self._slow is None or self._slow.done():
+                    self._slow = asyncio.get_running_loop().create_task(self.look_seldom(SELDOM_S))
+                await asyncio.sleep(EVERY_S)
+        finally:
+            if self._slow is not None:
+                self._slow.cancel()
 
     def load_drivers(self) -> None:
-        """Those that no device asks for by itself: the controller's door, temperatures of SATA disks."""
-        wanted = []
+        """Those that no device asks for by itself: the controller's."""
         try:
             table = (self._root / "sys/firmware/dmi/tables/DMI").read_bytes()
         except OSError:
             table = b""
-        if smbios.has_controller(table) or (self._root / "sys/module/ipmi_si").is_dir():
-            wanted += ["ipmi_si", "ipmi_devintf"]
-        if entries(self._root / "sys/class/ata_device"):
-            wanted.append("drivetemp")
-        if wanted and self._init.present:
-            try:
-                self._init.tell("load", modules=wanted)
-            except Problem:
-                return
+        there = smbios.has_controller(table) or (self._root / "sys/module/ipmi_si").is_dir()
+        if there and self._init.present:
+            with suppress(Problem):
+                self._init.tell("load", modules=["ipmi_si", "ipmi_devintf"])
 
     async def now(self, *, fresh: float = FRESH_S) -> Health:
         """Not older than `fresh` seconds; what is asked seldom may be."""
@@ -98,23 +102,25 @@ class Watch:
         assert self.health is not None
         return self.health
 
-    async def look(self, *, thorough: bool = False) -> None:
+    async def look(self) -> None:
         """One round."""
         async with self._round:
-            at = clock.since_boot()
-            if thorough or at - self._seldom >= SELDOM_S:
-                await self._look_seldom()
-                self._seldom = at
             self._judge(await self._read())
             self._looked = clock.since_boot()
 
-    async def _look_seldom(self) -> None:
-        disks, bmc = await asyncio.gather(
-            self._ask("disks", lambda: devices.disks(self._root), SLOW_S),
-            self._ask("BMC", self._ask_bmc, SLOW_S),
-        )
-        self.disks = disks if disks is not None else self.disks
-        self.bmc, self.bmc_sensors = bmc or (None, ())
+    async def look_seldom(self, fresh: float) -> None:
+        """Ask disks and controller, unless that was done within `fresh` seconds, and judge anew."""
+        async with self._slowly:
+            if clock.since_boot() - self._seldom < fresh:
+                return
+            disks, bmc = await asyncio.gather(
+                self._ask("disks", lambda: devices.disks(self._root), SLOW_S),
+                self._ask("BMC", self._ask_bmc, BMC_S),
+            )
+            self._seldom = clock.since_boot()
+            self.disks = disks if disks is not None else self.disks
+            self.bmc, self.bmc_sensors = bmc or (None, ())
+        await self.look()
 
     def _ask_bmc(self) -> tuple[wire.Bmc | None, tuple[wire.Sensor, ...]]:
         if self._root != Path("/") or not ipmi.DEVICE.exists():

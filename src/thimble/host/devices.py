@@ -49,14 +49,13 @@ def _id(path: Path, digits: int = 4) -> str:
 
 
 def disks(root: Path = _ROOT) -> tuple[wire.DiskInfo, ...]:
-    """Every whole disk, with its own word on its health."""
+    """Every whole disk, as the kernel knows it; the disks themselves are not asked."""
     return tuple(_disk(root, one) for one in disk_names.all_disks(root / "sys/block"))
 
 
 def _disk(root: Path, one: disk_names.Disk) -> wire.DiskInfo:
     name = Path(one.device).name
     here = root / "sys/block" / name
-    way = transport(here)
     return wire.DiskInfo(
         name=one.lasting_name,
         device=one.device,
@@ -69,19 +68,20 @@ def _disk(root: Path, one: disk_names.Disk) -> wire.DiskInfo:
         rotational=number(here / "queue/rotational") == 1,
         removable=one.removable,
         read_only=number(here / "ro") == 1,
-        transport=way,
+        transport=transport(here),
         locate=locate_file(root, name) is not None,
-        smart=health(root, one.device, way),
     )
 
 
-def health(root: Path, device: str, way: str) -> wire.Smart | None:
-    """What the disk says of itself; None for kinds that say nothing."""
-    if way == "mmc":
-        return _worn_flash(root / "sys/block" / Path(device).name / "device")
-    if way not in ("nvme", "sata", "sas") or root != _ROOT:
-        return None
-    return smart.ask(device, way)
+#: Disks that say something of themselves.
+TELLING = ("nvme", "sata", "sas", "mmc")
+
+
+def health(root: Path, disk: wire.DiskInfo) -> wire.Smart | None:
+    """What a disk says of itself; None when it says nothing. May wait for it long."""
+    if disk.transport == "mmc":
+        return _worn_flash(root / "sys/block" / Path(disk.device).name / "device")
+    return smart.ask(disk.device, disk.transport) if root == _ROOT else None
 
 
 def _worn_flash(device: Path) -> wire.Smart | None:

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from thimble import __version__
 from thimble.contract import machine as wire
 from thimble.contract.call import Call
@@ -75,8 +77,11 @@ class MachineService:
         if self._known is not None and clock.since_boot() - self._known[0] < KEEP_S:
             return self._known[1]
         uses = self._uses()
-        answer = await self.watch.probes.ask(
-            "inventory", lambda: inventory.hardware(self._root, use=uses), timeout=SLOW_S
+        answer, _ = await asyncio.gather(
+            self.watch.probes.ask(
+                "inventory", lambda: inventory.hardware(self._root, use=uses), timeout=SLOW_S
+            ),
+            self.watch.look_at_disks(KEEP_S),
         )
         if answer.value is None:
             raise Problem(
@@ -84,8 +89,11 @@ class MachineService:
                 f"the machine's parts cannot be listed: {answer.why}",
                 hint="A device does not answer; the log of the kernel may say which.",
             )
-        self._known = (clock.since_boot(), answer.value)
-        return answer.value
+        asked = {disk.device: disk for disk in self.watch.disks}
+        disks = tuple(asked.get(disk.device, disk) for disk in answer.value.disks)
+        found = msgspec.structs.replace(answer.value, disks=disks)
+        self._known = (clock.since_boot(), found)
+        return found
 
     async def sensors(self, _call: Call[None]) -> wire.Sensors:
         await self.watch.look_seldom(KEEP_S)

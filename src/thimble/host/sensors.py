@@ -22,16 +22,19 @@ _KINDS = {
 _INPUT = re.compile(r"(temp|fan|in|curr|power)(\d+)_(input|average)")
 
 
-def sensors(root: Path = Path("/")) -> tuple[Sensor, ...]:
-    """Every input of every monitor."""
-    found = []
-    for chip in entries(root / "sys/class/hwmon"):
-        name = chip_name(chip)
-        names = [path.name for path in entries(chip)]
-        for match in filter(None, map(_INPUT.fullmatch, names)):
-            if match[3] == "average" and f"{match[1]}{match[2]}_input" in names:
-                continue
-            found.append(_sensor(chip, name, match[1], match[2], match[3]))
+def chips(root: Path = Path("/")) -> tuple[Path, ...]:
+    """Every monitor; asks none."""
+    return tuple(entries(root / "sys/class/hwmon"))
+
+
+def sensors(chip: Path) -> tuple[Sensor, ...]:
+    """Every input of a monitor."""
+    found, name = [], chip_name(chip)
+    names = [path.name for path in entries(chip)]
+    for match in filter(None, map(_INPUT.fullmatch, names)):
+        if match[3] == "average" and f"{match[1]}{match[2]}_input" in names:
+            continue
+        found.append(_sensor(chip, name, match[1], match[2], match[3]))
     return tuple(found)
 
 

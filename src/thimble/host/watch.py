@@ -67,8 +67,8 @@ class Watch:
         self._controller = Controller()
         self._silent: dict[str, str] = {}
         self._found: dict[str, tuple[Sign, float]] = {}
-        self._looked = self._seldom = float("-inf")
-        self._round, self._slowly = asyncio.Lock(), asyncio.Lock()
+        self._looked = self._disks_at = self._bmc_at = float("-inf")
+        self._round, self._asking_disks, self._asking_bmc = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._slow: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -109,18 +109,38 @@ class Watch:
             self._looked = clock.since_boot()
 
     async def look_seldom(self, fresh: float) -> None:
-        """Ask disks and controller, unless that was done within `fresh` seconds, and judge anew."""
-        async with self._slowly:
-            if clock.since_boot() - self._seldom < fresh:
+        """Ask disks and controller, and judge anew."""
+        before = (self._disks_at, self._bmc_at)
+        await asyncio.gather(self.look_at_disks(fresh), self.look_at_controller(fresh))
+        if before != (self._disks_at, self._bmc_at):
+            await self.look()
+
+    async def look_at_disks(self, fresh: float) -> None:
+        """Ask every disk of its health, unless that was done within `fresh` seconds."""
+        async with self._asking_disks:
+            if clock.since_boot() - self._disks_at < fresh:
                 return
-            disks, bmc = await asyncio.gather(
-                self._ask("disks", lambda: devices.disks(self._root), SLOW_S),
-                self._ask("BMC", self._ask_bmc, BMC_S),
-            )
-            self._seldom = clock.since_boot()
-            self.disks = disks if disks is not None else self.disks
-            self.bmc, self.bmc_sensors = bmc or (None, ())
-        await self.look()
+            listed = await self._ask("disks", lambda: devices.disks(self._root), SLOW_S) or ()
+            self.disks = tuple(await asyncio.gather(*map(self._with_health, listed)))
+            self._forget("disk ", {f"disk {disk.name}" for disk in self.disks})
+            self._disks_at = clock.since_boot()
+
+    async def _with_health(self, disk: wire.DiskInfo) -> wire.DiskInfo:
+        """A disk that does not answer keeps no other one from being asked."""
+        if disk.transport not in devices.TELLING:
+            return disk
+        name = f"disk {disk.name}"
+        found = await self._ask(name, lambda: devices.health(self._root, disk), SLOW_S)
+        why = self._silent.get(name, "")
+        return msgspec.structs.replace(disk, smart=wire.Smart(why=why) if why else found)
+
+    async def look_at_controller(self, fresh: float) -> None:
+        """Ask the BMC, unless that was done within `fresh` seconds."""
+        async with self._asking_bmc:
+            if clock.since_boot() - self._bmc_at < fresh:
+                return
+            self.bmc, self.bmc_sensors = await self._ask("BMC", self._ask_bmc, BMC_S) or (None, ())
+            self._bmc_at = clock.since_boot()
 
     def _ask_bmc(self) -> tuple[wire.Bmc | None, tuple[wire.Sensor, ...]]:
         if self._root != Path("/") or not ipmi.DEVICE.exists():
@@ -129,13 +149,15 @@ class Watch:
 
     async def _read(self) -> Readings:
         spaces = [asyncio.ensure_future(self._space(*one)) for one in self._mounts().items()]
-        found, mirrors, errors, time = await asyncio.gather(
-            self._ask("sensors", lambda: sensors.sensors(self._root), ANSWER_S),
+        there = {_chip_words(path): path for path in sensors.chips(self._root)}
+        self._forget("sensors of ", set(there))
+        chips = [asyncio.ensure_future(self._chip(*one)) for one in there.items()]
+        mirrors, errors, time = await asyncio.gather(
             self._ask("mirrors", lambda: all_mirrors(self._root), ANSWER_S),
             self._ask("memory errors", lambda: inventory.memory_errors(self._root), ANSWER_S),
             self._ask("clock", lambda: ntp.ask(clock.now(), managed=self._init.present), SLOW_S),
         )
-        self.sensors = found or ()
+        self.sensors = tuple(one for found in await asyncio.gather(*chips) for one in found)
         self.time = time
         corrected, uncorrected = errors or (0, 0)
         pressed = pressure.read(self._root)
@@ -160,6 +182,15 @@ class Watch:
         if answer.why:
             self._silent[name] = answer.why
         return answer.value
+
+    async def _chip(self, name: str, path: Path) -> tuple[wire.Sensor, ...]:
+        return await self._ask(name, lambda: sensors.sensors(path), ANSWER_S) or ()
+
+    def _forget(self, kind: str, there: set[str]) -> None:
+        """What was taken out and did not answer is no longer missed."""
+        gone = [name for name in self._silent if name.startswith(kind) and name not in there]
+        for name in gone:
+            del self._silent[name]
 
     async def _space(self, name: str, where: Path) -> Space:
         answer = await self.probes.ask(f"datastore {name}", lambda: os.statvfs(where), timeout=ANSWER_S)
@@ -190,6 +221,10 @@ class Watch:
     def _tell(self, component: str, level: wire.Level, reason: str) -> None:
         assert self.health is not None
         self._events.publish("host.health", component, level=level, reason=reason, host=self.health.level)
+
+
+def _chip_words(path: Path) -> str:
+    return f"sensors of {sensors.chip_name(path) or path.name} ({path.name})"
 
 
 def _finding(sign: Sign, since: float) -> Finding:

@@ -12,7 +12,7 @@ import pytest
 
 from thimble.contract.common import Event
 from thimble.contract.machine import Bmc, BmcEvent, DiskInfo, Level, Sensor, Smart, Time
-from thimble.host import sensors
+from thimble.host import devices, sensors
 from thimble.host.boot import Init
 from thimble.host.diagnosis import Mirror, Readings, Space, signs
 from thimble.host.probes import Probes
@@ -120,15 +120,16 @@ def test_what_the_bmc_took_back_is_well() -> None:
     assert told(bmc=msgspec.structs.replace(bmc, events=over)) == []
 
 
-def hwmon(root: Path, files: dict[str, str]) -> None:
+def hwmon(root: Path, files: dict[str, str]) -> Path:
     chip = root / "sys/class/hwmon/hwmon0"
     chip.mkdir(parents=True, exist_ok=True)
     for name, text in {"name": "coretemp", **files}.items():
         (chip / name).write_text(text + "\n")
+    return chip
 
 
 def test_sensors_are_read_in_their_units(tmp_path: Path) -> None:
-    hwmon(
+    chip = hwmon(
         tmp_path,
         {
             "temp1_input": "45000", "temp1_label": "Package id 0", "temp1_max": "80000",
@@ -138,7 +139,7 @@ def test_sensors_are_read_in_their_units(tmp_path: Path) -> None:
             "temp3_crit": "0", "fan2_input": "0", "fan2_fault": "1",
         },
     )  # fmt: skip
-    found = {one.name: (one.value, one.unit, one.level) for one in sensors.sensors(tmp_path)}
+    found = {one.name: (one.value, one.unit, one.level) for one in sensors.sensors(chip)}
     assert found == {
         "Package id 0": (45.0, "°C", Level.OK),
         "temp2": (99.0, "°C", Level.CRITICAL),
@@ -151,9 +152,9 @@ def test_sensors_are_read_in_their_units(tmp_path: Path) -> None:
 
 
 def test_a_sensor_that_errors_says_so_and_the_others_are_read(tmp_path: Path) -> None:
-    hwmon(tmp_path, {"temp1_input": "45000"})
-    (tmp_path / "sys/class/hwmon/hwmon0/temp2_input").mkdir()  # reading it fails, as a dead chip does
-    good, bad = sensors.sensors(tmp_path)
+    chip = hwmon(tmp_path, {"temp1_input": "45000"})
+    (chip / "temp2_input").mkdir()  # reading it fails, as a dead chip does
+    good, bad = sensors.sensors(chip)
     assert (good.value, bad.value, bad.why) == (45.0, None, "Is a directory")
 
 
@@ -246,18 +247,64 @@ def test_an_error_is_an_answer() -> None:
     assert (answer.value, answer.why) == (None, "Input/output error")
 
 
-def test_a_part_that_does_not_answer_is_told_while_the_rest_is_judged(
+def test_a_chip_that_does_not_answer_is_told_while_the_rest_is_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
     place = Place(tmp_path)
+    hwmon(tmp_path, {"temp1_input": "99000", "temp1_crit": "95000"})
+    (tmp_path / "sys/class/hwmon/hwmon1").mkdir()
+    (tmp_path / "sys/class/hwmon/hwmon1/name").write_text("w83627ehf\n")
     place.lines = ("something else",)
-    monkeypatch.setattr("thimble.host.watch.ANSWER_S", 0.1)
-    monkeypatch.setattr(sensors, "sensors", lambda _root: release.wait(30))
+    monkeypatch.setattr("thimble.host.watch.ANSWER_S", 0.2)
+    plain = sensors.sensors
+
+    def read(chip: Path) -> tuple[Sensor, ...]:
+        if chip.name == "hwmon1":
+            release.wait(30)
+        return plain(chip)
+
+    monkeypatch.setattr(sensors, "sensors", read)
 
     async def work() -> None:
         await place.watch.look()
-        assert place.news() == [("host", "warning"), ("sensors", "warning")]
+        assert place.news() == [
+            ("sensor coretemp temp1", "critical"),
+            ("host", "warning"),
+            ("sensors of w83627ehf (hwmon1)", "warning"),
+        ]
+        release.set()
+        while place.watch.probes.hanging:
+            await asyncio.sleep(0.01)
+        await place.watch.look()
+        assert place.news() == [("sensors of w83627ehf (hwmon1)", "ok")]
+
+    asyncio.run(work())
+
+
+def test_a_disk_that_hangs_keeps_no_other_from_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    place = Place(tmp_path)
+    names = ("good", "dead")
+    listed = tuple(DiskInfo(name=f"serial:{n}", device=f"/dev/{n}", transport="sata") for n in names)
+    monkeypatch.setattr("thimble.host.watch.SLOW_S", 0.2)
+    monkeypatch.setattr(devices, "disks", lambda _root: listed)
+
+    def ask(_root: Path, disk: DiskInfo) -> Smart:
+        if disk.name == "serial:dead":
+            release.wait(30)
+        return Smart(passed=False, critical=("it predicts its own failure",))
+
+    monkeypatch.setattr(devices, "health", ask)
+
+    async def work() -> None:
+        await place.watch.look_seldom(0.0)
+        found = {finding.component: finding for finding in (await place.watch.now()).findings}
+        assert found["disk serial:good"].level is Level.CRITICAL
+        assert "does not answer" in found["disk serial:dead"].reason
+        assert [disk.smart.why != "" for disk in place.watch.disks if disk.smart] == [False, True]
         release.set()
 
     asyncio.run(work())

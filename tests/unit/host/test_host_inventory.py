@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from thimble.contract.machine import DiskInfo
 from thimble.core.problem import Code, Problem
 from thimble.host import blinking, devices, inventory
 
@@ -134,7 +135,7 @@ def test_an_empty_machine_is_no_error(tmp_path: Path) -> None:
 
 def test_worn_flash_says_so(tmp_path: Path) -> None:
     write(tmp_path, {"sys/block/mmcblk0/device/life_time": "0x03 0x0b\n"})
-    found = devices.health(tmp_path, "/dev/mmcblk0", "mmc")
+    found = devices.health(tmp_path, DiskInfo(name="x", device="/dev/mmcblk0", transport="mmc"))
     assert found is not None and (found.passed, found.worn) == (False, 100)
 
 

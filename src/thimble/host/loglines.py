@@ -66,11 +66,11 @@ def wanted(query: dict[str, str], *, lines: int = LINES) -> Wanted:
 
 
 def of_ring(line: str, epoch: float) -> LogLine | None:
-    """A line of PID 1's ring. `epoch`: when the kernel started. The agent's own stamp goes."""
+    """A line of PID 1's ring. `epoch`: when the kernel started. Stamps of the programs go."""
     found = _RING.fullmatch(line)
     if found is None:
         return None
-    text = _STAMP.sub("", found[3], count=1) if found[2] == "agent" else found[3]
+    text = _STAMP.sub("", found[3], count=1)
     return LogLine(
         time=round(epoch + float(found[1]), 3), level=level_of(text), source=found[2], text=_plain(text)
     )

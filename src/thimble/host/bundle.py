@@ -117,7 +117,7 @@ class Bundle:
 
         async def file(path: str) -> bytes:
             text = await asyncio.to_thread(_read, Path(path.format(run=self._run)))
-            return _masked(path, text, mask)
+            return mask.text(text).encode()
 
         return {
             **{name: lambda verb_name=verb_name: verb(verb_name) for name, verb_name in _VERBS.items()},  # type: ignore[misc]
@@ -158,12 +158,6 @@ def pack(files: Mapping[str, bytes], made: float) -> bytes:
             entry.size, entry.mtime, entry.mode = len(data), int(made), 0o600
             archive.addfile(entry, io.BytesIO(data))
     return whole.getvalue()
-
-
-def _masked(path: str, text: str, mask: Mask) -> bytes:
-    if path.endswith(".json"):
-        return _json(mask.tree(msgspec.json.decode(text.encode())))
-    return mask.text(text).encode()
 
 
 def _document(text: str, mask: Mask) -> bytes:

@@ -62,10 +62,11 @@ def ask(now: float, *, managed: bool, path: Path = SOCKET, timeout: float = 2.0)
 
 def _with_chronyd(plain: Time, door: Door) -> Time:
     reference, server, stratum, leap, offset, delay, dispersion = tracking(door.ask(_TRACKING))
-    sources = tuple(
+    asked = [
         source(door.ask(_SOURCE, struct.pack("!i", number)))
         for number in range(min(struct.unpack("!I", door.ask(_SOURCES)[:4])[0], 32))
-    )
+    ]
+    sources = tuple(one for one in asked if one.address)
     known = bool(reference) and leap != 3
     return Time(
         now=plain.now,
@@ -76,16 +77,14 @@ def _with_chronyd(plain: Time, door: Door) -> Time:
         offset_s=offset if known else None,
         error_s=round(delay / 2 + dispersion, 9) if known else plain.error_s,
         sources=sources,
-        why=""
-        if known
-        else "no time server has been heard yet"
-        if not _heard(sources)
-        else "not settled yet",
+        why="" if known else _waiting(sources),
     )
 
 
-def _heard(sources: tuple[TimeSource, ...]) -> bool:
-    return any(one.reach for one in sources)
+def _waiting(sources: tuple[TimeSource, ...]) -> str:
+    if not sources:
+        return "the names of the time servers are not resolved yet"
+    return "not settled yet" if any(one.reach for one in sources) else "no time server has been heard yet"
 
 
 def tracking(body: bytes) -> tuple[int, str, int, int, float, float, float]:

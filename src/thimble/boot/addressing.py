@@ -65,6 +65,7 @@ class Addressing:
         self._begun = self.settled = False  # settled: the plan's addresses are there, the old ones gone
         self.plan, self.interface, self.problem = Plan(), "", ""
         self.addresses: dict[str, int] = {}
+        self._leased: list[str] = []  # by the DHCP server, though they may have been here before
         self.lease = lease.Facts()
         self.gateway = ""
         self.dhcpcd = Supervised("dhcpcd", loop, self._launch, say, children.words)
@@ -80,7 +81,7 @@ class Addressing:
             self.addresses = {}
         self.plan, self.interface, self.problem = plan, interface, ""
         self._begun = self.settled = False
-        self.lease = lease.Facts()
+        self.lease, self._leased = lease.Facts(), []
         self.gateway = static_gateway(plan)
         commands = setting(plan, self._bridge, interface)
         if commands:
@@ -178,11 +179,13 @@ class Addressing:
         for plan, was, addresses in self._old:
             commands = removal(plan, was, addresses, self.plan, self.interface)
             found += [command for command in commands if command not in found]
-        return found
+        return [item for item in found if not any(self._takes(item, leased) for leased in self._leased)]
 
     def _stays(self, address: str, commands: list[str]) -> bool:
-        here = f"dev {self.interface}"
-        return not any(f" {address}/" in command and command.endswith(here) for command in commands)
+        return not any(self._takes(command, address) for command in commands)
+
+    def _takes(self, command: str, address: str) -> bool:
+        return command.startswith(f"address delete {address}/") and command.endswith(f"dev {self.interface}")
 
     def _run(self, commands: list[str], ended: Callable[[int], None]) -> None:
         self._batches += 1
@@ -205,6 +208,8 @@ class Addressing:
             self.lease = lease.facts(blocks)
             routers = [block["routers"].split()[0] for block in blocks if block.get("routers")]
             self.gateway = static_gateway(self.plan) or "".join(routers[:1])
+            self._leased = [block["ip_address"] for block in blocks if block.get("ip_address")]
+            self._forget_old()
             self._changed()
 
         self._children.spawn([DHCPCD, *self._families(), "--dumplease", self.interface], ended, collect=lines)

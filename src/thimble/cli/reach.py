@@ -49,7 +49,7 @@ def confirm(session: Session, addresses: tuple[str, ...], seconds: float) -> Man
     urls = candidates(profile.url, *addresses)
     session.note(f"the new settings are on trial until {at:%H:%M:%S}: connecting to {' and '.join(urls)}")
     url, kept = _reached(session, urls, deadline, f"{at:%H:%M:%S}")
-    if url != profile.url:
+    if name and url != profile.url:
         session.remember(msgspec.structs.replace(profile, url=url), name=name)
         session.note(f"this host is at {url} from now on")
     session.host = session.host and url

@@ -155,19 +155,25 @@ class Addressing:
     def _forget_old(self) -> None:
         """Takes the old addresses away, once a new one is there."""
         commands = self._leftovers()
-        wanted = [static.address for static in self.plan.static]
-        there = [
-            item for item in self.good() if item in wanted or (not wanted and self._stays(item, commands))
-        ]
-        if there:
-            self.problem = ""
-        if not there or not self._begun:
+        if not self._replaced(commands):
+            return
+        self.problem = ""
+        if not self._begun:
             return
         self._old = []
         if commands:
             self._run(commands, lambda _status: self._settled())
         else:
             self.settled = True
+
+    def _replaced(self, commands: list[str]) -> bool:
+        """Is a new address there? What DHCP is to replace waits for IPv4, router advertisements or not."""
+        stay = [item for item in self.good() if not any(self._takes(command, item) for command in commands)]
+        wanted = [static.address for static in self.plan.static]
+        there = [item for item in self.good() if item in wanted] if wanted else stay
+        had = [item for _, _, items in self._old for item in items if "." in item and not is_link_local(item)]
+        waits = had and 4 in self.plan.dhcp and not any("." in item for item in stay)
+        return bool(there) and not waits
 
     def _settled(self) -> None:
         self.settled = not self._old
@@ -180,9 +186,6 @@ class Addressing:
             commands = removal(plan, was, addresses, self.plan, self.interface)
             found += [command for command in commands if command not in found]
         return [item for item in found if not any(self._takes(item, leased) for leased in self._leased)]
-
-    def _stays(self, address: str, commands: list[str]) -> bool:
-        return not any(self._takes(command, address) for command in commands)
 
     def _takes(self, command: str, address: str) -> bool:
         return command.startswith(f"address delete {address}/") and command.endswith(f"dev {self.interface}")

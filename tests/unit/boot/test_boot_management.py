@@ -261,3 +261,16 @@ def test_a_static_address_that_the_dhcp_server_gives_as_well_stays(wire: Wire) -
     wire.timers[-1]()  # a moment later the client is asked what it has
     assert wire.it.settled
     assert wire.ran == ["route delete default via 10.0.0.1 dev uplink"]
+
+
+def test_router_advertisements_are_no_reason_to_take_an_ipv4_address_that_dhcp_is_to_replace(
+    wire: Wire,
+) -> None:
+    wire.it.apply(planned({**STATIC, "address6": "auto"}))
+    wire.told("10.0.0.5")
+    wire.told("2001:db8::7")
+    wire.it.apply(planned({}))
+    wire.told("2001:db8::8")
+    assert not wire.it.settled and not any("delete 10.0.0.5" in line for line in wire.ran)
+    wire.told("10.0.0.80")
+    assert wire.it.settled and "address delete 10.0.0.5/24 dev uplink" in wire.ran

@@ -11,6 +11,7 @@ from visitor import BOOT_S, Commands, until, visit
 
 from thimble.client.http import Client
 from thimble.client.trust import Trust
+from thimble.contract.host import Role, TokenCreate
 from thimble.contract.management import Management, ManagementChange
 from thimble.core.problem import Code, Problem
 from thimble.lab import home
@@ -37,6 +38,8 @@ class Site:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.client = visit(server)
+        lasting = TokenCreate(name="traveller", role=Role.ADMIN)  # sessions end with the agent
+        self.client.token = self.client.call("token.create", lasting).token
         self.fingerprint = self.client.call("host.get").certificate_sha256
         with Qmp(server.home / "qmp.sock") as line:
             line.human("hostfwd_add net0 tcp:127.0.0.1:0-10.0.2.77:443")

@@ -61,9 +61,11 @@ class Addressing:
         self._settle: Timer | None = None
         self._silence: Timer | None = None
         self._batches = 0
-        self._old: list[str] = []  # commands that take away what is of an earlier plan
+        self._old: list[tuple[Plan, str, dict[str, int]]] = []  # earlier plans, where, what each brought
+        self._begun = self.settled = False  # settled: the plan's addresses are there, the old ones gone
         self.plan, self.interface, self.problem = Plan(), "", ""
         self.addresses: dict[str, int] = {}
+        self._leased: list[str] = []  # by the DHCP server, though they may have been here before
         self.lease = lease.Facts()
         self.gateway = ""
         self.dhcpcd = Supervised("dhcpcd", loop, self._launch, say, children.words)
@@ -72,11 +74,14 @@ class Addressing:
         """Addresses by this plan from now on; the NIC is in the bridge."""
         interface = f"{self._bridge}.{plan.vlan}" if plan.vlan else self._bridge
         if self.interface:
-            self._old += removal(self.plan, self.interface, self.addresses, plan, interface)
+            had = [item for _, was, items in self._old if was == self.interface for item in items]
+            own = {item: prefix for item, prefix in self.addresses.items() if item not in had}
+            self._old.append((self.plan, self.interface, own))
         if interface != self.interface:
             self.addresses = {}
         self.plan, self.interface, self.problem = plan, interface, ""
-        self.lease = lease.Facts()
+        self._begun = self.settled = False
+        self.lease, self._leased = lease.Facts(), []
         self.gateway = static_gateway(plan)
         commands = setting(plan, self._bridge, interface)
         if commands:
@@ -123,7 +128,10 @@ class Addressing:
             self._silence = self._loop.after(SILENCE, self._silent)
         else:
             self.dhcpcd.stop()
+        self._begun = True
         self._forget_old()
+        if self.settled:
+            self._changed()
 
     def _launch(self, on_exit: Callable[[int], None]) -> int:
         argv = [DHCPCD, "-B", "-q", *self._families(), "-f", DHCPCD_CONF, self.interface]
@@ -137,21 +145,50 @@ class Addressing:
         if not self.good():
             where = ", ".join(self.addresses) or "no address at all"
             self.problem = f"no DHCP server answers on {self.interface}: the host has {where}"
-            self._say(f"warning: {self.problem}")
-            self._changed()
+        elif self.plan.static or self.settled:
+            return
+        else:
+            self.problem = f"no DHCP server answers on {self.interface}: the host keeps {self.good()[0]}"
+        self._say(f"warning: {self.problem}")
+        self._changed()
 
     def _forget_old(self) -> None:
         """Takes the old addresses away, once a new one is there."""
-        wanted = [static.address for static in self.plan.static]
-        there = [item for item in self.good() if item in wanted or (not wanted and self._is_new(item))]
-        if self.good():
-            self.problem = ""
-        if there and self._old:
-            commands, self._old = self._old, []
-            self._run(commands, lambda _status: None)
+        commands = self._leftovers()
+        if not self._replaced(commands):
+            return
+        self.problem = ""
+        if not self._begun:
+            return
+        self._old = []
+        if commands:
+            self._run(commands, lambda _status: self._settled())
+        else:
+            self.settled = True
 
-    def _is_new(self, address: str) -> bool:
-        return not any(f" {address}/" in command for command in self._old)
+    def _replaced(self, commands: list[str]) -> bool:
+        """Is a new address there? What DHCP is to replace waits for IPv4, router advertisements or not."""
+        stay = [item for item in self.good() if not any(self._takes(command, item) for command in commands)]
+        wanted = [static.address for static in self.plan.static]
+        there = [item for item in self.good() if item in wanted] if wanted else stay
+        had = [item for _, _, items in self._old for item in items if "." in item and not is_link_local(item)]
+        waits = had and 4 in self.plan.dhcp and not any("." in item for item in stay)
+        return bool(there) and not waits
+
+    def _settled(self) -> None:
+        self.settled = not self._old
+        self._changed()
+
+    def _leftovers(self) -> list[str]:
+        """What takes away all that earlier plans left and this one does not want."""
+        found: list[str] = []
+        for plan, was, addresses in self._old:
+            commands = removal(plan, was, addresses, self.plan, self.interface)
+            found += [command for command in commands if command not in found]
+        return [item for item in found if not any(self._takes(item, leased) for leased in self._leased)]
+
+    def _takes(self, command: str, address: str) -> bool:
+        return command.startswith(f"address delete {address}/") and command.endswith(f"dev {self.interface}")
 
     def _run(self, commands: list[str], ended: Callable[[int], None]) -> None:
         self._batches += 1
@@ -174,6 +211,8 @@ class Addressing:
             self.lease = lease.facts(blocks)
             routers = [block["routers"].split()[0] for block in blocks if block.get("routers")]
             self.gateway = static_gateway(self.plan) or "".join(routers[:1])
+            self._leased = [block["ip_address"] for block in blocks if block.get("ip_address")]
+            self._forget_old()
             self._changed()
 
         self._children.spawn([DHCPCD, *self._families(), "--dumplease", self.interface], ended, collect=lines)

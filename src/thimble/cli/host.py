@@ -200,9 +200,9 @@ def arguments(given: Mapping[str, Any], environment: Mapping[str, str], *, root:
 
 def _more() -> None:
     """Commands of this group that live in a module of their own."""
-    from thimble.cli import deploy, machine
+    from thimble.cli import deploy, machine, network
 
-    for command in (*deploy.COMMANDS, *machine.COMMANDS):
+    for command in (*deploy.COMMANDS, network.network, *machine.COMMANDS):
         host.add_command(command)
 
 

@@ -80,8 +80,16 @@ def done(ask: Ask, facts: Facts) -> Facts:
             given = {f: v for f in ("name", "syslog") if (v := getattr(given, f)) is not msgspec.UNSET}
             return replace(facts, **given)
         case "management.change":
-            asked = {f: v for f in given.__struct_fields__ if (v := getattr(given, f)) is not msgspec.UNSET}
+            asked = {
+                f: v
+                for f in ManagementSettings.__struct_fields__
+                if (v := getattr(given, f)) is not msgspec.UNSET
+            }
             return replace(facts, management=replace(facts.management, **asked), asked=True)
+        case "deploy.change":
+            fields = msgspec.structs.asdict(given).items()
+            asked = {name: value for name, value in fields if value is not msgspec.UNSET}
+            return replace(facts, policy=replace(facts.policy, **asked))
         case "user.create" | "user.change":
             return replace(facts, users=_user(ask, facts))
         case "token.create":

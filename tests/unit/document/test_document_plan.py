@@ -349,3 +349,15 @@ def test_the_log_goes_where_the_document_says() -> None:
     with pytest.raises(Problem) as problem:
         planned('[log]\nsyslog = "logs.example"\n')
     assert (problem.value.reasons[0].path, problem.value.reasons[0].line) == ("$.log.syslog", 3)
+
+
+def test_how_the_host_is_updated_is_set_once_and_exported() -> None:
+    text = '[update]\nurl = "https://updates.example/thimble.efi"\nvms = "save"\nreboot = "firmware"\n'
+    assert effects(text) == [
+        "sets how the host is updated: url https://updates.example/thimble.efi, vms save, reboot firmware"
+    ]
+    done = after(text)
+    assert done.policy.vms == "save" and effects(text, done) == []
+    assert export.document(done).update == read(f"format = 1\n{text}").document.update
+    assert effects("[update]\n", done) == ["sets how the host is updated: url none, vms policy, reboot kexec"]
+    assert effects("", done) == []

@@ -20,6 +20,10 @@ PURE_NAMES = {
     "chain",
     "view",
     "saved",
+    "diagnosis",
+    "loglines",
+    "secrets",
+    "smbios",
 }
 PURE_FOLDERS = {"core", "contract", "medium"}
 FORBIDDEN = {"os", "asyncio", "subprocess", "socket", "time", "random", "secrets", "pathlib.Path.open"}

@@ -127,7 +127,8 @@ class Logbook:
         """Batches for ever: the last `wanted.lines`, then what comes."""
         cursor = self.cursor()
         try:
-            found = [line for line in cursor.read() if wanted.has(line)]
+            everything = await asyncio.to_thread(cursor.read)
+            found = [line for line in everything if wanted.has(line)]
             found = found[-wanted.lines :] if wanted.lines else []
             while True:
                 for at in range(0, len(found), BATCH):

@@ -47,8 +47,8 @@ class Sender:
     async def run(self) -> None:
         """For ever; what is in the rings first, so that a boot is told from its begin."""
         cursor, pause = self._logbook.cursor(), _RETRY_FIRST_S
-        waiting: list[LogLine] = []
         try:
+            waiting = await asyncio.to_thread(cursor.read)
             while True:
                 waiting += cursor.read()
                 try:

@@ -28,7 +28,7 @@ from thimble.host.boot import Init
 from thimble.host.diagnosis import Mirror, Readings, Sign, Space, signs, worst
 from thimble.host.probes import Probes
 from thimble.state.events import Events
-from thimble.sys import clock, ipmi
+from thimble.sys import clock, ipmi, log
 from thimble.sys.sysfs import entries, number, word
 
 T = TypeVar("T")
@@ -76,7 +76,10 @@ class Watch:
         self.load_drivers()
         try:
             while True:
-                await self.look()
+                try:
+                    await self.look()
+                except Exception as error:  # a fault of ours must not end the watch
+                    log.say(f"health: {type(error).__name__}: {error}")
                 if self._slow is None or self._slow.done():
                     self._slow = asyncio.get_running_loop().create_task(self.look_seldom(SELDOM_S))
                 await asyncio.sleep(EVERY_S)

@@ -1,6 +1,7 @@
 """The consoles: every line of PID 1 goes to all of them, and none is ever waited for.
 
-A console that takes no bytes keeps the last `KEEP` bytes queued and gets them when it wakes up.
+A console that takes no bytes, or is held because the console UI has it, keeps the last `KEEP` bytes queued
+and gets them later.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Consoles:
         self._loop = loop
         self._open: dict[str, int] = {}
         self._pending: dict[int, bytes] = {}
+        self._held: set[str] = set()
         self._kmsg = _open("/dev/kmsg")
         self.refresh()
 
@@ -38,6 +40,22 @@ class Consoles:
                 fd = _open(f"/dev/{name}")
                 if fd >= 0:
                     self._open[name] = fd
+
+    def names(self) -> list[str]:
+        """Those that are open, as the kernel calls them."""
+        return list(self._open)
+
+    def hold(self, name: str) -> None:
+        """Somebody else draws there: lines wait."""
+        self._held.add(name)
+        if name in self._open:
+            self._loop.forget(self._open[name])
+
+    def release(self, name: str) -> None:
+        """Lines go there again, those that waited first."""
+        self._held.discard(name)
+        if name in self._open:
+            self._flush(name, self._open[name])
 
     def say(self, line: str) -> None:
         """`thimble: LINE` on every console and in the kernel log."""
@@ -60,6 +78,8 @@ class Consoles:
                 pass
 
     def _flush(self, name: str, fd: int) -> None:
+        if name in self._held:
+            return
         data = self._pending.get(fd, b"")
         try:
             written = os.write(fd, data) if data else 0

@@ -116,6 +116,7 @@ class Agent:
         self.storage.image_users = self.vms.image_users
         self.network.hosts = self.vms.port_uses
         self.deploy: DeployService = Later(self._deploy_service)  # type: ignore[assignment]
+        self.management: ManagementService = Later(self._management_service)  # type: ignore[assignment]
         self.fingerprint = ""
         self.hosts: Collection[HostRecord] = Collection(HostRecord, noun="host", durable=durable)
         self.hosts.add_shelf("", options.state / "host")
@@ -145,7 +146,7 @@ class Agent:
             "vm": self.vms,
             "deploy": self.deploy,
             "key": Later(lambda: self.deploy.keys),
-            "management": Later(self._management_service),
+            "management": self.management,
             "document": Later(self._document_service),
             **self.storage.services(),
             **self.network.services(),
@@ -187,6 +188,8 @@ class Agent:
 
     async def _after_ready(self) -> None:
         """What may take its time. Each part that fails says so and the others go on."""
+        if self.init.network_trial is not None:  # an agent before this one began it
+            self.management.watch()
         for what, work in (
             ("networks", self.network.sync),
             ("deploy", self._settle_boot),
@@ -271,7 +274,7 @@ class Agent:
     def _management_service(self) -> ManagementService:
         from thimble.host.management import ManagementService
 
-        return ManagementService(self.options.state, self.init, durable=self.durable)
+        return ManagementService(self.options.state, self.init, self.events, durable=self.durable)
 
     def _document_service(self) -> DocumentService:
         from thimble.document.service import DocumentService

@@ -78,6 +78,7 @@ class Binding:
             if_match=codec.if_match(request.headers.get("if-match")) if verb.mutates else None,
             key=codec.idempotency_key(request.headers.get("idempotency-key")) if verb.mutates else "",
             peer=request.peer,
+            since=request.since,
             token=who.digest if who else "",
             body=request.stream() if upload else None,
             length=request.length if upload else None,

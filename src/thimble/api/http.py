@@ -20,6 +20,7 @@ import h11
 import msgspec
 
 from thimble.api.request import Message, Receive, Scope, Send, plain
+from thimble.sys import clock
 
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 PIECE = 65_536
@@ -48,6 +49,7 @@ class Connection:
         self.app = app
         self.limits = limits
         self.busy = False
+        self.since = clock.since_boot()
         self.last = False  # close after the present answer
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
         self._method = b""
@@ -136,6 +138,7 @@ class Connection:
             "headers": list(request.headers),
             "client": (plain(str(peer[0])), peer[1]) if peer else None,
             "server": None,
+            "since": self.since,
         }
 
     # ------------------------------------------------------------------ ASGI

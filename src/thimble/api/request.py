@@ -26,6 +26,7 @@ class Request:
         self.raw_path: bytes = scope.get("raw_path") or str(scope["path"]).replace("%", "%25").encode()
         self.raw_query: bytes = scope.get("query_string", b"")
         self.peer: str = (scope.get("client") or ("", 0))[0]
+        self.since: float = scope.get("since", 0.0)  # when the connection was made, by the boot clock
         self.headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             key = name.decode("latin-1").lower()

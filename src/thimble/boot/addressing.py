@@ -61,7 +61,8 @@ class Addressing:
         self._settle: Timer | None = None
         self._silence: Timer | None = None
         self._batches = 0
-        self._old: list[str] = []  # commands that take away what is of an earlier plan
+        self._old: list[tuple[Plan, str, dict[str, int]]] = []  # earlier plans, where, what each brought
+        self._begun = self.settled = False  # settled: the plan's addresses are there, the old ones gone
         self.plan, self.interface, self.problem = Plan(), "", ""
         self.addresses: dict[str, int] = {}
         self.lease = lease.Facts()
@@ -72,10 +73,13 @@ class Addressing:
         """Addresses by this plan from now on; the NIC is in the bridge."""
         interface = f"{self._bridge}.{plan.vlan}" if plan.vlan else self._bridge
         if self.interface:
-            self._old += removal(self.plan, self.interface, self.addresses, plan, interface)
+            had = [item for _, was, items in self._old if was == self.interface for item in items]
+            own = {item: prefix for item, prefix in self.addresses.items() if item not in had}
+            self._old.append((self.plan, self.interface, own))
         if interface != self.interface:
             self.addresses = {}
         self.plan, self.interface, self.problem = plan, interface, ""
+        self._begun = self.settled = False
         self.lease = lease.Facts()
         self.gateway = static_gateway(plan)
         commands = setting(plan, self._bridge, interface)
@@ -123,7 +127,10 @@ class Addressing:
             self._silence = self._loop.after(SILENCE, self._silent)
         else:
             self.dhcpcd.stop()
+        self._begun = True
         self._forget_old()
+        if self.settled:
+            self._changed()
 
     def _launch(self, on_exit: Callable[[int], None]) -> int:
         argv = [DHCPCD, "-B", "-q", *self._families(), "-f", DHCPCD_CONF, self.interface]
@@ -137,21 +144,45 @@ class Addressing:
         if not self.good():
             where = ", ".join(self.addresses) or "no address at all"
             self.problem = f"no DHCP server answers on {self.interface}: the host has {where}"
-            self._say(f"warning: {self.problem}")
-            self._changed()
+        elif self.plan.static or self.settled:
+            return
+        else:
+            self.problem = f"no DHCP server answers on {self.interface}: the host keeps {self.good()[0]}"
+        self._say(f"warning: {self.problem}")
+        self._changed()
 
     def _forget_old(self) -> None:
         """Takes the old addresses away, once a new one is there."""
+        commands = self._leftovers()
         wanted = [static.address for static in self.plan.static]
-        there = [item for item in self.good() if item in wanted or (not wanted and self._is_new(item))]
-        if self.good():
+        there = [
+            item for item in self.good() if item in wanted or (not wanted and self._stays(item, commands))
+        ]
+        if there:
             self.problem = ""
-        if there and self._old:
-            commands, self._old = self._old, []
-            self._run(commands, lambda _status: None)
+        if not there or not self._begun:
+            return
+        self._old = []
+        if commands:
+            self._run(commands, lambda _status: self._settled())
+        else:
+            self.settled = True
 
-    def _is_new(self, address: str) -> bool:
-        return not any(f" {address}/" in command for command in self._old)
+    def _settled(self) -> None:
+        self.settled = not self._old
+        self._changed()
+
+    def _leftovers(self) -> list[str]:
+        """What takes away all that earlier plans left and this one does not want."""
+        found: list[str] = []
+        for plan, was, addresses in self._old:
+            commands = removal(plan, was, addresses, self.plan, self.interface)
+            found += [command for command in commands if command not in found]
+        return found
+
+    def _stays(self, address: str, commands: list[str]) -> bool:
+        here = f"dev {self.interface}"
+        return not any(f" {address}/" in command and command.endswith(here) for command in commands)
 
     def _run(self, commands: list[str], ended: Callable[[int], None]) -> None:
         self._batches += 1

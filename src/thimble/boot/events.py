@@ -5,7 +5,8 @@ The agent's datagrams on `/run/thimble/init.sock`, a JSON object each, `verb` be
     ready       {"lines", "login"}   it serves; shown on the consoles
     say         {"line"}             for the consoles and the log
     load        {"modules"}          drivers, by any name modprobe would take
-    network                          the management network's record changed
+    network                          the management network's record is to be followed, and nothing else
+    network     {"trial", "id", "seconds"}   these settings are, until `network` or for so long
     confirmed                        this boot was a trial, and is good
     poweroff  reboot  kexec          the guests are stopped: down. kexec: into the kernel that is loaded
 """
@@ -58,7 +59,12 @@ def obey(boot: Boot, message: dict[str, Any]) -> None:
     elif verb == "load":
         boot.hotplug.load([str(name) for name in message.get("modules", [])])
     elif verb == "network":
-        read_network(boot)
+        trial = message.get("trial")
+        if isinstance(trial, dict):
+            seconds = float(message.get("seconds", 0))
+            boot.tentative.begin(str(message.get("id", "")), trial, seconds, boot.uplink.mac)
+        else:
+            read_network(boot)
     elif verb == "confirmed":
         boot.trial.confirmed()
     elif verb in (POWEROFF, REBOOT, KEXEC):
@@ -90,6 +96,7 @@ def on_ready(boot: Boot, lines: list[str], login: str) -> None:
 
 def on_network(boot: Boot) -> None:
     """Links, addresses or leases changed."""
+    boot.tentative.look(settled=boot.uplink.settled())
     facts = boot.uplink.facts()
     write_json(f"{DIRECTORY}/uplink.json", facts)
     here = boot.uplink.addressing
@@ -108,10 +115,22 @@ def read_network(boot: Boot) -> None:
             boot.say(f"the management network's settings cannot be read: {problem}")
             return
         boot.state.record = result
-        boot.warnings = [line for line in boot.warnings if not line.startswith(management.WRONG)]
-        boot.uplink.change(boot.network_plan())
+        if boot.tentative.end(result):
+            boot.uplink.keep(boot.network_plan())
+        else:
+            follow_network(boot)
 
     boot.children.job("network", boot.state.read_record, ended)
+
+
+def follow_network(boot: Boot) -> None:
+    """The management network as its settings are now. Settings taken back give back their card as well."""
+    boot.warnings = [line for line in boot.warnings if not line.startswith(management.WRONG)]
+    plan = boot.network_plan()
+    if boot.tentative.settings is None:
+        plan.device = plan.device or boot.tentative.nic
+        boot.tentative.nic = ""
+    boot.uplink.change(plan)
 
 
 def show_addresses(boot: Boot) -> None:

@@ -25,6 +25,7 @@ from .ring import Ring
 from .seats import Seats
 from .statesearch import StateSearch
 from .supervise import Supervised
+from .tentative import Tentative
 from .trial import Trial
 from .uplink import BRIDGE, DIRECTORY, Uplink, write_json
 from .watchdog import Watchdog
@@ -78,6 +79,7 @@ class Boot:
         self.uplink = Uplink(
             self.loop, children, self.settings.nic, self.say, lambda: events.on_network(self)
         )
+        self.tentative = Tentative(self.loop, self.say, lambda: events.follow_network(self), self.write_facts)
         self.watchdog = Watchdog(self.loop, lambda line: self.ring.write("watchdog", line))
         supervised = [self.agent, self.uplink.addressing.dhcpcd, self.identity.chronyd]
         self.power = Power(
@@ -125,7 +127,7 @@ class Boot:
 
     def network_plan(self) -> ipparam.Plan:
         """How the management network is to be, as far as is known now; its faults are told."""
-        found = management.plan(self.plan, self.state.record, self.document_network)
+        found = management.plan(self.plan, self.state.record, self.document_network, self.tentative.settings)
         for warning in found.warnings if not found.given else []:
             self.warn(warning)
         return found
@@ -165,12 +167,13 @@ class Boot:
             "state": state,
             "cmdline": self.settings.values,
             "uplink": {"bridge": BRIDGE, "nic": self.uplink.nic},
-            "warnings": self.warnings + ([problem] if problem else []),
+            "warnings": self.warnings + ([problem] if problem else []) + self.tentative.warnings(),
             "kernel_start": time.time() - time.clock_gettime(time.CLOCK_BOOTTIME),
             "timeline": first.marks,
             "boot": self.boot_facts,
             "document": self.document,
             "searched": self.searched,
+            "network_trial": self.tentative.facts(),
         }
         write_json(f"{RUN}/boot.json", facts)
 

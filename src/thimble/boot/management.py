@@ -3,8 +3,9 @@
     {"nic": MAC or "", "vlan": 0, "address": "dhcp" | "10.0.0.5/24" | "off", "gateway": "", "dns": ["…"],
      "address6": "auto" | "off" | "2001:db8::5/64", "gateway6": "", "ntp": ["…"]}
 
-`ip=` on the kernel command line wins over the record, the record over the document. Settings that are wrong
-are told, and DHCP is used in their stead on the NIC and VLAN they name: nobody is locked out.
+`ip=` on the kernel command line wins over settings on trial (tentative.py), these over the record, the record
+over the document. Settings that are wrong are told, and DHCP is used in their stead on the NIC and VLAN they
+name: nobody is locked out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 RECORD = "management/management.json"
-_KEYS = ("nic", "vlan", "address", "gateway", "dns", "address6", "gateway6", "ntp")
+KEYS = ("nic", "vlan", "address", "gateway", "dns", "address6", "gateway6", "ntp")
 _LIMIT = 65536
 WRONG = "the management network's settings in "
 
@@ -33,10 +34,14 @@ def read_record(state: str) -> str:
         return ""
 
 
-def plan(command_line: ipparam.Plan, record: str, table: object) -> ipparam.Plan:
+def plan(
+    command_line: ipparam.Plan, record: str, table: object, trial: dict[str, Any] | None = None
+) -> ipparam.Plan:
     """Who decides, and what follows. `table`: `[management]` of the document, None without one. Pure."""
     if command_line.given:
         return command_line
+    if trial is not None:
+        return from_table(trial, "the settings on trial")
     if record:
         return _from_record(record)
     return from_table(table, "the document") if table is not None else command_line
@@ -61,7 +66,7 @@ def from_table(table: object, where: str) -> ipparam.Plan:
     if not isinstance(table, dict):
         found.warnings.append(_words(where, [table if isinstance(table, str) else "they are no table"]))
         return found
-    wrong = [f"there is no setting {key!r}" for key in table if key not in _KEYS]
+    wrong = [f"there is no setting {key!r}" for key in table if key not in KEYS]
     found.source, found.stand_in = where, True
     found.device, found.vlan = _nic(table, wrong), _vlan(table, wrong)
     given = _static(table, 4, wrong) + _static(table, 6, wrong)

@@ -75,8 +75,18 @@ class Uplink:
         elif self._wanted and self._wanted != before and self._wanted not in (self.nic, self.mac):
             self._exchange()
         else:
-            self.addressing.apply(plan)
+            self._address(plan)
         self._changed()
+
+    def keep(self, plan: Plan) -> None:
+        """The same settings from now on by another's word: nothing on the wire changes."""
+        self._plan = self.addressing.plan = plan
+        self._changed()
+
+    def settled(self) -> bool:
+        """Is everything as wanted: the card, the new addresses, and the old ones gone?"""
+        right = not self._wanted or self._wanted in (self.nic, self.mac)
+        return bool(self.nic) and right and self.addressing.settled
 
     def ntp(self) -> list[str]:
         """Time servers that were asked for."""
@@ -189,7 +199,14 @@ class Uplink:
             self._take(name, next(nic.mac for nic in nics if nic.name == name))
             return
         self._say(f"warning: the network card {self._wanted} of the settings is not there: {self.nic} stays")
-        self.addressing.apply(self._plan)
+        self._address(self._plan)
+
+    def _address(self, plan: Plan) -> None:
+        """Addresses by this plan; those that are on its interface already are told again."""
+        before = self.addressing.interface
+        self.addressing.apply(plan)
+        if self.addressing.interface != before:
+            self._netlink.send(rtnl.dump_request(rtnl.RTM_GETADDR))
 
     def _patience_over(self) -> None:
         self._patient = False
@@ -202,7 +219,7 @@ class Uplink:
         bridge.set_up(BRIDGE)
         self.nic, self.mac = name, mac
         self._changed()
-        self.addressing.apply(self._plan)
+        self._address(self._plan)
 
 
 def write_json(path: str, value: object) -> None:

@@ -28,6 +28,7 @@ class Call(msgspec.Struct, Generic[Input], frozen=True, kw_only=True):
     if_match: int | None = None  # the revision the client saw
     key: str = ""  # its idempotency key
     peer: str = ""  # its network address
+    since: float = 0.0  # when its connection was made, in seconds since boot; 0: not known
     token: str = ""  # digest of the bearer token it came with
     body: AsyncIterator[bytes] | None = None
     length: int | None = None

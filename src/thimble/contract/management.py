@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from thimble.contract.common import In, Out
 
 Vlan = Annotated[int, Meta(ge=0, le=4094)]
+ConfirmWithin = Annotated[int, Meta(ge=0, le=3600)]
 
 
 class ManagementNet(In, frozen=True, kw_only=True):
@@ -29,16 +30,32 @@ class ManagementSettings(ManagementNet, frozen=True, kw_only=True):
     ntp: tuple[str, ...] = ()
 
 
+class PendingNet(Out, frozen=True, kw_only=True):
+    """The settings are in force on the wire, and undone by themselves unless `management.confirm` keeps them.
+
+    `previous`: what then holds again. `in_force`: the new addresses are there and the old ones gone; only a
+    connection made after that confirms. `problem`: why it is not so yet, if that is known.
+    """
+
+    until: float  # seconds since the epoch, by the host's clock
+    left_s: float
+    previous: ManagementSettings
+    in_force: bool = False
+    problem: str = ""
+
+
 class Management(Out, frozen=True, kw_only=True):
     """`managed`: false when another operating system looks after the network."""
 
     rev: int  # 0: nothing was ever asked for, and the document or the kernel command line decides
     managed: bool
-    settings: ManagementSettings
+    settings: ManagementSettings  # those in force, confirmed or not
+    pending: PendingNet | None = None
 
 
 class ManagementChange(In, frozen=True, kw_only=True):
-    """Absent fields stay."""
+    """Absent fields stay. `confirm_within`: seconds after which it is all undone unless confirmed; 0: kept at
+    once, or 10 to 3600."""
 
     nic: str | UnsetType = UNSET
     vlan: Vlan | UnsetType = UNSET
@@ -48,3 +65,4 @@ class ManagementChange(In, frozen=True, kw_only=True):
     address6: str | UnsetType = UNSET
     gateway6: str | UnsetType = UNSET
     ntp: tuple[str, ...] | UnsetType = UNSET
+    confirm_within: ConfirmWithin = 0

@@ -90,6 +90,8 @@ VERBS: tuple[Verb, ...] = (
     _v("key.delete", "DELETE", "/host/keys/{key}", common.Nothing, "Accept them no longer", role=_AD),
     _v("management.get", "GET", "/host/management", management.Management, "The management network's settings"),
     _v("management.change", "PATCH", "/host/management", management.Management, "Change the management network", input=management.ManagementChange, role=_AD),
+    _v("management.confirm", "POST", "/host/management/confirm", management.Management, "Keep the new settings of the management network", role=_AD),
+    _v("management.undo", "POST", "/host/management/undo", management.Management, "Take them back", role=_AD),
     _v("document.plan", "POST", "/document/plan", apply.DocumentPlan, "What applying a document would do", input=apply.DocumentText, role=_AD),
     _v("document.apply", "POST", "/document/apply", Started, "Make the host what a document says", input=apply.DocumentText, role=_AD, shape=_TASK),
     _v("document.export", "GET", "/document/export", apply.DocumentExport, "The document of this host as it is", role=_AD),

@@ -50,6 +50,18 @@ class DocumentFacts(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
+class NetworkTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of the management network that nobody has confirmed yet. Times are seconds since boot.
+
+    `in_force`: since when the new addresses are there and the old ones gone; 0 while it is not so.
+    """
+
+    id: str
+    settings: dict[str, Any]
+    deadline: float
+    in_force: float
+
+
 class Init:
     """PID 1, as seen from the agent."""
 
@@ -102,6 +114,12 @@ class Init:
     def searched(self) -> bool:
         """Whether PID 1 has looked everywhere: `boot` and `document` will not change any more."""
         return bool(self._facts.get("searched"))
+
+    @property
+    def network_trial(self) -> NetworkTrial | None:
+        """What the management network is on trial with."""
+        facts = self._facts.get("network_trial")
+        return None if facts is None else msgspec.convert(facts, NetworkTrial)
 
     @property
     def words(self) -> dict[str, str]:

@@ -1,11 +1,12 @@
-"""What settings of the management network are acceptable. Pure."""
+"""What settings of the management network are acceptable, and what proves that they are good. Pure."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from thimble.contract.management import ManagementNet
-from thimble.core.problem import Reason
+from thimble.core.problem import Code, Reason
 
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
@@ -39,6 +40,42 @@ def management_reasons(settings: ManagementNet) -> list[Reason]:
     if settings.address == "off" and settings.address6 == "off":
         no("address6", "without any address nobody could reach the host")
     return found
+
+
+#: Less is no time to connect again.
+CONFIRM_MIN_S = 10
+
+
+def trial_reasons(seconds: int, *, decided: bool, nic: str, nics: Collection[str]) -> list[Reason]:
+    """Why settings cannot be tried. `decided`: by `ip=` of the kernel command line, whatever we say."""
+    found = []
+    if seconds < CONFIRM_MIN_S:
+        message = f"{seconds} s are too short to connect again: 0 for no confirmation, or 10 to 3600"
+        found.append(Reason(message=message, path="$.confirm_within"))
+    if decided:
+        message = "`ip=` on the kernel command line decides: other settings would not be in force"
+        found.append(Reason(message=message, code=Code.CONFLICT))
+    if nic and nic not in nics:
+        message = f"this host has no network card {nic}; it has {', '.join(sorted(nics)) or 'none'}"
+        found.append(Reason(message=message, path="$.nic"))
+    return found
+
+
+def confirm_reasons(*, in_force: float, since: float, console: bool, problem: str) -> list[Reason]:
+    """Why a connection made at `since` does not prove that the host is reached with its new settings.
+
+    Who is at the console sees the addresses and may keep what nobody has reached yet.
+    """
+    if console:
+        return []
+    if not in_force:
+        why = f": {problem}" if problem else ""
+        message = f"the new settings are not in force yet, the old address still answers{why}"
+        return [Reason(message=message, code=Code.CONFLICT)]
+    if since <= in_force:
+        message = "this connection was made before the change, and proves nothing: connect again"
+        return [Reason(message=message, code=Code.CONFLICT)]
+    return []
 
 
 def time_reasons(servers: tuple[str, ...], path: str) -> list[Reason]:

@@ -13,6 +13,7 @@ from api_world import PASSWORD, World
 
 from thimble.api import server
 from thimble.core.problem import Code, Problem
+from thimble.sys import clock
 
 LOGIN = b'{"user":"admin","password":"%b"}' % PASSWORD.encode()
 
@@ -403,3 +404,28 @@ async def _until(true: Any) -> None:
     """Poll; the test's own time limit is the deadline."""
     while not true():
         await asyncio.sleep(0.005)
+
+
+def test_a_call_knows_when_its_connection_was_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    listed = world.vms.list
+
+    async def note(call: Any) -> Any:
+        seen.append(call.since)
+        return await listed(call)
+
+    monkeypatch.setattr(world.vms, "list", note)
+
+    async def story() -> None:
+        sent = bearer(world)
+        begun = clock.since_boot()
+        async with served(world) as wire:
+            for _ in range(2):
+                reader, writer = await wire.connect()
+                for _ in range(2):
+                    writer.write(request("GET", "/api/v1/vms", **sent))
+                    assert (await answer(reader)).status == 200
+                writer.close()
+        assert begun < seen[0] == seen[1] < seen[2] == seen[3] < clock.since_boot()
+
+    run(story())

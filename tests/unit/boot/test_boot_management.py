@@ -197,3 +197,50 @@ def test_a_silent_dhcp_server_is_told_with_what_there_is_instead(wire: Wire) -> 
     assert wire.said == [f"warning: {wire.it.problem}"]
     wire.told("10.0.0.80")
     assert wire.it.problem == ""
+
+
+def test_settings_that_are_taken_back_keep_the_address_they_come_back_to(wire: Wire) -> None:
+    """A wrong VLAN: no address ever came there, and the old one was never taken away."""
+    wire.it.apply(planned({}))
+    wire.told("10.0.0.77")
+    assert wire.it.settled
+    wire.it.apply(planned({"vlan": 7}))
+    assert not wire.it.settled and wire.it.addresses == {}
+    wire.it.apply(planned({}))
+    wire.ran.clear()
+    wire.told("10.0.0.77")
+    assert wire.ran == ["link delete uplink.7"]
+    assert wire.it.settled
+
+
+def test_a_wrong_address_goes_when_the_old_settings_are_back(wire: Wire) -> None:
+    wire.it.apply(planned(STATIC))
+    wire.told("10.0.0.5")
+    wire.it.apply(planned({**STATIC, "address": "10.0.0.6/24"}))
+    wire.told("10.0.0.6")
+    wire.it.told("10.0.0.5", 24, gone=True, usable=False)
+    assert wire.it.settled
+    wire.it.apply(planned(STATIC))
+    wire.ran.clear()
+    wire.told("10.0.0.5")
+    assert wire.ran == ["address delete 10.0.0.6/24 dev uplink"]
+
+
+def test_settings_taken_back_before_they_were_there_delete_nothing_that_is_wanted(wire: Wire) -> None:
+    wire.it.apply(planned({}))
+    wire.told("10.0.0.77")
+    wire.it.apply(planned({**STATIC, "address": "10.0.0.6/24"}))  # never seen on the link
+    wire.it.apply(planned({}))
+    assert wire.it.settled and wire.it.addresses == {"10.0.0.77": 24}
+    assert not any(line.startswith("address delete") for line in wire.ran)
+
+
+def test_an_old_address_that_stays_for_want_of_a_new_one_is_told(wire: Wire) -> None:
+    wire.it.apply(planned(STATIC))
+    wire.told("10.0.0.5")
+    wire.it.apply(planned({}))
+    wire.timers[-1]()
+    assert wire.it.problem == "no DHCP server answers on uplink: the host keeps 10.0.0.5"
+    assert not wire.it.settled
+    wire.told("10.0.0.80")
+    assert wire.it.settled and wire.it.problem == ""

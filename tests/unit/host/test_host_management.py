@@ -18,6 +18,7 @@ from thimble.core.problem import Code, Problem
 from thimble.host.boot import Init
 from thimble.host.management import ManagementService
 from thimble.host.rules import management_reasons
+from thimble.state.events import Events
 
 
 @pytest.fixture
@@ -30,7 +31,8 @@ def first(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 def service(tmp_path: Path) -> ManagementService:
-    return ManagementService(tmp_path / "state", Init(tmp_path), durable=False)
+    events = Events(base=0, clock=lambda: 0.0)
+    return ManagementService(tmp_path / "state", Init(tmp_path), events, durable=False)
 
 
 def change(service: ManagementService, *, dry_run: bool = False, **fields: Any) -> Any:

@@ -3,7 +3,8 @@
     <state>/users/<name>.json       role, scrypt hash
     <state>/tokens/<id>.json        whose, role, expiry, SHA-256 of the token
 
-Sessions and tickets live in RAM, and so does the console's own token, which may only look. Of every token only the SHA-256 is kept; 256 random bits need no salt.
+Sessions and tickets live in RAM, and so does the console's own token, which may only look. Of every token
+only the SHA-256 is kept; 256 random bits need no salt.
 Invariants: at least one admin exists once there is a user; a token never allows more than its user may now.
 """
 

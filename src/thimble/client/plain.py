@@ -1,7 +1,7 @@
 """The client of the console UI: the same calls as `client.http`, with the standard library alone.
 
-The image has no httpx. One connection, opened when needed, kept while it lasts; a request over a kept one that
-the host has closed meanwhile is sent once more if it changes nothing. Blocking: for a thread of its own.
+The image has no httpx. One connection, opened when needed, kept while it lasts; a request over a kept one
+that the host has closed meanwhile is sent once more if it changes nothing. Blocking: for a thread of its own.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class PlainSocket:
 
     def receive(self) -> bytes | None:
         """What came: call when readable. None at the end, with `why`. Raises `Problem` when refused."""
-        from websockets.frames import Opcode
+        from websockets.frames import Frame, Opcode
         from websockets.http11 import Response
 
         try:
@@ -155,9 +155,9 @@ class PlainSocket:
                 if event.status_code != 101:
                     raise wire.problem(event.status_code, bytes(event.body or b""))
                 self._open = True
-            elif event.opcode in (Opcode.BINARY, Opcode.CONT):
+            elif isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.CONT):
                 said += event.data
-            elif event.opcode is Opcode.CLOSE:
+            elif isinstance(event, Frame) and event.opcode is Opcode.CLOSE:
                 self.why = self._protocol.close_reason or ""
         if self._protocol.handshake_exc is not None:
             raise Problem(Code.FAILED, f"the console cannot be opened: {self._protocol.handshake_exc}")

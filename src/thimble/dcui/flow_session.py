@@ -7,14 +7,26 @@ from msgspec.structs import replace
 from thimble.contract.common import Task
 from thimble.contract.host import Login, PasswordChange, PowerRequest
 from thimble.dcui import step
-from thimble.dcui.model import Answer, Ask, Effect, Failed, Look, Looked, Measure, Model, Quit, Session, Step, TellInit
+from thimble.dcui.model import (
+    Answer,
+    Ask,
+    Failed,
+    Look,
+    Looked,
+    Measure,
+    Model,
+    Quit,
+    Session,
+    Step,
+    TellInit,
+)
 from thimble.dcui.pages import Act, Field, Form, Item, Menu, Proposal, Text, Wait
 
 MENU = (
     Item("Virtual machines", Act("vms"), "List them, start and stop them, open their serial consoles."),
-    Item("Management network", Act("management"), "How this host is reached: card, VLAN, addresses. A change is undone unless kept."),
-    Item("Host document", Act("document"), "Make this host what a thimble.toml says: from a stick, by URL, or written here."),
-    Item("Install, update, roll back", Act("deploy"), "Put Thimble on a disk; go to another version; go back."),
+    Item("Management network", Act("management"), "Card, VLAN and addresses by which this host is reached."),
+    Item("Host document", Act("document"), "Make it what a thimble.toml says."),
+    Item("Install, update, roll back", Act("deploy"), "Onto a disk; to another version; back."),
     Item("Change password", Act("password"), "The password of whoever is signed in."),
     Item("Tasks", Act("tasks"), "What the host is doing and has done."),
     Item("Log", Act("log"), "The last lines of the host's log, which is kept in memory."),
@@ -47,9 +59,12 @@ def sign_in(model: Model, after: str) -> Step:
         kind="sign-in",
         act=Act("sign-in.do"),
         intro=("The first password of `admin` was shown on this console when the host first started.",),
-        fields=(Field(name="user", label="User", value="admin"), Field(name="password", label="Password", secret=True)),
+        fields=(
+            Field(name="user", label="User", value="admin"),
+            Field(name="password", label="Password", secret=True),
+        ),
         cursor=1,
-    )  # fmt: skip
+    )
     return step.push(replace(model, after_sign_in=after), form), ()
 
 
@@ -111,7 +126,9 @@ def password_do(model: Model, _arg: str) -> Step:
     if len(new) < 8:
         return step.swap(model, form.cleared("A password has at least 8 characters.")), ()
     model = step.swap(model, form.cleared("Changing it ..."))
-    return step.ask(model, Ask(to="password", verb="session.password", input=PasswordChange(old=old, new=new)))
+    return step.ask(
+        model, Ask(to="password", verb="session.password", input=PasswordChange(old=old, new=new))
+    )
 
 
 def password_done(model: Model, _answer: Answer) -> Step:
@@ -140,19 +157,22 @@ def power_do(model: Model, which: str) -> Step:
     title = "Restart" if which == "reboot" else "Shut down"
     if not model.silent:
         return step.propose(model, title, Ask(to="power", verb=f"host.{which}", input=PowerRequest()))
-    effects = (f"{title.lower()}s the host at once".replace("downs", "down"),)
+    verb = "reboot" if which == "reboot" else "poweroff"
+    effects = ("restarts the host at once" if which == "reboot" else "powers the host off at once",)
     page = Proposal(
         title=title,
         effects=effects if model.local.managed else (),
         warnings=("the agent does not answer: virtual machines are ended without being asked",),
-        blockers=() if model.local.managed else ("another operating system runs this machine: use its own commands",),
-        act=Act("power.init", "reboot" if which == "reboot" else "poweroff") if model.local.managed else None,
-    )  # fmt: skip
+        blockers=() if model.local.managed else ("another operating system runs this machine: use its own",),
+        act=Act("power.init", verb) if model.local.managed else None,
+    )
     return step.push(model, page), ()
 
 
 def power_init(model: Model, verb: str) -> Step:
-    return step.swap(model, Wait(title="Going down", note="PID 1 was told", since=model.now)), (TellInit(verb),)
+    return step.swap(model, Wait(title="Going down", note="PID 1 was told", since=model.now)), (
+        TellInit(verb),
+    )
 
 
 def log(model: Model, _arg: str) -> Step:
@@ -164,7 +184,13 @@ def log(model: Model, _arg: str) -> Step:
 
 
 def show_log(model: Model, lines: tuple[str, ...]) -> Step:
-    page = Text(title="Log", kind="log", lines=lines or ("nothing yet",), top=max(0, len(lines) - 16), hint="Arrows, Page up and down; F5 again")
+    page = Text(
+        title="Log",
+        kind="log",
+        lines=lines or ("nothing yet",),
+        top=max(0, len(lines) - 16),
+        hint="Arrows, Page up and down; F5 again",
+    )
     if any(old.kind == "log" for old in model.pages):
         return step.change(model, "log", page), ()
     return step.push(model, page), ()

@@ -48,7 +48,9 @@ def listed(page: Menu, found: tuple[VmSummary, ...]) -> Menu:
     wide = min(wide, 32)
     items = tuple(Item(_row(vm, wide), Act("vm", vm.id), vm.why) for vm in found)
     cursor = next((number for number, vm in enumerate(found) if vm.id == at), page.cursor)
-    intro = () if found else ("There is none yet. `thimble vm create`, the web client or a document makes one.",)
+    intro = (
+        () if found else ("There is none yet. `thimble vm create`, the web client or a document makes one.",)
+    )
     head = f"{'name':{wide}}  {'state':9} {'vCPUs':>5} {'memory':>9}  address"
     return replace(page, items=items, intro=intro, head=head).at(cursor)
 

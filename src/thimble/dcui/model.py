@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any
 
 import msgspec
 
@@ -129,7 +129,7 @@ class Measure(msgspec.Struct, frozen=True):
     """Ask the terminal for its size, and draw all of it again."""
 
 
-Effect = Union[Ask, Quit, Attach, TellInit, Load, Look, Measure]
+Effect = Ask | Quit | Attach | TellInit | Load | Look | Measure
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -164,5 +164,5 @@ class Detached(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-Message = Union[Key, Tick, Answer, Failed, Looked, Detached]
+Message = Key | Tick | Answer | Failed | Looked | Detached
 Step = tuple[Model, tuple[Effect, ...]]

@@ -6,8 +6,6 @@ nothing. Every page is left with Esc.
 
 from __future__ import annotations
 
-from typing import Union
-
 import msgspec
 
 from thimble.contract.common import Task
@@ -100,7 +98,14 @@ def typed(value: str, place: int, name: str) -> tuple[str, int]:
         return value[:place] + value[place + 1 :], place
     if name == "ctrl u":
         return value[place:], 0
-    moved = {"left": place - 1, "right": place + 1, "home": 0, "ctrl a": 0, "end": len(value), "ctrl e": len(value)}
+    moved = {
+        "left": place - 1,
+        "right": place + 1,
+        "home": 0,
+        "ctrl a": 0,
+        "end": len(value),
+        "ctrl e": len(value),
+    }
     return value, max(0, min(moved.get(name, place), len(value)))
 
 
@@ -135,7 +140,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     def cleared(self, *note: str) -> Form:
         """Without the secrets that were typed, and with a word on why."""
         fields = tuple(
-            msgspec.structs.replace(field, value="", at=-1) if field.secret else field for field in self.fields
+            msgspec.structs.replace(field, value="", at=-1) if field.secret else field
+            for field in self.fields
         )
         first = next((number for number, field in enumerate(fields) if field.secret), self.cursor)
         return msgspec.structs.replace(self, fields=fields, note=note, cursor=first)
@@ -153,7 +159,9 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
     alarm: bool = False
 
     def key(self, name: str) -> tuple[Page, Act | None]:
-        step = {"up": -1, "k": -1, "down": 1, "j": 1, "page up": -LEAP, "page down": LEAP, " ": LEAP}.get(name, 0)
+        step = {"up": -1, "k": -1, "down": 1, "j": 1, "page up": -LEAP, "page down": LEAP, " ": LEAP}.get(
+            name, 0
+        )
         if name in ("esc", "left", "q"):
             return self, BACK
         if name == "enter":
@@ -184,9 +192,9 @@ class Editor(msgspec.Struct, frozen=True, kw_only=True):
             return self, self.act
         lines, row, col = list(self.lines), self.row, min(self.col, len(self.lines[self.row]))
         here = lines[row]
-        if name in ("enter", "tab") or (len(name) == 1 and name.isprintable()):
-            if sum(map(len, lines)) + len(lines) >= EDITOR_MAX:
-                return self, None
+        grows = name in ("enter", "tab") or (len(name) == 1 and name.isprintable())
+        if grows and sum(map(len, lines)) + len(lines) >= EDITOR_MAX:
+            return self, None
         if name == "enter":
             lines[row : row + 1] = [here[:col], here[col:]]
             row, col = row + 1, 0
@@ -261,4 +269,4 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         return self, BACK if name == "esc" else None
 
 
-Page = Union[Menu, Form, Text, Editor, Proposal, Wait, Trial]
+Page = Menu | Form | Text | Editor | Proposal | Wait | Trial

@@ -49,7 +49,10 @@ def ask(model: Model, question: Ask, *more: Effect) -> Step:
 
 def propose(model: Model, title: str, question: Ask) -> Step:
     """First what it would do, in words; a person then decides."""
-    model = push(replace(model, proposed=question), Wait(title=title, note="looking what this would do", since=model.now))
+    model = push(
+        replace(model, proposed=question),
+        Wait(title=title, note="looking what this would do", since=model.now),
+    )
     return ask(model, replace(question, to="proposed", dry_run=True))
 
 
@@ -119,9 +122,7 @@ def poll(model: Model) -> Step:
     """Ask on while a task is on the screen."""
     page = model.page
     if isinstance(page, Wait) and page.task is not None and page.task.state is TaskState.RUNNING:
-        return ask(
-            model, Ask(to="task", verb="task.get", path={"task": page.task.id}, query={"wait_s": "1"})
-        )
+        return ask(model, Ask(to="task", verb="task.get", path={"task": page.task.id}, query={"wait_s": "1"}))
     return model, ()
 
 

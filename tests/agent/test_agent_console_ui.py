@@ -128,7 +128,7 @@ def test_a_vm_is_started_and_its_serial_line_is_here(
     person.types("\r")
     person.sees("Start")
     person.types("1")
-    person.sees("running", 60)
+    person.sees("running, 1 vCPUs", 60)
     assert client.call("vm.get", path={"vm": "seen"}).status.state is PowerState.RUNNING
     person.sees("Serial console")
     row = next(line for line in person.screen.lines if "Serial console" in line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from msgspec.structs import replace
@@ -147,4 +146,5 @@ def in_words(reason: Reason) -> str:
 
 def moment(seconds: float) -> str:
     """A time of today, for people (the host's clock is UTC)."""
-    return time.strftime("%H:%M:%S", time.gmtime(seconds))
+    day = int(seconds) % 86400
+    return f"{day // 3600:02}:{day // 60 % 60:02}:{day % 60:02}"

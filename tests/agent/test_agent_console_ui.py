@@ -1,4 +1,4 @@
-"""The console UI in a terminal of its own, against the real agent: sign in, start a VM, change the password."""
+"""The console UI in a terminal of its own, against the real agent: sign in, VMs, the password."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 from agent_place import PASSWORD, Agent
-from console_screen import Screen
 
+from console_screen import Screen
 from thimble.client.http import Client
 from thimble.contract.host import Login, PasswordChange
 from thimble.contract.vm import DirectBoot, Firmware, PowerState, VmCreate

@@ -15,38 +15,94 @@ from thimble.dcui.update import update
 
 GIB = 1 << 30
 HOST = Host(
-    name="rack3-node7", version="0.1.0", hosted=False, accel="kvm", accel_why="", kernel="6.12.0", qemu="10.0.2",
-    cpus=32, cpu_model="AMD EPYC 7313P 16-Core Processor", memory_bytes=256 * GIB,
-    memory_available_bytes=97 * GIB, uptime_s=191_000.0, ready_s=3.2, load=(11.4, 10.0, 9.0),
-    addresses=("10.0.0.7", "2001:db8::7"), state="partition", state_where="/dev/sda3",
-    warnings=("datastore bulk: 94 % of it is used",), vms=12, vms_running=9, certificate_sha256="3f9a" * 16,
-)  # fmt: skip
+    name="rack3-node7",
+    version="0.1.0",
+    hosted=False,
+    accel="kvm",
+    accel_why="",
+    kernel="6.12.0",
+    qemu="10.0.2",
+    cpus=32,
+    cpu_model="AMD EPYC 7313P 16-Core Processor",
+    memory_bytes=256 * GIB,
+    memory_available_bytes=97 * GIB,
+    uptime_s=191_000.0,
+    ready_s=3.2,
+    load=(11.4, 10.0, 9.0),
+    addresses=("10.0.0.7", "2001:db8::7"),
+    state="partition",
+    state_where="/dev/sda3",
+    warnings=("datastore bulk: 94 % of it is used",),
+    vms=12,
+    vms_running=9,
+    certificate_sha256="3f9a" * 16,
+)
 STORES = (
     Datastore(
-        name="local", rev=1, kind=DatastoreKind.DIRECTORY, where="/var/lib/thimble/datastores/local", mounted=True,
-        why="", durable=True, default=True, size_bytes=480 * GIB, free_bytes=301 * GIB,
+        name="local",
+        rev=1,
+        kind=DatastoreKind.DIRECTORY,
+        where="/var/lib/thimble/datastores/local",
+        mounted=True,
+        why="",
+        durable=True,
+        default=True,
+        size_bytes=480 * GIB,
+        free_bytes=301 * GIB,
     ),
     Datastore(
-        name="bulk", rev=1, kind=DatastoreKind.DISK, where="/dev/sdb", mounted=True, why="", durable=True,
-        default=False, size_bytes=8000 * GIB, free_bytes=480 * GIB,
+        name="bulk",
+        rev=1,
+        kind=DatastoreKind.DISK,
+        where="/dev/sdb",
+        mounted=True,
+        why="",
+        durable=True,
+        default=False,
+        size_bytes=8000 * GIB,
+        free_bytes=480 * GIB,
     ),
-)  # fmt: skip
+)
 LOCAL = Local(
-    hostname="rack3-node7", addresses=("10.0.0.7",), state="partition /dev/sda3", managed=True,
-    nics=("3c:ec:ef:12:34:56", "3c:ec:ef:12:34:57"), last_words=("MemoryError", "the agent fell"),
-    document="/run/thimble/document.toml", document_source="/dev/sdc1 (THIMBLE)",
-)  # fmt: skip
+    hostname="rack3-node7",
+    addresses=("10.0.0.7",),
+    state="partition /dev/sda3",
+    managed=True,
+    nics=("3c:ec:ef:12:34:56", "3c:ec:ef:12:34:57"),
+    last_words=("MemoryError", "the agent fell"),
+    document="/run/thimble/document.toml",
+    document_source="/dev/sdc1 (THIMBLE)",
+)
 
 
 def vm(number: int, name: str, state: PowerState, *allowed: str, ip: tuple[str, ...] = ()) -> VmSummary:
     return VmSummary(
-        id=f"vm-{number:08}", rev=1, name=name, vcpus=2, memory_mib=2048, intent=Intent.RUNNING, state=state,
-        why="", ip=ip, allowed=allowed,
-    )  # fmt: skip
+        id=f"vm-{number:08}",
+        rev=1,
+        name=name,
+        vcpus=2,
+        memory_mib=2048,
+        intent=Intent.RUNNING,
+        state=state,
+        why="",
+        ip=ip,
+        allowed=allowed,
+    )
 
 
 VMS = (
-    vm(1, "web1", PowerState.RUNNING, "stop", "kill", "reset", "pause", "save", "console", ip=("192.168.77.10",)),
+    vm(
+        1,
+        "web1",
+        PowerState.RUNNING,
+        "stop",
+        "kill",
+        "reset",
+        "pause",
+        "save",
+        "console",
+        ip=("192.168.77.10",),
+    ),
     vm(2, "database", PowerState.SAVED, "start"),
     vm(3, "build-slave-with-a-long-name", PowerState.STOPPED, "start", "delete"),
 )
@@ -55,9 +111,15 @@ VMS = (
 def home() -> Model:
     """The status screen, with everything known."""
     return Model(
-        version="0.1.0", local=LOCAL, host=HOST, datastores=STORES, now=100.0, clock=1_800_000_000.0,
-        last_key=100.0, refreshed=100.0,
-    )  # fmt: skip
+        version="0.1.0",
+        local=LOCAL,
+        host=HOST,
+        datastores=STORES,
+        now=100.0,
+        clock=1_800_000_000.0,
+        last_key=100.0,
+        refreshed=100.0,
+    )
 
 
 class Desk:

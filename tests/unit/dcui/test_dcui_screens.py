@@ -79,7 +79,9 @@ def editor() -> Desk:
 def planned() -> Desk:
     desk = editor()
     desk.keys("f2")
-    effects = (PlannedEffect(what="creates switch lan on port 3c:ec:ef:12:34:57", subject="switch lan", verbs=()),)
+    effects = (
+        PlannedEffect(what="creates switch lan on port 3c:ec:ef:12:34:57", subject="switch lan", verbs=()),
+    )
     plan = DocumentPlan(sha256="0" * 64, effects=effects, warnings=(), drift=("VM web1",))
     desk.answers("document.plan", plan)
     return desk
@@ -93,7 +95,9 @@ def document_wrong() -> Desk:
         Reason(message="the field `kind` is missing", path="$.switch[0]", line=5, column=1),
     )
     hint = "docs/document.md has every field."
-    desk.fails("document.plan", Problem(Code.INVALID, "the document has 2 errors", hint=hint, reasons=reasons))
+    desk.fails(
+        "document.plan", Problem(Code.INVALID, "the document has 2 errors", hint=hint, reasons=reasons)
+    )
     return desk
 
 
@@ -101,18 +105,34 @@ def deploy() -> Desk:
     desk = signed_in()
     desk.keys("4")
     last = Outcome(
-        kind="update", state=OutcomeState.FAILED, slot="b", version="0.2.0", build="b2", from_version="0.1.0",
-        from_build="b1", begun=0.0, why="the management network did not answer",
-    )  # fmt: skip
+        kind="update",
+        state=OutcomeState.FAILED,
+        slot="b",
+        version="0.2.0",
+        build="b2",
+        from_version="0.1.0",
+        from_build="b1",
+        begun=0.0,
+        why="the management network did not answer",
+    )
     slots = (
         Slot(slot="a", state=SlotState.GOOD, version="0.1.0", running=True),
         Slot(slot="b", state=SlotState.BAD, version="0.2.0"),
     )
     desk.answers(
         "deploy.get",
-        Deploy(firmware="uefi", secure_boot=True, medium="disk", installed=True, build="b1", version="0.1.0",
-               trial=False, slots=slots, last=last),
-    )  # fmt: skip
+        Deploy(
+            firmware="uefi",
+            secure_boot=True,
+            medium="disk",
+            installed=True,
+            build="b1",
+            version="0.1.0",
+            trial=False,
+            slots=slots,
+            last=last,
+        ),
+    )
     return desk
 
 
@@ -123,7 +143,9 @@ def updating() -> Desk:
     desk.keys("f2")
     desk.answers("deploy.update", DryRun(possible=True, effects=(Effect(what="writes slot b"),)))
     desk.keys("enter")
-    task = Task(id="t1", verb="deploy.update", subject="host", state=TaskState.RUNNING, step="fetch", progress=0.4)
+    task = Task(
+        id="t1", verb="deploy.update", subject="host", state=TaskState.RUNNING, step="fetch", progress=0.4
+    )
     desk.answers("deploy.update", Started(task=task, subject="host"))
     return desk
 
@@ -133,8 +155,16 @@ def in_the_way() -> Desk:
     desk.keys("4")
     desk.answers(
         "deploy.get",
-        Deploy(firmware="bios", secure_boot=False, medium="cd", installed=False, build="b", version="0.1.0", trial=False),
-    )  # fmt: skip
+        Deploy(
+            firmware="bios",
+            secure_boot=False,
+            medium="cd",
+            installed=False,
+            build="b",
+            version="0.1.0",
+            trial=False,
+        ),
+    )
     desk.keys("1", "f2")
     blockers = (Reason(message="/dev/sda has partitions: say `erase` to lose them", path="$.disk"),)
     desk.answers("deploy.install", DryRun(possible=False, blockers=blockers))
@@ -182,7 +212,12 @@ SCREENS: dict[str, Callable[[], Desk]] = {
     "password": password,
 }
 SIZES = [(80, 24)]
-CASES = [(name, 80, 24) for name in SCREENS] + [("home", 132, 43), ("home", 40, 12), ("vms", 40, 12), ("home", 20, 5)]
+CASES = [(name, 80, 24) for name in SCREENS] + [
+    ("home", 132, 43),
+    ("home", 40, 12),
+    ("vms", 40, 12),
+    ("home", 20, 5),
+]
 
 
 def drawn(model: Model, w: int, h: int, *, utf8: bool = False) -> str:
@@ -204,10 +239,48 @@ def test_the_screen_is_the_golden_one(name: str, w: int, h: int) -> None:
 
 
 NAMES = st.sampled_from(
-    ["enter", "esc", "up", "down", "left", "right", "tab", "shift tab", "page up", "page down", "home", "end",
-     "backspace", "delete", "f1", "f2", "f5", "f12", "ctrl l", "ctrl d", "ctrl k", "ctrl u", "meta x", "<0>",
-     "insert", "window resize", "ctrl mouse", "\x00", "é", "漢", "\u0301", "k", "u", "y", "1", "2", "9", " ", "x"]
-)  # fmt: skip
+    [
+        "enter",
+        "esc",
+        "up",
+        "down",
+        "left",
+        "right",
+        "tab",
+        "shift tab",
+        "page up",
+        "page down",
+        "home",
+        "end",
+        "backspace",
+        "delete",
+        "f1",
+        "f2",
+        "f5",
+        "f12",
+        "ctrl l",
+        "ctrl d",
+        "ctrl k",
+        "ctrl u",
+        "meta x",
+        "<0>",
+        "insert",
+        "window resize",
+        "ctrl mouse",
+        "\x00",
+        "é",
+        "漢",
+        "\u0301",
+        "k",
+        "u",
+        "y",
+        "1",
+        "2",
+        "9",
+        " ",
+        "x",
+    ]
+)
 
 
 @settings(max_examples=300, deadline=None)

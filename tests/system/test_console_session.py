@@ -69,6 +69,12 @@ class Seat:
             self.hears(0.2)
         return self.screen.text
 
+    def chooses(self, label: str) -> None:
+        """By its number in the menu."""
+        self.sees(label)
+        row = next(line for line in self.screen.lines if label in line)
+        self.types(row.split(label)[0].strip(" >"))
+
 
 def test_everything_can_be_done_at_the_serial_line(image: Path) -> None:
     def run(attempt: int) -> None:
@@ -118,17 +124,14 @@ def ends_and_starts_a_vm(seat: Seat, client: Client) -> None:
     seat.types("1")
     seat.sees("tiny")
     seat.types("\r")
-    seat.sees("Power off")
-    row = next(line for line in seat.screen.lines if "Power off" in line)
-    seat.types(row.split("Power off")[0].strip(" >"))
+    seat.chooses("Power off")
     seat.sees("What it does:")
     seat.types("\r")
     seat.sees("stopped, 1 vCPUs")
     seat.types("1")
     seat.sees("running, 1 vCPUs")
     assert client.call("vm.get", path={"vm": "tiny"}).status.state == "running"
-    row = next(line for line in seat.screen.lines if "Serial console" in line)
-    seat.types(row.split("Serial")[0].strip(" >"))
+    seat.chooses("Serial console")
     seat.sees("tiny guest: up", 120)
     seat.types("\x1d", ".")
     seat.sees("Serial console")
@@ -153,9 +156,7 @@ def changes_the_network_and_takes_it_back(seat: Seat, client: Client) -> None:
 def applies_a_typed_document(seat: Seat, client: Client) -> None:
     seat.sees("Host document")
     seat.types("3")
-    seat.sees("Type or paste one")
-    row = next(line for line in seat.screen.lines if "Type or paste" in line)
-    seat.types(row.split("Type")[0].strip(" >"))
+    seat.chooses("Type or paste")
     seat.sees("format = 1")
     seat.types("\x1b[A", "\x0b", 'nmae = "typed"', "\x1bOQ")
     seat.sees("line 4, column 1")

@@ -129,6 +129,15 @@ def test_enter_hands_the_console_over_and_lines_wait_until_it_ends(machine: Mach
     assert machine.printk.read_text() == "3 4 1 7"
 
 
+def test_the_first_password_is_there_again_afterwards(machine: Machine) -> None:
+    machine.seats.open()
+    machine.consoles.show_login("login admin, password x")
+    machine.types(b"\r")
+    machine.sees(b"drawn")
+    machine.types(b"q")
+    machine.until(lambda: machine.shown.count(b"password x") == 2)
+
+
 def test_it_can_be_started_again(machine: Machine) -> None:
     machine.seats.open()
     for round_ in (1, 2):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from benchmarks import idle, image_bytes, listing, media, power_on, start
+from benchmarks import blackout, idle, image_bytes, listing, media, power_on, start
 from benchmarks.context import Context
 from benchmarks.promise import Row
 
@@ -18,4 +18,4 @@ class Measurable(Protocol):
     def measure(self, context: Context) -> list[Row]: ...
 
 
-PROMISES: tuple[Measurable, ...] = (image_bytes, power_on, media, idle, start, listing)
+PROMISES: tuple[Measurable, ...] = (image_bytes, power_on, media, blackout, idle, start, listing)

@@ -20,7 +20,7 @@ import msgspec
 from thimble.contract.storage import DatastoreKind
 from thimble.core.problem import Code, Problem
 from thimble.core.units import MIB
-from thimble.deploy import esp, look, slots
+from thimble.deploy import esp, look, plan, slots
 from thimble.deploy.devices import Device, Devices
 from thimble.deploy.esp import Source
 from thimble.deploy.image import Image, Loaders, loaders
@@ -109,12 +109,13 @@ class Installer:
                 if len(target.parts) > 4:
                     await stores.make_file_system(_part(target, layout.DATA), "mkfs.ext4")
             async with progress.step("document"):
-                await self._document(_part(target, layout.DOCUMENT))
+                await self._document(_part(target, layout.DOCUMENT), target.disk.sector_bytes)
 
     async def _partition(self, target: Fresh) -> None:
         device = target.disk.device
+        table = layout.script(target.parts, sector=target.disk.sector_bytes)
         argv = ["sfdisk", "--quiet", "--wipe", "always", "--wipe-partitions", "always", device]
-        await command.run(argv, stdin=layout.script(target.parts).encode(), timeout=120)
+        await command.run(argv, stdin=table.encode(), timeout=120)
         deadline = time.monotonic() + _NODES_S
         while not all(block.is_block(_name(device, n + 1)) for n in range(len(target.parts))):
             if time.monotonic() > deadline:
@@ -126,9 +127,10 @@ class Installer:
     async def _make_fat(self, device: str, label: str, bits: int) -> None:
         await command.run(["mkfs.vfat", "-F", str(bits), "-n", label, device], timeout=120)
 
-    async def _document(self, device: str) -> None:
+    async def _document(self, device: str, sector_bytes: int) -> None:
         """Its own small FAT, with the document this boot was made with, if any."""
-        await self._make_fat(device, layout.DOCUMENT_LABEL, 16)
+        # With big sectors there are too few of them for a FAT16.
+        await self._make_fat(device, layout.DOCUMENT_LABEL, 16 if sector_bytes == layout.SECTOR else 12)
         found = self._host.run / "document" / "thimble.toml"
         ops = [slots.Put(path="README.txt", data=_README.encode())]
         if found.is_file():
@@ -244,6 +246,8 @@ async def _in_step(array: str) -> None:
 
 def _bios(target: Target, carried: Loaders) -> None:
     """GRUB's core, then the code in the first sector that leads to it. Raises `Problem`."""
+    if not plan.bios_starts(target.disk):
+        return
     start = _start(target)
     core = layout.core(carried.core_img, start)
     code = layout.mbr_code(carried.boot_img, start)

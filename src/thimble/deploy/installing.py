@@ -115,6 +115,7 @@ class InstallVerbs(Desk):
             disks=found,
             booted=booted,
             members=members,
+            bios=boot.firmware == "bios",
             mirrored=bool(self._devices.array()) and bool(self._devices.all(boot)),
             build=boot.build if not request.image else "",
             version=__version__,

@@ -110,6 +110,7 @@ def _disk(found: disks.Disk, run: Path) -> DiskFacts:
     facts = DiskFacts(
         device=found.device,
         size_bytes=found.size_bytes,
+        sector_bytes=found.sector_bytes,
         serial=found.serial,
         model=found.model,
         removable=found.removable,

@@ -40,6 +40,7 @@ class DiskFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     device: str
     size_bytes: int = 0
+    sector_bytes: int = 512
     serial: str = ""
     model: str = ""
     removable: bool = False
@@ -70,6 +71,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     build: str = ""
     version: str = ""
     lost_vms: tuple[str, ...] = ()  # on a datastore in RAM
+    bios: bool = False  # this machine was started by one
     named: dict[str, str] = {}
     erasable: frozenset[str] = frozenset()  # devices whose content may be lost, beside `erase`
 
@@ -162,11 +164,19 @@ def against(disk: DiskFacts, request: InstallRequest, facts: Facts) -> list[tupl
         parts(disk)
     except Problem as problem:
         found.append((Code.INVALID, f"{disk.words()}: {problem.detail}"))
+    if facts.bios and not bios_starts(disk):
+        what = f"{disk.words()} has sectors of {disk.sector_bytes} bytes, and a BIOS cannot start from it"
+        found.append((Code.UNSUPPORTED, f"{what}: set the firmware to UEFI, and install again"))
     if holds_datastore(disk) and not is_ours(disk):
         found.append((Code.CONFLICT, f"{disk.words()} holds a datastore, and that is never erased"))
     elif contents(disk) and not may_erase(disk, request, facts) and not is_ours(disk):
         found.append((Code.CONFLICT, f"{disk.words()} holds {contents(disk)}; ask for erase to lose that"))
     return found
+
+
+def bios_starts(disk: DiskFacts) -> bool:
+    """GRUB's first pieces count in sectors of 512 bytes, and so does nearly every BIOS."""
+    return disk.sector_bytes == layout.SECTOR
 
 
 def may_erase(disk: DiskFacts, request: InstallRequest, facts: Facts) -> bool:
@@ -227,7 +237,8 @@ def effects(plan: InstallPlan, request: InstallRequest) -> tuple[str, ...]:
             words.append(f"makes a datastore of {show_size(target.parts[-1].size)} on {target.disk.device}")
     if not (isinstance(plan.targets[0], Renew) and plan.targets[0].keep_state):
         words.append("copies this host's state: users, keys, switches, certificate, name")
-    words.append("writes the image and its boot loaders, for UEFI and BIOS")
+    by = "UEFI and BIOS" if all(bios_starts(target.disk) for target in plan.targets) else "UEFI"
+    words.append(f"writes the image and its boot loaders, for {by}")
     if request.reboot:
         words.append("reboots the host")
     return tuple(words)

@@ -141,6 +141,8 @@ def _disk(disk: Disk, file: str, number: int | str) -> list[str]:
         below = f"{node}-noted"
     words += ["-blockdev", f"driver={form},node-name={node},file={below},discard=unmap{read_only}"]
     order = f",bootindex={disk.order - 1}" if disk.order else ""
+    if disk.sector != 512:
+        order += f",logical_block_size={disk.sector},physical_block_size={disk.sector}"
     for device in _device(disk, node, number):
         words += ["-device", device]
     return [*words[:-1], words[-1] + order]

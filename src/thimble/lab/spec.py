@@ -41,7 +41,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `forgets`: when the power is cut, what was not flushed may be lost (powerloss.py; raw disks of our own).
     `keep`: the file stays as it is, the server writes to an overlay of its own. `order`: 1 is started from
-    first, 2 next; 0: the firmware finds it by itself or not.
+    first, 2 next; 0: the firmware finds it by itself or not. `sector`: bytes, 512 or 4096.
     """
 
     size_bytes: int = 0
@@ -54,6 +54,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     cd: bool = False
     keep: bool = False
     order: int = 0
+    sector: int = 512
 
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -75,18 +75,20 @@ def image_bytes(parts: tuple[Partition, ...]) -> int:
     return parts[-1].start + parts[-1].size + MIB
 
 
-def script(parts: tuple[Partition, ...], *, disk: str = "", uuids: tuple[str, ...] = ()) -> str:
-    """For sfdisk(8). `disk` and `uuids` fix the GUIDs, else they are random."""
+def script(
+    parts: tuple[Partition, ...], *, sector: int = SECTOR, disk: str = "", uuids: tuple[str, ...] = ()
+) -> str:
+    """For sfdisk(8), on a disk with sectors of so many bytes. `disk` and `uuids` fix the GUIDs, else random."""
     lines = [
         "label: gpt",
         "unit: sectors",
-        f"sector-size: {SECTOR}",
+        f"sector-size: {sector}",
         *([f"label-id: {disk}"] if disk else []),
     ]
     for number, part in enumerate(parts):
         words = [
-            f"start={part.start // SECTOR}",
-            f"size={part.size // SECTOR}",
+            f"start={part.start // sector}",
+            f"size={part.size // sector}",
             f"type={part.kind}",
             f'name="{part.name}"',
         ]

@@ -9,13 +9,13 @@ from typing import Any
 
 from thimble.image.progress import Report
 from thimble.lab.command import spec_of_image
-from thimble.lab.spec import Firmware
+from thimble.lab.spec import Firmware, ServerSpec
 from thimble.rehearsal import pair
 from thimble.rehearsal.apply import Apply
 from thimble.rehearsal.install import Install
 from thimble.rehearsal.run import rehearse
 from thimble.rehearsal.scenario import Scenario
-from thimble.rehearsal.shelf import Shelf
+from thimble.rehearsal.shelf import Image, Shelf
 from thimble.rehearsal.update import Update
 
 KINDS = ("update", "install", "apply")
@@ -39,12 +39,22 @@ def cuts(
         scenario: Scenario
         if kind == "apply":
             scenario = Apply(spec)
+        elif kind == "install":
+            certificate, first, _ = _shelved(built, Path(scratch), report)
+            scenario = Install(spec, first, certificate, firmware)
         else:
-            certificate = pair.make(built, Path(scratch), report)
-            shelf = Shelf(Path(scratch))
-            first, second = (shelf.image(name) for name in pair.NAMES)
-            if kind == "install":
-                scenario = Install(spec, first, certificate, firmware)
-            else:
-                scenario = Update(spec, (first, second), certificate, firmware)
+            scenario = update(spec, built, Path(scratch), firmware, report)
         return rehearse(scenario, count=count, seed=seed, say=say, keep=keep)
+
+
+def update(spec: ServerSpec, built: Path, scratch: Path, firmware: Firmware, report: Report) -> Update:
+    """Updates to and fro between two builds of this image; `scratch` has to stay."""
+    certificate, first, second = _shelved(built, scratch, report)
+    return Update(spec, (first, second), certificate, firmware)
+
+
+def _shelved(built: Path, scratch: Path, report: Report) -> tuple[Path, Image, Image]:
+    certificate = pair.make(built, scratch, report)
+    shelf = Shelf(scratch)
+    first, second = (shelf.image(name) for name in pair.NAMES)
+    return certificate, first, second

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from thimble.client.http import Client
 from thimble.contract.common import TaskState
 from thimble.contract.deploy import InstallRequest, KeyCreate
 from thimble.core.problem import Problem
@@ -23,7 +24,7 @@ START_S = 60.0
 
 
 class Install:
-    """A diskless host installs on the one disk; every round begins with a diskless boot."""
+    """A diskless host installs on the one disk: a new one, or what the last cut left of it."""
 
     name = "install"
 
@@ -46,18 +47,21 @@ class Install:
             self.writing()
             time.sleep(0.2)
         self.busy_s = time.monotonic() - begun
-        self.whole_s = self.busy_s * 1.2
+        self.whole_s = self.busy_s * 1.6
         self._site.server.cut_power(random.Random(0))
         self.verify(Ledger())
         return self._site
 
     def begin(self, _: random.Random, /) -> str:
         request = InstallRequest(disk="/dev/vda", erase=True, image=self._image.url)
-        trust = KeyCreate(name="rehearsal", certificate=self._certificate)
-        self._site.ask(lambda client: client.call("key.create", trust))
+        self._site.ask(self._trust)
         started = self._site.ask(lambda client: client.call("deploy.install", request))
         self._task, self._done = started.task.id, False
         return "on /dev/vda"
+
+    def _trust(self, client: Client) -> None:
+        if not client.call("key.list").keys:
+            client.call("key.create", KeyCreate(name="rehearsal", certificate=self._certificate))
 
     def writing(self) -> bool:
         """Any of its steps but the first; once it has said that it is done, the disk has to start."""
@@ -72,16 +76,18 @@ class Install:
         return task.step not in ("", "source", "check")
 
     def verify(self, _: Ledger, /) -> str:
-        """Start from the disk alone; then the diskless medium again, for the next round."""
+        """Start from the disk alone; if it does not, the diskless medium again, beside what is left."""
         was_done = self._done
         self._site.restart_from_disk(self._firmware, wait=False)
-        starts = self._starts()
-        if was_done and not starts:
+        if self._starts():
+            self._is_the_same_host()
+            self._site.renew(self._spec)
+            return "starts"
+        if was_done:
             raise Broken("the installation was acknowledged, and the disk does not start")
-        self._site.server.cut_power()
         self._site.restart(self._spec)
         self._site.sign_in()
-        return "starts" if starts else "does not start yet"
+        return "does not start yet"
 
     def _starts(self) -> bool:
         try:
@@ -89,3 +95,11 @@ class Install:
         except Problem:
             return False
         return True
+
+    def _is_the_same_host(self) -> None:
+        try:
+            self._site.host()
+        except Problem as problem:
+            raise Broken(
+                f"the disk starts, and is not the host that was installed: {problem.detail}"
+            ) from None

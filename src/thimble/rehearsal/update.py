@@ -64,21 +64,22 @@ class Update:
         return self._site
 
     def _measure(self) -> None:
-        self._ask(Reboot.KEXEC)
+        self.ask_for(Reboot.KEXEC)
         begun = time.monotonic()
         self._site.ready()
         self.busy_s = (time.monotonic() - begun) * 0.6
-        self._settled()
+        self.settled()
         self.whole_s = time.monotonic() - begun
         if self._state().build != self._target.build:
             raise Broken("an update that nobody disturbed did not take place")
 
     def begin(self, dice: random.Random, /) -> str:
         reboot = dice.choice((Reboot.KEXEC, Reboot.FIRMWARE))
-        self._ask(reboot)
+        self.ask_for(reboot)
         return f"to {self._target.build[:8]} by {reboot}"
 
-    def _ask(self, reboot: Reboot) -> None:
+    def ask_for(self, reboot: Reboot) -> None:
+        """Update to the image that does not run."""
         running = self._state().build
         self._target = next(image for image in self._images if image.build != running)
         request = UpdateRequest(
@@ -98,7 +99,7 @@ class Update:
 
     def verify(self, ledger: Ledger, /) -> str:
         keeps_word(ledger, self._site.host().name)
-        state = self._settled()
+        state = self.settled()
         keeps_word(ledger, self._site.host().name)
         if state.build not in [image.build for image in self._images]:
             raise Broken(f"it runs {state.build}, which is neither the old nor the new image")
@@ -114,7 +115,7 @@ class Update:
         answer: Deploy = self._site.ask(lambda client: client.call("deploy.get"), timeout=120)
         return answer
 
-    def _settled(self) -> Deploy:
+    def settled(self) -> Deploy:
         """The state once no trial is going on any more; the host may reboot meanwhile."""
         deadline = time.monotonic() + SETTLE_S
         while time.monotonic() < deadline:

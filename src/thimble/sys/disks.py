@@ -14,10 +14,14 @@ _SYS = Path("/sys/block")
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
-    """`device` is `/dev/sda`; `serial` and `wwn` are empty when it tells none. `partitions`: devices."""
+    """`device` is `/dev/sda`; `serial` and `wwn` are empty when it tells none. `partitions`: devices.
+
+    `sector_bytes`: the smallest piece it reads or writes, 512 or 4096.
+    """
 
     device: str
     size_bytes: int = 0
+    sector_bytes: int = 512
     serial: str = ""
     wwn: str = ""
     model: str = ""
@@ -44,6 +48,7 @@ def all_disks() -> tuple[Disk, ...]:
             Disk(
                 device=f"/dev/{entry.name}",
                 size_bytes=int(size) * 512,
+                sector_bytes=int(_word(entry / "queue" / "logical_block_size") or 512),
                 serial=_serial(entry),
                 wwn=_wwn(entry),
                 model=_word(entry / "device" / "model"),

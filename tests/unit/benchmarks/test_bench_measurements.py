@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from benchmarks import __main__ as command
 from benchmarks import (
+    blackout,
     catalogue,
     idle,
     listing,
@@ -26,6 +27,8 @@ from benchmarks.machine import Moment, System
 from benchmarks.promise import Row, judge
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from thimble.core.problem import Problem
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -82,6 +85,22 @@ def test_each_medium_is_compared_with_a_kernel_handed_over() -> None:
     assert (rows[0].ours, rows[0].theirs) == ((2.0,), (1.0,))
     (size,) = media.sizes({"thimble.img": {"bytes": 3_000_000, "used_bytes": 1_000_000}})
     assert (size.ours, size.note) == ((3.0,), "1.0 MB of it used")
+
+
+def test_the_black_out_lasts_from_the_last_answer_to_the_first_one_after_it() -> None:
+    seconds = iter(range(100))
+    answers = iter([True, True, False, False, True])
+    dark = blackout.gap(lambda: next(answers), limit_s=90, clock=lambda: float(next(seconds)), nap_s=0)
+    # Asked at 2, 4, 6, 8 and 10, and it is 11 when the fifth answer is there.
+    assert dark == 7.0
+    (row,) = blackout.rows([10.0], [40.0])
+    assert (row.ours, row.theirs) == ((10.0,), (40.0,))
+
+
+def test_a_host_that_never_goes_dark_is_not_measured() -> None:
+    seconds = iter(range(100))
+    with pytest.raises(Problem, match="no silence"):
+        blackout.gap(lambda: True, limit_s=50, clock=lambda: float(next(seconds)), nap_s=0)
 
 
 def test_power_on_is_kept_only_if_both_clock_and_processor_say_so() -> None:

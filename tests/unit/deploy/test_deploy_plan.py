@@ -52,6 +52,15 @@ def why(decision: plan.Decision) -> str:
     return "; ".join(reason.message for reason in decision.reasons)
 
 
+def test_a_disk_with_big_sectors_is_refused_under_a_bios_and_started_by_uefi_alone() -> None:
+    big = replace(BLANK, sector_bytes=4096)
+    request = InstallRequest(disk="serial:one")
+    assert "set the firmware to UEFI" in why(plan.install(request, replace(facts(big), bios=True)))
+    wanted = accepted(plan.install(request, facts(big)))
+    assert plan.effects(wanted, request)[-1].endswith("boot loaders, for UEFI")
+    assert plan.effects(accepted(decided(BLANK)), request)[-1].endswith("for UEFI and BIOS")
+
+
 def test_a_blank_disk_is_divided_in_five() -> None:
     (target,) = accepted(decided(BLANK)).targets
     assert isinstance(target, Fresh)

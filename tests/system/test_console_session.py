@@ -162,7 +162,7 @@ def applies_a_typed_document(seat: Seat, client: Client) -> None:
     seat.sees("line 4, column 1")
     seat.types("\r")
     seat.sees("<Ctrl-K>")
-    seat.types("\x1b[B\x1b[B", "\x0b", 'name = "typed"', "\r", "\x1bOQ")
+    seat.types("\x1b[B\x1b[B", "\x0b", 'name = "typed"', "\x1bOQ")
     seat.sees("What it does:")
     seat.types("\r")
     seat.sees("Apply the host document: done")

@@ -1,13 +1,20 @@
-"""Somebody who has the server's console and its address: signs in, and starts the tiny guest on it."""
+"""Somebody who has the server's console and its address: signs in, types commands, starts the tiny guest."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 from thimble.cli.demo import after
 from thimble.client.http import Client
 from thimble.client.trust import Trust
-from thimble.contract.host import Login
+from thimble.contract.host import Login, Session
 from thimble.contract.vm import DirectBoot, Firmware, VmCreate
 from thimble.core.problem import Code, Problem
 from thimble.guest import tiny
@@ -16,6 +23,55 @@ from thimble.lab.server import Server
 
 BOOT_S = 240.0
 GUEST_S = 120.0
+T = TypeVar("T")
+
+
+def until(what: str, ask: Callable[[], T], timeout: float = 120.0, pace: float = 0.5) -> T:
+    """What `ask` answers once that is true; a host that is not there yet is asked again."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            if answer := ask():
+                return answer
+        except Problem as problem:
+            if problem.code not in (Code.UNAVAILABLE, Code.TIMEOUT, Code.CONFLICT):
+                raise
+        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
+        time.sleep(pace)
+
+
+class Commands:
+    """The real command line in a process of its own, signed in as `client` is, with no profile."""
+
+    def __init__(self, client: Client, fingerprint: str, scratch: Path) -> None:
+        self.client = client
+        self._fingerprint = fingerprint
+        self._scratch = scratch
+
+    def __call__(self, *words: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "thimble.cli.main", *words],
+            env={
+                **os.environ,
+                "XDG_CONFIG_HOME": str(self._scratch),
+                "THIMBLE_HOST": self.client.url,
+                "THIMBLE_FINGERPRINT": self._fingerprint,
+                "THIMBLE_TOKEN": self.client.token,
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def ok(self, *words: str, timeout: float = 400) -> str:
+        """Its standard output; it must not fail."""
+        told = self(*words, timeout=timeout)
+        assert told.returncode == 0, f"thimble {' '.join(words)}: {told.stderr}"
+        return told.stdout
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.ok(*words, "--json"))
 
 
 def visit(server: Server) -> Client:
@@ -24,15 +80,15 @@ def visit(server: Server) -> Client:
     fingerprint = after(server, b"certificate SHA-256 ")
     password = after(server, b"login admin, password ")
     client = Client(f"https://127.0.0.1:{server.forward(443)}", trust=Trust(fingerprint=fingerprint))
-    deadline = time.monotonic() + 60
-    while not client.token:
-        try:
-            client.token = client.call("session.create", Login(user="admin", password=password)).token
-        except Problem as problem:  # the certificate is there before the address
-            if problem.code not in (Code.UNAVAILABLE, Code.TIMEOUT) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.3)
+    client.token = signed_in(client, password)
     return client
+
+
+def signed_in(client: Client, password: str) -> str:
+    """A token. The console shows the certificate before the address answers."""
+    login = Login(user="admin", password=password)
+    session: Session = until("sign-in", lambda: client.call("session.create", login), 60, 0.3)
+    return session.token
 
 
 def start_guest(client: Client) -> None:

@@ -65,6 +65,7 @@ class Addressing:
         self._begun = self.settled = False  # settled: the plan's addresses are there, the old ones gone
         self.plan, self.interface, self.problem = Plan(), "", ""
         self.addresses: dict[str, int] = {}
+        self._leased: list[str] = []  # by the DHCP server, though they may have been here before
         self.lease = lease.Facts()
         self.gateway = ""
         self.dhcpcd = Supervised("dhcpcd", loop, self._launch, say, children.words)
@@ -80,7 +81,7 @@ class Addressing:
             self.addresses = {}
         self.plan, self.interface, self.problem = plan, interface, ""
         self._begun = self.settled = False
-        self.lease = lease.Facts()
+        self.lease, self._leased = lease.Facts(), []
         self.gateway = static_gateway(plan)
         commands = setting(plan, self._bridge, interface)
         if commands:
@@ -154,19 +155,25 @@ class Addressing:
     def _forget_old(self) -> None:
         """Takes the old addresses away, once a new one is there."""
         commands = self._leftovers()
-        wanted = [static.address for static in self.plan.static]
-        there = [
-            item for item in self.good() if item in wanted or (not wanted and self._stays(item, commands))
-        ]
-        if there:
-            self.problem = ""
-        if not there or not self._begun:
+        if not self._replaced(commands):
+            return
+        self.problem = ""
+        if not self._begun:
             return
         self._old = []
         if commands:
             self._run(commands, lambda _status: self._settled())
         else:
             self.settled = True
+
+    def _replaced(self, commands: list[str]) -> bool:
+        """Is a new address there? What DHCP is to replace waits for IPv4, router advertisements or not."""
+        stay = [item for item in self.good() if not any(self._takes(command, item) for command in commands)]
+        wanted = [static.address for static in self.plan.static]
+        there = [item for item in self.good() if item in wanted] if wanted else stay
+        had = [item for _, _, items in self._old for item in items if "." in item and not is_link_local(item)]
+        waits = had and 4 in self.plan.dhcp and not any("." in item for item in stay)
+        return bool(there) and not waits
 
     def _settled(self) -> None:
         self.settled = not self._old
@@ -178,11 +185,10 @@ class Addressing:
         for plan, was, addresses in self._old:
             commands = removal(plan, was, addresses, self.plan, self.interface)
             found += [command for command in commands if command not in found]
-        return found
+        return [item for item in found if not any(self._takes(item, leased) for leased in self._leased)]
 
-    def _stays(self, address: str, commands: list[str]) -> bool:
-        here = f"dev {self.interface}"
-        return not any(f" {address}/" in command and command.endswith(here) for command in commands)
+    def _takes(self, command: str, address: str) -> bool:
+        return command.startswith(f"address delete {address}/") and command.endswith(f"dev {self.interface}")
 
     def _run(self, commands: list[str], ended: Callable[[int], None]) -> None:
         self._batches += 1
@@ -205,6 +211,8 @@ class Addressing:
             self.lease = lease.facts(blocks)
             routers = [block["routers"].split()[0] for block in blocks if block.get("routers")]
             self.gateway = static_gateway(self.plan) or "".join(routers[:1])
+            self._leased = [block["ip_address"] for block in blocks if block.get("ip_address")]
+            self._forget_old()
             self._changed()
 
         self._children.spawn([DHCPCD, *self._families(), "--dumplease", self.interface], ended, collect=lines)

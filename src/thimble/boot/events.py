@@ -19,6 +19,7 @@ import time
 
 from . import first, management
 from .power import KEXEC, POWEROFF, REBOOT
+from .tentative import MOMENT
 from .uplink import DIRECTORY, write_json
 
 TYPE_CHECKING = False
@@ -118,7 +119,8 @@ def read_network(boot: Boot) -> None:
         if boot.tentative.end(result):
             boot.uplink.keep(boot.network_plan())
         else:
-            follow_network(boot)
+            boot.write_facts()
+            boot.loop.after(MOMENT, lambda: follow_network(boot))
 
     boot.children.job("network", boot.state.read_record, ended)
 

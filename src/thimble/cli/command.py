@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -18,6 +18,9 @@ from thimble.contract.common import DryRun, Task
 from thimble.contract.verbs import Started
 from thimble.contract.vm import VmList
 from thimble.core.problem import TABLE, Problem
+
+if TYPE_CHECKING:
+    from thimble.client.http import Client
 
 
 def _sets(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -131,13 +134,17 @@ def act(
     return follow(session, answer.task)
 
 
-def follow(session: Session, task: Task, *, timeout: float | None = None) -> Task:
+def follow(
+    session: Session, task: Task, *, timeout: float | None = None, client: Client | None = None
+) -> Task:
     """Wait for `task` and show its progress. Ctrl-C leaves it running and says how to come back."""
     from thimble.cli.meter import meter, task_on
 
     try:
         with meter(quiet=session.quiet or session.json) as shown:
-            return session.client.wait(task, timeout=timeout, progress=lambda task: task_on(shown, task))
+            return (client or session.client).wait(
+                task, timeout=timeout, progress=lambda task: task_on(shown, task)
+            )
     except KeyboardInterrupt:
         stop = f", `thimble task cancel {task.id}` ends it" if task.cancellable else ""
         session.note(f"It goes on; `thimble task wait {task.id}` waits for it{stop}.")

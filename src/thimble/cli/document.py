@@ -7,12 +7,17 @@ import time
 from pathlib import Path
 
 import click
+import msgspec
 
-from thimble.cli import show
-from thimble.cli.command import Asking, Local, Working, act, confirm
+from thimble.cli import reach, show
+from thimble.cli.command import Asking, Local, Working, act, confirm, follow
+from thimble.cli.network import CONFIRM
 from thimble.cli.session import Session
+from thimble.cli.vm_words import seconds
 from thimble.contract.apply import SIZE_MAX, DocumentExport, DocumentPlan, DocumentState, DocumentText
 from thimble.contract.common import Task
+from thimble.contract.management import Management
+from thimble.contract.verbs import Started
 from thimble.core.problem import TABLE, Code, Problem, Reason
 from thimble.core.units import show_seconds
 
@@ -109,11 +114,17 @@ def plan(session: Session, document: str) -> None:
 
 @click.command(cls=Working)
 @click.argument("document", metavar="FILE|URL|-")
+@click.option("--confirm-within", default=CONFIRM, metavar="TIME", help=f"For [management].  [{CONFIRM}]")
+@click.option("--keep", is_flag=True, help="Keep [management] at once, reached or not.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def apply(session: Session, *, document: str, yes: bool) -> None:
-    """Make the host what a document says. Nothing is deleted; applying again has nothing to do."""
-    text = given(document)
+def apply(session: Session, *, document: str, confirm_within: str, keep: bool, yes: bool) -> None:
+    """Make the host what a document says. Nothing is deleted; applying again has nothing to do.
+
+    A change of the management network is undone by itself unless this command reaches the host anew.
+    """
+    within = 0 if keep else round(seconds(confirm_within))
+    text = msgspec.structs.replace(given(document), confirm_within=within)
     found = _planned(session, text)
     if session.dry_run or found.blockers:
         session.emit(found, lambda: plan_text(found, text))
@@ -122,10 +133,33 @@ def apply(session: Session, *, document: str, yes: bool) -> None:
         session.note(plan_text(found, text))
         confirm(session, "Do that?", yes=yes)
     try:
-        task: Task = act(session, "document.apply", text)
+        task = _applied(session, text, found)
     except Problem as problem:
         raise (problem if session.json else pointed(problem, text)) from None
     session.done(task, lambda: task.result.get("done", "") or task.result.get("note", ""))
+
+
+def _applied(session: Session, text: DocumentText, found: DocumentPlan) -> Task:
+    """The task when it is done; the host's own addresses change last, and are then confirmed."""
+    cuts = any("management.change" in effect.verbs for effect in found.effects)
+    if not cuts or not text.confirm_within or session.no_wait:
+        task: Task = act(session, "document.apply", text)
+        return task
+    started: Started = session.client.call("document.apply", text)
+    with reach.brief(session) as client:
+        task = reach.through(lambda: follow(session, started.task, client=client)) or started.task
+        now: Management | None = reach.through(lambda: client.call("management.get"))
+    if now is None or now.pending is not None:
+        reach.confirm(session, _addresses(text), text.confirm_within)
+    return follow(session, task)
+
+
+def _addresses(document: DocumentText) -> tuple[str, ...]:
+    """The static ones it gives the host; it was read before."""
+    import tomllib
+
+    net = tomllib.loads(document.text.removeprefix("\ufeff")).get("management", {})
+    return tuple(str(net[name]) for name in ("address", "address6") if name in net)
 
 
 @click.command(cls=Asking)

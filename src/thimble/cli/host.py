@@ -191,9 +191,9 @@ def arguments(given: Mapping[str, Any], environment: Mapping[str, str], *, root:
 
 def _more() -> None:
     """Commands of this group that live in a module of their own."""
-    from thimble.cli import deploy
+    from thimble.cli import deploy, network
 
-    for command in deploy.COMMANDS:
+    for command in (*deploy.COMMANDS, network.network):
         host.add_command(command)
 
 

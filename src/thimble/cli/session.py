@@ -115,6 +115,21 @@ class Session:
         trust = self.trust(profile)
         return Client(profile.url, trust=trust, token=profile.token, transport=self._transport)
 
+    def fresh(self, url: str, timeout: float) -> Client:
+        """A client of its own for the chosen host, as it may answer at `url`; believed as it was before."""
+        from thimble.client.http import Client
+
+        _, profile = self.chosen()
+        return Client(
+            url, trust=profile.trust, token=profile.token, timeout=timeout, transport=self._transport
+        )
+
+    def renew(self) -> None:
+        """The next call connects anew, by what the profile says then."""
+        if self._client is not None:
+            self._client.http.close()
+        self._client = None
+
     def trust(self, profile: Profile) -> Trust:
         """What `profile` believes, or what a person answers now. Raises `Problem` UNAUTHENTICATED."""
         trust = profile.trust

@@ -58,7 +58,7 @@ class Client:
         self.http = httpx.Client(
             base_url=self.url,
             verify=self._tls or False,
-            timeout=httpx.Timeout(timeout, connect=10.0),
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
             transport=transport,
             trust_env=False,
         )

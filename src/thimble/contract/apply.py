@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from thimble.contract.common import In, Out
+from thimble.contract.management import ConfirmWithin
 from thimble.core.problem import Reason
 
 #: Bytes of a document at most.
@@ -10,10 +11,15 @@ SIZE_MAX = 1 << 20
 
 
 class DocumentText(In, frozen=True, kw_only=True):
-    """A document as TOML. `source` is where it came from, for people."""
+    """A document as TOML. `source` is where it came from, for people.
+
+    `confirm_within`: seconds after which a change of the management network is undone unless
+    `management.confirm` keeps it, as with `management.change`; all else stays. 0: kept at once.
+    """
 
     text: str
     source: str = ""
+    confirm_within: ConfirmWithin = 0
 
 
 class PlannedEffect(Out, frozen=True, kw_only=True):

@@ -12,6 +12,10 @@ Vlan = Annotated[int, Meta(ge=0, le=4094)]
 ConfirmWithin = Annotated[int, Meta(ge=0, le=3600)]
 
 
+#: Fields of the settings that can cut a host off.
+REACH = ("nic", "vlan", "address", "gateway", "address6", "gateway6")
+
+
 class ManagementNet(In, frozen=True, kw_only=True):
     """Which network card, and which addresses."""
 

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from thimble.contract.apply import DocumentPlan, DocumentText
 from thimble.dcui import step
+from thimble.dcui.flow_host import CONFIRM_S
 from thimble.dcui.model import Answer, Ask, Failed, Load, Model, Step
 from thimble.dcui.pages import Act, Editor, Field, Form, Item, Menu, Proposal, Text, Wait
 
@@ -102,7 +103,8 @@ def check(model: Model, _arg: str) -> Step:
 
 
 def _text(model: Model) -> DocumentText:
-    return DocumentText(text="\n".join(model.draft) + "\n", source="the console")
+    text = "\n".join(model.draft) + "\n"
+    return DocumentText(text=text, source="the console", confirm_within=CONFIRM_S)
 
 
 def planned(model: Model, answer: Answer) -> Step:
@@ -140,11 +142,8 @@ def not_planned(model: Model, failed: Failed) -> Step:
 
 
 def apply(model: Model, _arg: str) -> Step:
-    return step.run(
-        step.pop(model),
-        "Apply the host document",
-        Ask(to="document", verb="document.apply", input=_text(model)),
-    )
+    question = Ask(to="document", verb="document.apply", input=_text(model))
+    return step.run(step.pop(model), "Apply the host document", question, Act("management.after"))
 
 
 ACTS = {

@@ -96,6 +96,17 @@ def management_changed(model: Model, answer: Answer) -> Step:
     return step.push(model, trial_page(found)), ()
 
 
+def after_document(model: Model, _arg: str) -> Step:
+    """A document may have changed how the host is reached: then that is on trial, too."""
+    return step.ask(model, Ask(to="management.seen", verb="management.get"))
+
+
+def seen(model: Model, answer: Answer) -> Step:
+    found: Management = answer.value
+    model = replace(model, management=found)
+    return (step.push(model, trial_page(found)) if found.pending else model), ()
+
+
 def trial_page(found: Management) -> Trial:
     assert found.pending is not None
     new = found.settings
@@ -261,6 +272,7 @@ def rollback(model: Model, _arg: str) -> Step:
 ACTS = {
     "management": management,
     "management.check": management_check,
+    "management.after": after_document,
     "management.keep": keep,
     "management.undo": undo,
     "deploy": deploy,
@@ -273,6 +285,7 @@ ACTS = {
 ANSWERS = {
     "management": management_came,
     "management.changed": management_changed,
+    "management.seen": seen,
     "management.confirm": kept,
     "management.undo": undone,
     "deploy": deploy_came,

@@ -207,8 +207,8 @@ class Editor(msgspec.Struct, frozen=True, kw_only=True):
         elif name == "delete" and col == len(here) and row + 1 < len(lines):
             lines[row : row + 2] = [here + lines[row + 1]]
         elif name == "ctrl k":
-            lines[row : row + 1] = [] if len(lines) > 1 else [""]
-            row, col = min(row, len(lines) - 1), 0
+            lines[row : row + 1] = [] if row + 1 < len(lines) else [""]
+            col = 0
         elif name in ("up", "down", "page up", "page down"):
             step = {"up": -1, "down": 1, "page up": -LEAP, "page down": LEAP}[name]
             row, col = max(0, min(row + step, len(lines) - 1)), self.col
@@ -244,6 +244,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     task: Task | None = None
     note: str = ""
     since: float = 0.0
+    then: Act | None = None  # when it is done
     kind: str = "wait"
 
     def key(self, name: str) -> tuple[Page, Act | None]:

@@ -81,9 +81,9 @@ def do_proposed(model: Model, _arg: str) -> Step:
     return run(pop(replace(model, proposed=None)), title, question)
 
 
-def run(model: Model, title: str, question: Ask) -> Step:
-    """Do it, with its progress on the screen."""
-    model = push(model, Wait(title=title, since=model.now))
+def run(model: Model, title: str, question: Ask, then: Act | None = None) -> Step:
+    """Do it, with its progress on the screen; `then` follows when it is done."""
+    model = push(model, Wait(title=title, since=model.now, then=then))
     return ask(model, replace(question, to="started", note=question.to))
 
 
@@ -114,7 +114,12 @@ def tasked(model: Model, task: Task) -> Step:
         return model, ()
     if task.problem is not None:
         return swap(model, problem_page(task.problem.problem(), page.title)), ()
-    return toast(pop(model), f"{page.title}: {task.state}"), ()
+    model = toast(pop(model), f"{page.title}: {task.state}")
+    if isinstance(page, Wait) and page.then is not None:
+        from thimble.dcui.update import act
+
+        return act(model, page.then)
+    return model, ()
 
 
 def poll(model: Model) -> Step:

@@ -20,6 +20,7 @@ from thimble.contract.apply import DocumentExport, DocumentPlan, DocumentState, 
 from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Effect, TaskState
 from thimble.contract.host import Role
+from thimble.contract.management import REACH, ManagementChange
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem, Reason, refuse
 from thimble.document.records import DocumentRecord
@@ -78,7 +79,7 @@ class DocumentService:
             return None
 
     async def plan(self, call: Call[DocumentText]) -> DocumentPlan | DryRun:
-        _, planned = await self._plan(call.input.text)
+        _, planned = await self._plan(call.input)
         return _dry(planned) if call.dry_run else planned
 
     async def export(self, _call: Call[None]) -> DocumentExport:
@@ -106,7 +107,7 @@ class DocumentService:
         return msgspec.structs.replace(state, changes=tuple(changes), drift=planned.drift)
 
     async def apply(self, call: Call[DocumentText]) -> Started | DryRun:
-        _, planned = await self._plan(call.input.text)
+        _, planned = await self._plan(call.input)
         if call.dry_run:
             return _dry(planned)
         if self.busy:
@@ -127,11 +128,15 @@ class DocumentService:
         self._applying = task.id
         return Started(task=task, subject="host")
 
-    async def _plan(self, text: str) -> tuple[Read, DocumentPlan]:
+    async def _plan(self, given: DocumentText) -> tuple[Read, DocumentPlan]:
         from thimble.document.preview import preview
 
-        found, planned = await self._decide(text)
-        return found, await preview(found, planned, self._attempt)
+        async def attempt(ask: Ask) -> object:
+            wanted = self._tried(ask.probe or ask.input, given.confirm_within)
+            return await self._ask(ask, wanted, dry_run=True)
+
+        found, planned = await self._decide(given.text)
+        return found, await preview(found, planned, attempt)
 
     async def _decide(self, text: str) -> tuple[Read, Plan]:
         """Raises `Problem` when the text is wrong."""
@@ -181,14 +186,19 @@ class DocumentService:
                 await self._tasks.wait(task.id)
 
     async def _do(self, ask: Ask, caller: Call[DocumentText]) -> None:
-        answer = await self._ask(ask, ask.input, user=caller.user, token=caller.token)
+        wanted = self._tried(ask.input, caller.input.confirm_within)
+        answer = await self._ask(ask, wanted, user=caller.user, token=caller.token)
         if isinstance(answer, Started):
             ended = await self._tasks.wait(answer.task.id)
             if ended.problem is not None:
                 raise ended.problem.problem()
 
-    async def _attempt(self, ask: Ask) -> object:
-        return await self._ask(ask, ask.probe or ask.input, dry_run=True)
+    def _tried(self, given: msgspec.Struct | None, seconds: int) -> msgspec.Struct | None:
+        """What could cut the host off is tried first, where it has an effect at all."""
+        if not isinstance(given, ManagementChange) or self._sources.services["management"].decided:
+            return given
+        cuts = any(getattr(given, name) is not msgspec.UNSET for name in REACH)
+        return msgspec.structs.replace(given, confirm_within=seconds) if cuts else given
 
     async def _ask(self, ask: Ask, given: msgspec.Struct | None, **more: Any) -> object:
         noun, _, verb = ask.verb.partition(".")

@@ -54,6 +54,11 @@ class ManagementService:
         found = self.records.find(ID)
         return found.value if found else ManagementSettings()
 
+    @property
+    def decided(self) -> bool:
+        """Does the kernel command line decide, whatever is asked for?"""
+        return "ip" in self._init.words
+
     async def get(self, _call: Call[Any] | None = None) -> Management:
         trial = self._init.network_trial
         tried = msgspec.convert(trial.settings, ManagementSettings) if trial else self.settings
@@ -134,12 +139,11 @@ class ManagementService:
         if self._init.network_trial is not None:
             found.append(_is_pending())
         if seconds:
-            decided = "ip" in self._init.words
-            found += rules.trial_reasons(seconds, decided=decided, nic=new.nic, nics=hostnet.macs())
+            found += rules.trial_reasons(seconds, decided=self.decided, nic=new.nic, nics=hostnet.macs())
         return found
 
     def _without_effect(self) -> tuple[str, ...]:
-        if "ip" not in self._init.words:
+        if not self.decided:
             return ()
         return ("`ip=` on the kernel command line decides: the settings are kept, and in force without it",)
 

@@ -78,7 +78,7 @@ def image_bytes(parts: tuple[Partition, ...]) -> int:
 def script(
     parts: tuple[Partition, ...], *, sector: int = SECTOR, disk: str = "", uuids: tuple[str, ...] = ()
 ) -> str:
-    """For sfdisk(8), on a disk with sectors of so many bytes. `disk` and `uuids` fix the GUIDs, else random."""
+    """For sfdisk(8), on a disk with sectors of so many bytes. `disk` and `uuids` fix GUIDs, else random."""
     lines = [
         "label: gpt",
         "unit: sectors",

@@ -139,6 +139,7 @@ class Wire:
         self.ran: list[str] = []
         self.said: list[str] = []
         self.timers: list[Any] = []
+        self.leased: list[str] = []
         monkeypatch.setattr(addressing, "BATCH", str(tmp_path / "{}.ip"))
         monkeypatch.setattr(addressing, "DHCPCD_CONF", str(tmp_path / "dhcpcd.conf"))
         loop = SimpleNamespace(after=self.after)
@@ -150,13 +151,16 @@ class Wire:
         self.timers.append(call)
         return SimpleNamespace(cancel=lambda: None)
 
-    def spawn(self, argv: list[str], on_exit: Any, **_: Any) -> int:
+    def spawn(self, argv: list[str], on_exit: Any, **more: Any) -> int:
         if argv[0] == addressing.IP:
             with open(argv[-1]) as file:
                 self.ran += file.read().splitlines()
             on_exit(0)
+        elif "--dumplease" in argv:
+            more["collect"].extend(self.leased)
+            on_exit(0)
         else:
-            self.ran.append(argv[-1] if "--dumplease" not in argv else "")
+            self.ran.append(argv[-1])
         return 77
 
     def told(self, address: str) -> None:
@@ -244,3 +248,29 @@ def test_an_old_address_that_stays_for_want_of_a_new_one_is_told(wire: Wire) -> 
     assert not wire.it.settled
     wire.told("10.0.0.80")
     assert wire.it.settled and wire.it.problem == ""
+
+
+def test_a_static_address_that_the_dhcp_server_gives_as_well_stays(wire: Wire) -> None:
+    wire.it.apply(planned(STATIC))
+    wire.told("10.0.0.5")
+    wire.it.apply(planned({}))
+    wire.leased = ["reason=BOUND", "ip_address=10.0.0.5", "routers=10.0.0.1"]
+    wire.told("10.0.0.5")
+    assert not wire.it.settled
+    wire.ran.clear()
+    wire.timers[-1]()  # a moment later the client is asked what it has
+    assert wire.it.settled
+    assert wire.ran == ["route delete default via 10.0.0.1 dev uplink"]
+
+
+def test_router_advertisements_are_no_reason_to_take_an_ipv4_address_that_dhcp_is_to_replace(
+    wire: Wire,
+) -> None:
+    wire.it.apply(planned({**STATIC, "address6": "auto"}))
+    wire.told("10.0.0.5")
+    wire.told("2001:db8::7")
+    wire.it.apply(planned({}))
+    wire.told("2001:db8::8")
+    assert not wire.it.settled and not any("delete 10.0.0.5" in line for line in wire.ran)
+    wire.told("10.0.0.80")
+    assert wire.it.settled and "address delete 10.0.0.5/24 dev uplink" in wire.ran

@@ -12,6 +12,7 @@ import pytest
 from thimble.api.passwords import matches
 from thimble.contract.apply import DocumentExport, DocumentPlan, DocumentState, PlannedEffect
 from thimble.contract.common import Task, TaskState
+from thimble.contract.management import Management, ManagementSettings, PendingNet
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem, Reason
 
@@ -45,7 +46,8 @@ def test_a_plan_names_effects_warnings_and_drift(host, thimble, document: str) -
         "this would happen:\n  starts VM web1\nwarning: it is slow\n"
         "left alone:\n  VM old is not in the document\n",
     )
-    assert host.body("document.plan") == {"text": Path(document).read_text(), "source": "host.toml"}
+    sent = {"text": Path(document).read_text(), "source": "host.toml", "confirm_within": 0}
+    assert host.body("document.plan") == sent
     assert msgspec.json.decode(thimble("plan", document, "--json").out, type=DocumentPlan) == PLAN
 
 
@@ -74,6 +76,30 @@ def test_apply_does_it_and_says_what_was_done(host, thimble, document: str) -> N
     assert (line.code, line.out) == (0, "starts VM web1\n")
     assert thimble("apply", document, "--dry-run").out.startswith("this would happen:\n")
     assert host.verbs.count("document.apply") == 1
+
+
+def test_a_change_of_the_hosts_own_network_is_confirmed_at_its_new_address(
+    host, thimble, tmp_path: Path
+) -> None:
+    path = tmp_path / "host.toml"
+    path.write_text('format = 1\n[management]\naddress = "10.0.0.6/24"\n')
+    effect = PlannedEffect(what="sets it", subject="management", verbs=("management.change",))
+    settings = ManagementSettings(address="10.0.0.6/24")
+    tried = PendingNet(until=0, left_s=50, previous=ManagementSettings(), in_force=True)
+    host.answers |= {
+        "document.plan": msgspec.structs.replace(PLAN, effects=(effect,)),
+        "document.apply": Started(task=DONE, subject="host"),
+        "management.get": Management(rev=0, managed=True, settings=settings, pending=tried),
+        "management.confirm": Management(rev=1, managed=True, settings=settings),
+    }
+    line = thimble("apply", str(path), "--yes")
+    assert line.code == 0, line.err
+    assert host.body("document.apply")["confirm_within"] == 60
+    (confirmed,) = [request for name, request in host.asked if name == "management.confirm"]
+    assert str(confirmed.url).startswith("https://10.0.0.6/")
+    assert thimble("apply", str(path), "--yes", "--keep").code == 0
+    assert host.body("document.apply")["confirm_within"] == 0
+    assert host.verbs.count("management.confirm") == 1
 
 
 def test_a_document_comes_from_standard_input(host, thimble, monkeypatch: pytest.MonkeyPatch) -> None:

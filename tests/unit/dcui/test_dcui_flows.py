@@ -8,13 +8,14 @@ from msgspec.structs import replace
 
 from thimble.contract.common import DryRun, Effect, Nothing, Task, TaskState
 from thimble.contract.host import HostLog, Role, Session, TaskList
+from thimble.contract.management import Management, PendingNet
 from thimble.contract.storage import DatastoreList
 from thimble.contract.verbs import BY_NAME, Started
 from thimble.contract.vm import VmList
 from thimble.core.problem import Code, Problem
 from thimble.dcui import flow_document, flow_host, flow_session, flow_vms
 from thimble.dcui.model import Ask, Attach, Detached, Load, Look, Looked, Measure, Quit, TellInit
-from thimble.dcui.pages import Editor, Form, Menu, Proposal, Text, Trial, Wait
+from thimble.dcui.pages import BACK, Editor, Form, Menu, Proposal, Text, Trial, Wait
 from thimble.dcui.update import ACTS, ANSWERS
 
 
@@ -315,3 +316,22 @@ def test_every_answer_that_is_waited_for_is_understood() -> None:
     assert {"session", "vms", "management", "deploy", "document.plan", "proposed", "started", "task"} <= set(
         ANSWERS
     )
+
+
+def test_a_document_that_changes_the_network_puts_that_on_trial() -> None:
+    from test_dcui_screens import NET, planned
+
+    desk = planned()
+    desk.keys("enter")
+    assert desk.asked("document.apply").input.confirm_within > 0
+    desk.answers("document.apply", Started(task=running(1.0, TaskState.DONE), subject="document"))
+    pending = PendingNet(until=desk.model.clock + 80, left_s=80, previous=NET)
+    desk.answers("management.get", Management(rev=2, managed=True, settings=NET, pending=pending))
+    assert isinstance(desk.model.page, Trial)
+
+
+def test_the_last_line_of_a_text_can_be_emptied_and_written_again() -> None:
+    editor = Editor(title="", lines=("a", "b"), act=BACK, row=1)
+    after, _ = editor.key("ctrl k")
+    assert isinstance(after, Editor)
+    assert (after.lines, after.row, after.col) == (("a", ""), 1, 0)

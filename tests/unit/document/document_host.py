@@ -79,7 +79,11 @@ def done(ask: Ask, facts: Facts) -> Facts:
         case "host.change":
             return replace(facts, name=given.name)
         case "management.change":
-            asked = {f: v for f in given.__struct_fields__ if (v := getattr(given, f)) is not msgspec.UNSET}
+            asked = {
+                f: v
+                for f in ManagementSettings.__struct_fields__
+                if (v := getattr(given, f)) is not msgspec.UNSET
+            }
             return replace(facts, management=replace(facts.management, **asked), asked=True)
         case "user.create" | "user.change":
             return replace(facts, users=_user(ask, facts))

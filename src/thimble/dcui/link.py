@@ -1,7 +1,7 @@
 """Effects that ask: two threads with a connection each, so that a slow answer never stops the screen.
 
 Answers come back through `take`; `fileno` is readable when there are some. Every failure is a `Failed` with a
-`Problem`: nothing raises out of a thread.
+`Problem`: nothing raises out of a thread. TLS and HTTP are imported there: the screen does not wait.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import os
 import queue
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from thimble.client.plain import PlainClient
-from thimble.client.trust import Trust
 from thimble.contract.apply import SIZE_MAX
 from thimble.core.problem import Code, Problem
 from thimble.dcui import local
 from thimble.dcui.model import Answer, Ask, Failed, Load, Look, Looked, Message, TellInit
+
+if TYPE_CHECKING:
+    from thimble.client.plain import PlainClient
 
 Question = Ask | Load | Look | TellInit
 #: Questions that are asked again and again have a thread of their own.
@@ -58,6 +59,9 @@ class Link:
 
     def client(self) -> PlainClient:
         """Of the agent as it is now: after a restart it has another token. Raises `Problem`."""
+        from thimble.client.plain import PlainClient
+        from thimble.client.trust import Trust
+
         there = local.access(self._run)
         if not there.url:
             raise Problem(Code.UNAVAILABLE, "the agent has not served yet", hint="See the log for why.")

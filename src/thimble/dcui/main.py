@@ -16,7 +16,6 @@ from types import FrameType
 
 from thimble import __version__
 from thimble.core.problem import Problem
-from thimble.dcui.attach import attach
 from thimble.dcui.link import Link
 from thimble.dcui.local import look
 from thimble.dcui.model import (
@@ -107,6 +106,8 @@ class Console:
                 raise Ended
 
     def _attach(self, wanted: Attach) -> None:
+        from thimble.dcui.attach import attach
+
         self.terminal.close()
         try:
             left = attach(self.link.client(), wanted, self.terminal.size, self.model.idle_s)

@@ -45,7 +45,11 @@ def leave(model: Model, _arg: str) -> Step:
 
 def refresh(model: Model, _arg: str) -> Step:
     """Look again, at the terminal's size too."""
-    return replace(model, refreshed=-1e9), (Measure(),)
+    model = replace(model, refreshed=-1e9)
+    if model.page is None or model.page.kind != "log":
+        return model, (Measure(),)
+    model, effects = log(model, "")
+    return model, (Measure(), *effects)
 
 
 def sign_in(model: Model, after: str) -> Step:

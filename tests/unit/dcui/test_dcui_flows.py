@@ -305,6 +305,10 @@ def test_the_log_and_the_tasks_can_be_read() -> None:
     desk.keys("7")
     desk.answers("host.log", HostLog(lines=("one", "two")))
     assert isinstance(desk.model.page, Text)
+    desk.keys("f5")
+    desk.answers("host.log", HostLog(lines=("one", "two", "three")))
+    assert len(desk.model.pages) == 2
+    assert desk.model.page.lines[-1] == "three"
     desk.keys("esc", "6")
     desk.answers("task.list", TaskList(rev=1, tasks=(running(),)))
     page = desk.model.page

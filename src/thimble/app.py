@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from thimble import options as command_line
 from thimble.api import server, tls
 from thimble.api.accounts import SessionService, TokenService, UserService
@@ -42,7 +44,7 @@ from thimble.state.events import Events
 from thimble.state.store import Collection, is_durable
 from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
-from thimble.sys import clock, log
+from thimble.sys import clock, files, log
 from thimble.vm.process import QemuPaths
 from thimble.vm.service import VmService
 
@@ -165,6 +167,7 @@ class Agent:
         def ready(port: int) -> None:
             self.ready = True
             host.ready_s = clock.since_boot() - self.started
+            self._admit_console(port)
             self._announce(port, host, shown, fingerprint)
             loop = asyncio.get_running_loop()
             work = (self._after_ready(), host.count_writes(), host.watch())
@@ -406,6 +409,17 @@ class Agent:
         if not self.options.hosted:
             loop.add_signal_handler(signal.SIGPWR, lambda: host.begin("poweroff", BUTTON_GUEST_S))
             loop.add_signal_handler(signal.SIGUSR2, lambda: host.begin("reboot", BUTTON_GUEST_S))
+
+    def _admit_console(self, port: int) -> None:
+        """`console.json`: how the console UI, which is root here, may look before anybody signs in."""
+        where = self.options.host or "127.0.0.1"
+        here = {
+            "url": f"https://{f'[{where}]' if ':' in where else where}:{port}",
+            "fingerprint": self.fingerprint,
+            "token": self.auth.local_token(),
+        }
+        path = self.options.run / "console.json"
+        files.write_atomic(path, msgspec.json.encode(here), mode=0o600, durable=False)
 
     def _announce(self, port: int, host: HostService, shown: str | None, fingerprint: str) -> None:
         """Hosted, the terminal is ours; in the image PID 1 adds the addresses and writes to every console."""

@@ -18,7 +18,6 @@ from thimble.cli.vm_words import seconds
 from thimble.contract.common import Event
 from thimble.contract.host import Host, HostChange, HostLog, MediumWrites, PowerRequest, Pressure
 from thimble.contract.vm import HostShutdown
-from thimble.core.problem import Code, Problem
 from thimble.core.units import show_seconds, show_size
 
 
@@ -115,14 +114,8 @@ def _power(name: str, verb: str, help: str, done: str) -> None:
         how = HostShutdown(guests) if guests else None
         confirm(session, f"{name.capitalize()} the host? Its guests are {_ENDED[how]}.", yes=yes)
         wanted = PowerRequest(guest_timeout_s=seconds(guest_timeout), guests=how)
-        try:
-            task = act(session, verb, wanted)
-            if session.json:
-                session.emit(task, str)
-        except Problem as problem:
-            if problem.code is not Code.UNAVAILABLE or "lost the connection" not in problem.detail:
-                raise  # a host that goes down while we wait has obeyed
-        session.say(done)
+        task = act(session, verb, wanted, goes_down=True)
+        session.done(task, lambda: done)
 
 
 _power("reboot", "host.reboot", "Shut the guests down and reboot.", "the host reboots")

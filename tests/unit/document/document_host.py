@@ -13,8 +13,9 @@ from thimble.contract.management import ManagementSettings
 from thimble.contract.network import SwitchKind
 from thimble.contract.storage import DatastoreKind
 from thimble.contract.vm import Intent, PowerState, VmCreate
+from thimble.document.effect import Ask
 from thimble.document.facts import DeviceFacts, Facts, VmFacts
-from thimble.document.plan import Ask, Plan, plan
+from thimble.document.plan import Plan, plan
 from thimble.document.read import read
 from thimble.network.records import SwitchRecord
 from thimble.storage.contents import Contents

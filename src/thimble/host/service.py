@@ -182,6 +182,7 @@ class HostService:
             socket.sethostname(new.name)
         if new.syslog != old.syslog:
             self.machine.send_log(new.syslog)
+            self._begun = True
         return await self.get(call)  # type: ignore[arg-type]
 
     async def log(self, call: Call[None]) -> wire.HostLog:
@@ -202,7 +203,9 @@ class HostService:
         return await self.machine.sensors(call)
 
     async def health(self, call: Call[None]) -> parts.Health:
-        return await self.machine.health(call)
+        found = await self.machine.health(call)
+        self._begun = True  # there is something to tell now, also before the watch begins
+        return found
 
     async def time(self, call: Call[None]) -> parts.Time:
         return await self.machine.time(call)

@@ -21,6 +21,8 @@ PURE_NAMES = {
     "view",
     "saved",
 }
+#: All of the console UI but what touches the terminal, the network and PID 1.
+PURE_CONSOLE = {"dcui/" + name for name in ("draw", "model", "pages", "step", "update")}
 PURE_FOLDERS = {"core", "contract", "medium"}
 FORBIDDEN = {"os", "asyncio", "subprocess", "socket", "time", "random", "secrets", "pathlib.Path.open"}
 
@@ -29,7 +31,10 @@ def pure_files() -> list[Path]:
     return sorted(
         path
         for path in SOURCE.rglob("*.py")
-        if path.stem in PURE_NAMES or path.relative_to(SOURCE).parts[0] in PURE_FOLDERS
+        if path.stem in PURE_NAMES
+        or path.stem.startswith(("flow_", "view_"))
+        or str(path.relative_to(SOURCE).with_suffix("")) in PURE_CONSOLE
+        or path.relative_to(SOURCE).parts[0] in PURE_FOLDERS
     )
 
 

@@ -3,7 +3,8 @@
     <state>/users/<name>.json       role, scrypt hash
     <state>/tokens/<id>.json        whose, role, expiry, SHA-256 of the token
 
-Sessions and tickets live in RAM. Of every token only the SHA-256 is kept; 256 random bits need no salt.
+Sessions and tickets live in RAM, and so does the console's own token, which may only look. Of every token
+only the SHA-256 is kept; 256 random bits need no salt.
 Invariants: at least one admin exists once there is a user; a token never allows more than its user may now.
 """
 
@@ -26,6 +27,8 @@ from thimble.sys.clock import since_boot
 SESSION_S = 12 * 3600.0
 TICKET_S = 30.0
 SESSIONS_MAX = 2000
+#: Who the console UI is before somebody signs in there; no user can be called so.
+LOCAL = "(console)"
 _RANK = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
 
 
@@ -95,6 +98,7 @@ class Auth:
         self._tickets: dict[str, tuple[str, float]] = {}  # (digest of whose, until)
         self._by_peer = Attempts(ticks, burst=10, pause=6.0)
         self._by_user = Attempts(ticks, burst=20, pause=3.0)
+        self._local = ""  # digest of the token of whoever is root on this host
         self._known: set[tuple[str, str]] = set()  # (user, network) that signed in: not locked out by others
         self._one_hash = asyncio.Lock()
 
@@ -181,6 +185,12 @@ class Auth:
         self._sessions[digest] = _Pass(user, self.ticks() + SESSION_S)
         return token, self.who(digest)
 
+    def local_token(self) -> str:
+        """For the console UI before anybody signs in: may look, and is gone with this process."""
+        token = self.entropy(32).hex()
+        self._local = sha256(token)
+        return token
+
     def close_sessions(self, user: str, *, but: str = "") -> None:
         """Sign `user` out everywhere, save the session with the digest `but`."""
         self._sessions = {
@@ -242,6 +252,8 @@ class Auth:
 
     def who(self, digest: str) -> Who:
         """Who the token with this `digest` makes one now. Raises `Problem` UNAUTHENTICATED."""
+        if digest == self._local:
+            return Who(user=LOCAL, role=Role.VIEWER, digest=digest, expires=self.clock() + SESSION_S)
         session = self._sessions.get(digest)
         if session is not None:
             user = self.users.find(session.user)

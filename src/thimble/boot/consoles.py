@@ -1,18 +1,22 @@
 """The consoles: every line of PID 1 goes to all of them, and none is ever waited for.
 
-A console that takes no bytes keeps the last `KEEP` bytes queued and gets them when it wakes up.
+A console that takes no bytes, or is held because the console UI has it, keeps the last `KEEP` bytes queued
+and gets them later.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .loop import Loop
 
 KEEP = 16384
+#: A password made at boot is shown again after the console UI so long: the screen it was on may be gone.
+LOGIN_KEPT_S = 3600.0
 ACTIVE = "/sys/class/tty/console/active"
 
 
@@ -23,6 +27,8 @@ class Consoles:
         self._loop = loop
         self._open: dict[str, int] = {}
         self._pending: dict[int, bytes] = {}
+        self._held: set[str] = set()
+        self._login, self._login_until = "", 0.0
         self._kmsg = _open("/dev/kmsg")
         self.refresh()
 
@@ -39,6 +45,24 @@ class Consoles:
                 if fd >= 0:
                     self._open[name] = fd
 
+    def names(self) -> list[str]:
+        """Those that are open, as the kernel calls them."""
+        return list(self._open)
+
+    def hold(self, name: str) -> None:
+        """Somebody else draws there: lines wait."""
+        self._held.add(name)
+        if name in self._open:
+            self._loop.forget(self._open[name])
+
+    def release(self, name: str) -> None:
+        """Lines go there again, those that waited first."""
+        self._held.discard(name)
+        if name in self._open:
+            if time.monotonic() < self._login_until:
+                self._add(self._open[name], self._login)
+            self._flush(name, self._open[name])
+
     def say(self, line: str) -> None:
         """`thimble: LINE` on every console and in the kernel log."""
         self.note(line)
@@ -46,10 +70,18 @@ class Consoles:
 
     def show(self, line: str) -> None:
         """On every console and nowhere else: for secrets."""
-        text = f"thimble: {line}\n".encode("utf-8", "replace")
         for name, fd in list(self._open.items()):
-            self._pending[fd] = (self._pending.get(fd, b"") + text)[-KEEP:]
+            self._add(fd, line)
             self._flush(name, fd)
+
+    def _add(self, fd: int, line: str) -> None:
+        text = f"thimble: {line}\n".encode("utf-8", "replace")
+        self._pending[fd] = (self._pending.get(fd, b"") + text)[-KEEP:]
+
+    def show_login(self, line: str) -> None:
+        """A secret for whoever is at the machine: once more after the console UI, while the boot is fresh."""
+        self._login, self._login_until = line, time.monotonic() + LOGIN_KEPT_S
+        self.show(line)
 
     def note(self, line: str) -> None:
         """To the kernel log only."""
@@ -60,6 +92,8 @@ class Consoles:
                 pass
 
     def _flush(self, name: str, fd: int) -> None:
+        if name in self._held:
+            return
         data = self._pending.get(fd, b"")
         try:
             written = os.write(fd, data) if data else 0

@@ -75,13 +75,13 @@ def obey(boot: Boot, message: dict[str, Any]) -> None:
 def on_ready(boot: Boot, lines: list[str], login: str) -> None:
     """The agent serves; after its restarts only a new password is news for the consoles.
 
-    `login` is shown on the consoles and kept nowhere: the log can be read by every user of the API.
+    `login` is shown on the consoles and kept nowhere else: the log can be read by every user of the API.
     """
     boot.power.agent_ready()
     if boot.is_ready:
         boot.say("the agent is ready again")
         if login:
-            boot.consoles.show(login)
+            boot.consoles.show_login(login)
         return
     boot.is_ready = True
     first.mark("agent-ready")
@@ -90,7 +90,7 @@ def on_ready(boot: Boot, lines: list[str], login: str) -> None:
     for line in lines:
         boot.say(line)
     if login:
-        boot.consoles.show(login)
+        boot.consoles.show_login(login)
     boot.write_facts()
     boot.ready_done()
 

@@ -22,6 +22,7 @@ from .modalias import EMPTY
 from .phases import Phase, Progress
 from .power import POWEROFF, REBOOT, Power
 from .ring import Ring
+from .seats import Seats
 from .statesearch import StateSearch
 from .supervise import Supervised
 from .tentative import Tentative
@@ -87,6 +88,9 @@ class Boot:
         self.trial = Trial(self.loop, self.settings.trial_timeout, self.say, self.on_trial_failed)
         self.buttons = Buttons(self.loop, lambda: self.power.ask(POWEROFF, "power button"))
         self.hotplug = Hotplug(self.loop, children, self.ring, self.buttons.refresh)
+        self.seats = Seats(
+            self.loop, children, self.consoles, self.say, lambda: self.power.stage in ("up", "draining")
+        )
         self.init_socket = _init_socket()
 
     def start(self) -> None:

@@ -189,6 +189,7 @@ def rest(boot: Boot, done: Done) -> None:
 def input_(boot: Boot, done: Done) -> None:
     boot.hotplug.open(boot.table)
     boot.consoles.refresh()
+    boot.seats.open()
     boot.buttons.refresh()
     boot.watchdog.open()
     done()

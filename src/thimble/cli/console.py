@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from thimble.cli.escape import HELP, EscapeParser, Key, resize_command
+from thimble.client.escape import HELP, EscapeParser, Key, resize_command
 from thimble.core.problem import Code, Problem
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from thimble.contract.deploy import UpdatePolicy
-from thimble.contract.document import Document, HostEntry, TimeEntry, UpdateEntry, VmEntry
+from thimble.contract.document import Document, HostEntry, LogEntry, TimeEntry, UpdateEntry, VmEntry
 from thimble.contract.management import ManagementNet
 from thimble.contract.network import SwitchCreate
 from thimble.contract.storage import DatastoreCreate, DatastoreKind
@@ -50,6 +50,7 @@ def document(facts: Facts) -> Document:
         host=HostEntry(name=facts.name),
         management=net if facts.managed and facts.asked else None,
         time=TimeEntry(servers=settings.ntp) if facts.managed and settings.ntp else None,
+        log=LogEntry(syslog=facts.syslog) if facts.syslog else None,
         user=facts.users,
         token=facts.tokens,
         update=None if update == UpdateEntry() else update,

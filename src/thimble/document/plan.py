@@ -60,6 +60,11 @@ def _host(document: Document, facts: Facts) -> Iterator[Effect]:
         yield Effect(
             what=f"renames the host {facts.name} to {name}", subject="host", at=("host",), asks=(ask,)
         )
+    if document.log and document.log.syslog != facts.syslog:
+        target = document.log.syslog
+        ask = Ask(verb="host.change", input=HostChange(syslog=target))
+        what = f"sends the log to {target}" if target else "sends the log nowhere"
+        yield Effect(what=what, subject="host", at=("log",), asks=(ask,))
 
 
 def _management(document: Document, facts: Facts, warnings: list[str]) -> Iterator[Effect]:

@@ -169,7 +169,13 @@ def libraries(folder: Path, chosen: Choice) -> list[Module]:
         for path, source in _files(wheel):
             if not _matches(path, chosen.library_drop) and path.endswith((".py", ".so")):
                 modules.append(
-                    Module(path=path, source=source, component=Component.PYTHON, package=f"pypi:{name}")
+                    Module(
+                        path=path,
+                        source=source,
+                        component=Component.PYTHON,
+                        package=f"pypi:{name}",
+                        late=_matches(path, chosen.late),
+                    )
                 )
     return modules
 

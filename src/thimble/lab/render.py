@@ -61,6 +61,8 @@ def argv(spec: ServerSpec, tools: Tools, chosen: Accel) -> list[str]:
         words += ["-device", "VGA"]
     if spec.watchdog:
         words += ["-device", "i6300esb", "-action", "watchdog=reset"]
+    if spec.bmc:
+        words += ["-device", "ipmi-bmc-sim,id=bmc", "-device", "isa-ipmi-kcs,bmc=bmc"]
     words += _firmware(spec, tools)
     if any(disk.bus is Bus.USB for disk in spec.disks):
         words += ["-device", "qemu-xhci,id=usb"]

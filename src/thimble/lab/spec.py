@@ -88,6 +88,7 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     display: bool = False
     oem_strings: tuple[str, ...] = ()
     watchdog: bool = False  # one that resets the server when nobody feeds it
+    bmc: bool = False  # a management controller, reached by IPMI
     clock: str = ""  # what its battery clock says at power-on, `2020-01-31T12:00:00` (UTC); empty: the time
 
 

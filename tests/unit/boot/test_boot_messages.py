@@ -53,7 +53,7 @@ def test_the_password_is_shown_each_time_it_is_new_and_never_logged() -> None:
     boot.say = logged.append  # type: ignore[method-assign]
     boot.uplink = SimpleNamespace(urls=list)  # type: ignore[assignment]
     boot.write_facts = lambda: None  # type: ignore[method-assign]
-    boot.consoles = SimpleNamespace(show=shown.append)  # type: ignore[assignment]
+    boot.consoles = SimpleNamespace(show_login=shown.append)  # type: ignore[assignment]
     boot.power = SimpleNamespace(agent_ready=lambda: None)  # type: ignore[assignment]
     events.on_ready(boot, ["certificate"], "password one")
     events.on_ready(boot, ["certificate"], "password two")

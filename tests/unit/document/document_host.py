@@ -78,7 +78,8 @@ def done(ask: Ask, facts: Facts) -> Facts:
     given: Any = ask.input
     match ask.verb:
         case "host.change":
-            return replace(facts, name=given.name)
+            given = {f: v for f in ("name", "syslog") if (v := getattr(given, f)) is not msgspec.UNSET}
+            return replace(facts, **given)
         case "management.change":
             asked = {
                 f: v

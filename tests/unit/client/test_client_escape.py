@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thimble.cli.escape import EscapeParser, Key, resize_command
+from thimble.client.escape import EscapeParser, Key, resize_command
 
 
 def fed(*pieces: bytes) -> list[bytes | Key]:

@@ -1,0 +1,293 @@
+"""The management network with keep-or-undo, and installing, updating, going back. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec.structs import replace
+
+from thimble.contract.deploy import Deploy, InstallRequest, OldState, RollbackRequest, UpdateRequest
+from thimble.contract.management import Management, ManagementChange, ManagementSettings
+from thimble.dcui import step
+from thimble.dcui.model import Answer, Ask, Failed, Model, Step
+from thimble.dcui.pages import Act, Field, Form, Item, Menu, Trial, Wait
+
+#: Seconds a change of the management network stays without being kept.
+CONFIRM_S = 90
+
+NET_FIELDS = (
+    ("nic", "Network card", "Its MAC address; empty: the first with a link."),
+    ("vlan", "VLAN", "0: untagged."),
+    ("address", "IPv4 address", "dhcp, off, or one with its prefix such as 10.0.0.5/24."),
+    ("gateway", "IPv4 gateway", "Only with an address of your own."),
+    ("dns", "DNS servers", "Addresses with spaces between; empty: those of DHCP."),
+    ("address6", "IPv6 address", "auto, off, or one with its prefix such as 2001:db8::5/64."),
+    ("gateway6", "IPv6 gateway", "Only with an address of your own."),
+)
+
+
+def management(model: Model, _arg: str) -> Step:
+    return step.ask(model, Ask(to="management", verb="management.get"))
+
+
+def management_came(model: Model, answer: Answer) -> Step:
+    found: Management = answer.value
+    model = replace(model, management=found)
+    if found.pending is not None:
+        return step.push(model, trial_page(found)), ()
+    cards = tuple(f"Cards of this host: {', '.join(model.local.nics)}" for _ in model.local.nics[:1])
+    there = tuple(f"Reached now at {', '.join(model.host.addresses)}" for _ in (1,) if model.host)
+    fields = tuple(
+        Field(name=name, label=label, value=shown(found.settings, name), help=text)
+        for name, label, text in NET_FIELDS
+    )
+    form = Form(
+        title="Management network",
+        kind="management",
+        act=Act("management.check"),
+        intro=(*there, *cards, f"A change is undone after {CONFIRM_S} s unless you keep it."),
+        fields=fields,
+    )
+    return step.push(model, form), ()
+
+
+def shown(settings: ManagementSettings, name: str) -> str:
+    value = getattr(settings, name)
+    return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def wanted(form: Form, now: ManagementSettings) -> ManagementChange | str:
+    """What differs from `now`; a word when a field cannot be read."""
+    changes: dict[str, object] = {}
+    for name, _, _ in NET_FIELDS:
+        text = form.value(name).strip()
+        value: object = tuple(text.replace(",", " ").split()) if name == "dns" else text
+        if name == "vlan":
+            if not text.isascii() or not text.isdigit() or int(text) > 4094:
+                return "VLAN: a number from 0 to 4094."
+            value = int(text)
+        if value != getattr(now, name):
+            changes[name] = value
+    return (
+        msgspec.convert(changes | {"confirm_within": CONFIRM_S}, ManagementChange)
+        if changes
+        else "Nothing is changed."
+    )
+
+
+def management_check(model: Model, _arg: str) -> Step:
+    form, here = model.page, model.management
+    if not isinstance(form, Form) or here is None:
+        return model, ()
+    change = wanted(form, here.settings)
+    if isinstance(change, str):
+        return step.swap(model, replace(form, note=(change,))), ()
+    question = Ask(to="management.changed", verb="management.change", input=change, if_match=here.rev)
+    return step.propose(step.swap(model, replace(form, note=())), "Change the management network", question)
+
+
+def management_changed(model: Model, answer: Answer) -> Step:
+    """In force, and on trial."""
+    found: Management = answer.value
+    model = replace(model, management=found)
+    while isinstance(model.page, Wait | Form | Trial):
+        model = step.pop(model)
+    if found.pending is None:
+        return step.toast(model, "The management network is so now, and stays so."), ()
+    return step.push(model, trial_page(found)), ()
+
+
+def after_document(model: Model, _arg: str) -> Step:
+    """A document may have changed how the host is reached: then that is on trial, too."""
+    return step.ask(model, Ask(to="management.seen", verb="management.get"))
+
+
+def seen(model: Model, answer: Answer) -> Step:
+    found: Management = answer.value
+    model = replace(model, management=found)
+    return (step.push(model, trial_page(found)) if found.pending else model), ()
+
+
+def trial_page(found: Management) -> Trial:
+    assert found.pending is not None
+    new = found.settings
+    lines = [f"IPv4 {new.address}", f"IPv6 {new.address6}", f"VLAN {new.vlan}"]
+    lines += [f"gateway {new.gateway}"] if new.gateway else []
+    before = found.pending.previous
+    lines += ["", f"before: IPv4 {before.address}, IPv6 {before.address6}, VLAN {before.vlan}"]
+    if found.pending.problem:
+        lines += ["", f"not in force yet: {found.pending.problem}"]
+    lines += ["", "See whether the host can be reached at its new address, then keep it."]
+    return Trial(
+        title="The management network is changed, for now", lines=tuple(lines), until=found.pending.until
+    )
+
+
+def _decide(model: Model, verb: str) -> Step:
+    return step.ask(model, Ask(to=f"management.{verb}", verb=f"management.{verb}", fresh=True))
+
+
+def keep(model: Model, _arg: str) -> Step:
+    return _decide(model, "confirm")
+
+
+def undo(model: Model, _arg: str) -> Step:
+    return _decide(model, "undo")
+
+
+def kept(model: Model, answer: Answer) -> Step:
+    return step.toast(
+        _off_trial(replace(model, management=answer.value)), "The new management network is kept."
+    ), ()
+
+
+def undone(model: Model, answer: Answer) -> Step:
+    return step.toast(
+        _off_trial(replace(model, management=answer.value)), "The management network is as before."
+    ), ()
+
+
+def _off_trial(model: Model) -> Model:
+    return step.pop(model) if isinstance(model.page, Trial) else model
+
+
+def not_kept(model: Model, failed: Failed) -> Step:
+    """Too late, or not in force yet: the trial stays until its time is over."""
+    page = model.page
+    if isinstance(page, Trial):
+        return step.swap(
+            model, replace(page, lines=(*page.lines[:4], "", *step.problem_lines(failed.problem)))
+        ), ()
+    return step.push(model, step.problem_page(failed.problem, "Keep the management network")), ()
+
+
+def overdue(model: Model) -> Model:
+    """The time to keep it is over."""
+    page = model.page
+    if isinstance(page, Trial) and model.clock > page.until + 1:
+        return step.toast(step.pop(model), "Nobody kept it: the management network goes back to what it was.")
+    return model
+
+
+def deploy(model: Model, _arg: str) -> Step:
+    return step.ask(model, Ask(to="deploy", verb="deploy.get"))
+
+
+def deploy_came(model: Model, answer: Answer) -> Step:
+    here: Deploy = answer.value
+    first = "Onto an internal disk or flash; what would happen is shown first."
+    second = "Undone by itself unless the new version proves good."
+    items = [
+        Item("Install on a disk", Act("deploy.install"), first),
+        Item("Update from a URL", Act("deploy.update"), second),
+    ]
+    if here.installed:
+        items.append(Item("Roll back", Act("deploy.rollback"), "Start the other slot's version again."))
+    menu = Menu(title="Install, update, roll back", items=tuple(items), intro=deploy_lines(here))
+    return step.push(replace(model, deploy=here), menu), ()
+
+
+def deploy_lines(here: Deploy) -> tuple[str, ...]:
+    secure = ", Secure Boot" if here.secure_boot else ""
+    where = here.medium or "network"
+    lines = [
+        f"Version {here.version}, started from {where} by {here.firmware.upper() or 'firmware'}{secure}."
+    ]
+    lines += [
+        f"slot {slot.slot}: {slot.state} {slot.version}{' (running)' if slot.running else ''}"
+        for slot in here.slots
+    ]
+    if not here.installed:
+        lines.append("Not installed: it runs from RAM.")
+    if here.last is not None:
+        why = f": {here.last.why}" if here.last.why else ""
+        lines.append(f"last {here.last.kind} to {here.last.version}: {here.last.state}{why}")
+    return tuple(lines)
+
+
+def install(model: Model, _arg: str) -> Step:
+    form = Form(
+        title="Install on a disk",
+        kind="install",
+        act=Act("deploy.install.check"),
+        intro=("What would happen is shown before anything is written.",),
+        fields=(
+            Field(
+                name="disk", label="Disk", value="largest", help="largest, serial:..., wwn:... or /dev/..."
+            ),
+            Field(name="mirror", label="Mirror", help="A second disk to boot from, or nothing."),
+            _choice("erase", "Erase it", ("no", "yes"), "Needed when something is on it."),
+            _choice("state", "State found", ("keep", "replace"), "Of an installation that is there."),
+            _choice("reboot", "Restart after", ("no", "yes"), "From the disk, when it is installed."),
+        ),
+    )
+    return step.push(model, form), ()
+
+
+def _choice(name: str, label: str, choices: tuple[str, ...], text: str) -> Field:
+    return Field(name=name, label=label, value=choices[0], choices=choices, help=text)
+
+
+def install_check(model: Model, _arg: str) -> Step:
+    form = model.page
+    if not isinstance(form, Form):
+        return model, ()
+    request = InstallRequest(
+        disk=form.value("disk").strip(),
+        mirror=form.value("mirror").strip(),
+        erase=form.value("erase") == "yes",
+        state=OldState(form.value("state")),
+        reboot=form.value("reboot") == "yes",
+    )
+    return step.propose(model, "Install", Ask(to="install", verb="deploy.install", input=request))
+
+
+def update(model: Model, _arg: str) -> Step:
+    form = Form(
+        title="Update from a URL",
+        kind="update",
+        act=Act("deploy.update.check"),
+        intro=("The image is checked against the keys this host trusts.",),
+        fields=(
+            Field(name="image", label="Image", value="https://", help="http or https, or datastore/name."),
+            Field(name="sha256", label="SHA-256", help="Of the file; may be empty."),
+        ),
+    )
+    return step.push(model, form), ()
+
+
+def update_check(model: Model, _arg: str) -> Step:
+    form = model.page
+    if not isinstance(form, Form):
+        return model, ()
+    request = UpdateRequest(image=form.value("image").strip(), sha256=form.value("sha256").strip().lower())
+    return step.propose(model, "Update", Ask(to="update", verb="deploy.update", input=request))
+
+
+def rollback(model: Model, _arg: str) -> Step:
+    return step.propose(
+        model, "Roll back", Ask(to="rollback", verb="deploy.rollback", input=RollbackRequest())
+    )
+
+
+ACTS = {
+    "management": management,
+    "management.check": management_check,
+    "management.after": after_document,
+    "management.keep": keep,
+    "management.undo": undo,
+    "deploy": deploy,
+    "deploy.install": install,
+    "deploy.install.check": install_check,
+    "deploy.update": update,
+    "deploy.update.check": update_check,
+    "deploy.rollback": rollback,
+}
+ANSWERS = {
+    "management": management_came,
+    "management.changed": management_changed,
+    "management.seen": seen,
+    "management.confirm": kept,
+    "management.undo": undone,
+    "deploy": deploy_came,
+}
+FAILURES = {"management.confirm": not_kept, "management.undo": not_kept}

@@ -1,0 +1,257 @@
+"""Signing in and out, the main menu, the password, power, logs, tasks. Pure."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from thimble.contract.common import Task
+from thimble.contract.host import Login, PasswordChange, PowerRequest
+from thimble.dcui import step
+from thimble.dcui.model import (
+    Answer,
+    Ask,
+    Failed,
+    Look,
+    Looked,
+    Measure,
+    Model,
+    Quit,
+    Session,
+    Step,
+    TellInit,
+)
+from thimble.dcui.pages import Act, Field, Form, Item, Menu, Proposal, Text, Wait
+
+MENU = (
+    Item("Virtual machines", Act("vms"), "List them, start and stop them, open their serial consoles."),
+    Item("Management network", Act("management"), "Card, VLAN and addresses by which this host is reached."),
+    Item("Host document", Act("document"), "Make it what a thimble.toml says."),
+    Item("Install, update, roll back", Act("deploy"), "Onto a disk; to another version; back."),
+    Item("Change password", Act("password"), "The password of whoever is signed in."),
+    Item("Tasks", Act("tasks"), "What the host is doing and has done."),
+    Item("Log", Act("log"), "The last lines of the host's log, which is kept in memory."),
+    Item("Restart or shut down", Act("power"), "Virtual machines first, each as its own setting says."),
+    Item("Sign out", Act("sign-out"), "Back to the status screen."),
+)  # fmt: skip
+
+
+def back(model: Model, _arg: str) -> Step:
+    return step.pop(model), ()
+
+
+def leave(model: Model, _arg: str) -> Step:
+    return model, (Quit(model.session.token if model.session else ""),)
+
+
+def refresh(model: Model, _arg: str) -> Step:
+    """Look again, at the terminal's size too."""
+    model = replace(model, refreshed=-1e9)
+    if model.page is None or model.page.kind != "log":
+        return model, (Measure(),)
+    model, effects = log(model, "")
+    return model, (Measure(), *effects)
+
+
+def sign_in(model: Model, after: str) -> Step:
+    """The form; then `after`, or the menu."""
+    if model.session is not None:
+        return menu(model, after)
+    if model.silent:
+        return step.toast(model, "Nobody can sign in while the agent does not answer."), ()
+    form = Form(
+        title="Sign in",
+        kind="sign-in",
+        act=Act("sign-in.do"),
+        intro=("The first password of `admin` was shown on this console when the host first started.",),
+        fields=(
+            Field(name="user", label="User", value="admin"),
+            Field(name="password", label="Password", secret=True),
+        ),
+        cursor=1,
+    )
+    return step.push(replace(model, after_sign_in=after), form), ()
+
+
+def sign_in_do(model: Model, _arg: str) -> Step:
+    form = model.page
+    if not isinstance(form, Form) or "session" in model.asking:
+        return model, ()
+    given = Login(user=form.value("user").strip(), password=form.value("password"))
+    model = step.swap(model, form.cleared("Checking the password ..."))
+    return step.ask(model, Ask(to="session", verb="session.create", input=given, signed=False))
+
+
+def signed_in(model: Model, answer: Answer) -> Step:
+    made = answer.value
+    session = Session(user=made.user, role=str(made.role), token=made.token)
+    return menu(replace(model, session=session, pages=()), model.after_sign_in)
+
+
+def not_signed_in(model: Model, failed: Failed) -> Step:
+    form = model.page
+    if isinstance(form, Form) and form.kind == "sign-in":
+        return step.swap(model, form.cleared(*step.problem_lines(failed.problem))), ()
+    return model, ()
+
+
+def menu(model: Model, after: str = "") -> Step:
+    from thimble.dcui.update import act
+
+    if not any(page.kind == "main" for page in model.pages):
+        model = step.push(model, Menu(title="This host", kind="main", items=MENU))
+    return act(replace(model, after_sign_in=""), Act(after)) if after else (model, ())
+
+
+def sign_out(model: Model, _arg: str) -> Step:
+    token = model.session.token if model.session else ""
+    model = step.toast(replace(model, session=None, pages=(), refreshed=-1e9), "Signed out.")
+    return model, (Ask(to="", verb="session.delete", token=token),) if token else ()
+
+
+def password(model: Model, _arg: str) -> Step:
+    fields = (("old", "Password now"), ("new", "New password"), ("again", "The new one again"))
+    form = Form(
+        title="Change password",
+        kind="password",
+        act=Act("password.do"),
+        intro=("At least 8 characters. Everybody else signed in by this name is signed out.",),
+        fields=tuple(Field(name=name, label=label, secret=True) for name, label in fields),
+    )
+    return step.push(model, form), ()
+
+
+def password_do(model: Model, _arg: str) -> Step:
+    form = model.page
+    if not isinstance(form, Form) or "password" in model.asking:
+        return model, ()
+    old, new = form.value("old"), form.value("new")
+    if new != form.value("again"):
+        return step.swap(model, form.cleared("The two new passwords are not the same.")), ()
+    if len(new) < 8:
+        return step.swap(model, form.cleared("A password has at least 8 characters.")), ()
+    model = step.swap(model, form.cleared("Changing it ..."))
+    return step.ask(
+        model, Ask(to="password", verb="session.password", input=PasswordChange(old=old, new=new))
+    )
+
+
+def password_done(model: Model, _answer: Answer) -> Step:
+    return step.toast(step.pop(model), "The password is changed."), ()
+
+
+def password_failed(model: Model, failed: Failed) -> Step:
+    form = model.page
+    if isinstance(form, Form) and form.kind == "password":
+        return step.swap(model, form.cleared(*step.problem_lines(failed.problem))), ()
+    return model, ()
+
+
+def power(model: Model, _arg: str) -> Step:
+    """With an agent it needs a sign-in; without one whoever is at the machine has its buttons as well."""
+    if model.session is None and not model.silent:
+        return sign_in(model, "power")
+    items = (
+        Item("Restart", Act("power.do", "reboot"), "Stop the virtual machines, then start the host again."),
+        Item("Shut down", Act("power.do", "shutdown"), "Stop the virtual machines, then power off."),
+    )
+    return step.push(model, Menu(title="Restart or shut down", items=items)), ()
+
+
+def power_do(model: Model, which: str) -> Step:
+    title = "Restart" if which == "reboot" else "Shut down"
+    if not model.silent:
+        return step.propose(model, title, Ask(to="power", verb=f"host.{which}", input=PowerRequest()))
+    verb = "reboot" if which == "reboot" else "poweroff"
+    effects = ("restarts the host at once" if which == "reboot" else "powers the host off at once",)
+    page = Proposal(
+        title=title,
+        effects=effects if model.local.managed else (),
+        warnings=("the agent does not answer: virtual machines are ended without being asked",),
+        blockers=() if model.local.managed else ("another operating system runs this machine: use its own",),
+        act=Act("power.init", verb) if model.local.managed else None,
+    )
+    return step.push(model, page), ()
+
+
+def power_init(model: Model, verb: str) -> Step:
+    return step.swap(model, Wait(title="Going down", note="PID 1 was told", since=model.now)), (
+        TellInit(verb),
+    )
+
+
+def log(model: Model, _arg: str) -> Step:
+    if model.silent:
+        return model, (Look(log=True),)
+    if model.session is None:
+        return sign_in(model, "log")
+    return step.ask(model, Ask(to="log", verb="host.log", query={"lines": "1000"}))
+
+
+def show_log(model: Model, lines: tuple[str, ...]) -> Step:
+    page = Text(
+        title="Log",
+        kind="log",
+        lines=lines or ("nothing yet",),
+        top=max(0, len(lines) - 16),
+        hint="Arrows, Page up and down; F5 again",
+    )
+    if any(old.kind == "log" for old in model.pages):
+        return step.change(model, "log", page), ()
+    return step.push(model, page), ()
+
+
+def logged(model: Model, answer: Answer) -> Step:
+    return show_log(model, answer.value.lines)
+
+
+def looked(model: Model, message: Looked) -> Step:
+    model = replace(model, local=message.local)
+    return show_log(model, message.log) if message.log is not None else (model, ())
+
+
+def tasks(model: Model, _arg: str) -> Step:
+    page = Text(title="Tasks", kind="tasks", lines=("looking ...",), hint="Newest first")
+    return step.ask(step.push(model, page), Ask(to="tasks", verb="task.list"))
+
+
+def tasks_come(model: Model, answer: Answer) -> Step:
+    found = next((page for page in model.pages if page.kind == "tasks"), None)
+    if not isinstance(found, Text):
+        return model, ()
+    lines = tuple(task_line(task) for task in answer.value.tasks) or ("nothing was done yet",)
+    return step.change(model, "tasks", replace(found, lines=lines)), ()
+
+
+def task_line(task: Task) -> str:
+    percent = f" {task.progress:.0%}" if task.ended is None else ""
+    why = f": {task.problem.detail}" if task.problem else ""
+    owner = f" by {task.owner}" if task.owner else ""
+    return f"{step.moment(task.created)} {task.verb} {task.subject} {task.state}{percent}{owner}{why}"
+
+
+ACTS = {
+    "back": back,
+    "leave": leave,
+    "refresh": refresh,
+    "sign-in": sign_in,
+    "sign-in.do": sign_in_do,
+    "sign-out": sign_out,
+    "password": password,
+    "password.do": password_do,
+    "power": power,
+    "power.do": power_do,
+    "power.init": power_init,
+    "log": log,
+    "tasks": tasks,
+    "proposal.do": step.do_proposed,
+}
+ANSWERS = {
+    "session": signed_in,
+    "password": password_done,
+    "log": logged,
+    "tasks": tasks_come,
+    "proposed": step.proposed,
+    "started": step.started,
+    "task": step.polled,
+}
+FAILURES = {"session": not_signed_in, "password": password_failed}

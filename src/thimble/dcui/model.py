@@ -1,0 +1,168 @@
+"""Everything the console UI knows and shows, and what it can ask for. Frozen values; pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from thimble.contract.deploy import Deploy
+from thimble.contract.host import Host
+from thimble.contract.management import Management
+from thimble.contract.storage import Datastore
+from thimble.contract.vm import VmSummary
+from thimble.core.problem import Problem
+from thimble.dcui.pages import Page
+
+#: Seconds without a key after which the UI ends (somebody signed in is signed out).
+IDLE_S = 600.0
+#: Seconds between two looks at the host while a page shows it.
+REFRESH_S = 4.0
+#: Seconds a word at the bottom stays.
+TOAST_S = 8.0
+
+
+class Local(msgspec.Struct, frozen=True, kw_only=True):
+    """What PID 1 left for us: needs no agent."""
+
+    hostname: str = ""
+    warnings: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    state: str = ""
+    last_words: tuple[str, ...] = ()  # of the agent, newest last
+    document: str = ""  # path of the one found at boot
+    document_source: str = ""
+    managed: bool = False  # PID 1 is ours: the host can be rebooted from here
+    nics: tuple[str, ...] = ()  # MAC addresses
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    user: str
+    role: str
+    token: str
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """`now`: seconds that never jump; `clock`: seconds since the epoch."""
+
+    now: float = 0.0
+    clock: float = 0.0
+    version: str = ""
+    local: Local = Local()
+    host: Host | None = None
+    datastores: tuple[Datastore, ...] = ()
+    silent: str = ""  # why the agent does not answer; empty when it does
+    session: Session | None = None
+    pages: tuple[Page, ...] = ()
+    vms: tuple[VmSummary, ...] = ()
+    management: Management | None = None
+    deploy: Deploy | None = None
+    draft: tuple[str, ...] = ()  # the document somebody writes
+    after_sign_in: str = ""  # the act that wanted it
+    proposed: Ask | None = None  # what the proposal on the screen would do
+    toast: str = ""
+    toast_until: float = 0.0
+    asking: tuple[str, ...] = ()  # `to` of every question under way
+    last_key: float = 0.0
+    refreshed: float = -1e9
+    idle_s: float = IDLE_S
+
+    @property
+    def page(self) -> Page | None:
+        return self.pages[-1] if self.pages else None
+
+    @property
+    def name(self) -> str:
+        return (self.host.name if self.host else "") or self.local.hostname or "thimble"
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask the API; the answer goes to flows.ANSWERS[to]. `signed`: as whoever signed in."""
+
+    to: str
+    verb: str
+    input: Any = None
+    path: dict[str, str] = {}
+    query: dict[str, object] = {}
+    dry_run: bool = False
+    if_match: int | None = None
+    signed: bool = True
+    fresh: bool = False  # over a connection made now
+    token: str = ""
+    note: str = ""  # kept for the answer
+
+
+class Quit(msgspec.Struct, frozen=True):
+    """End; `token` is signed out."""
+
+    token: str = ""
+
+
+class Attach(msgspec.Struct, frozen=True):
+    """A VM's serial line on this terminal."""
+
+    vm: str
+    name: str
+    token: str
+
+
+class TellInit(msgspec.Struct, frozen=True):
+    """A word to PID 1, when no agent is there to pass it on."""
+
+    verb: str
+
+
+class Load(msgspec.Struct, frozen=True):
+    """Read a local file or fetch a URL; the text goes to ANSWERS[to]."""
+
+    to: str
+    where: str
+
+
+class Look(msgspec.Struct, frozen=True):
+    """Read again what PID 1 knows. `log`: and its log, for ANSWERS["local.log"]."""
+
+    log: bool = False
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """Ask the terminal for its size, and draw all of it again."""
+
+
+Effect = Ask | Quit | Attach | TellInit | Load | Look | Measure
+
+
+class Key(msgspec.Struct, frozen=True):
+    name: str
+
+
+class Tick(msgspec.Struct, frozen=True):
+    now: float
+    clock: float
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """`ask` was answered with `value`."""
+
+    ask: Ask | Load
+    value: Any
+
+
+class Failed(msgspec.Struct, frozen=True):
+    ask: Ask | Load
+    problem: Problem
+
+
+class Looked(msgspec.Struct, frozen=True):
+    local: Local
+    log: tuple[str, ...] | None = None
+
+
+class Detached(msgspec.Struct, frozen=True):
+    """The VM's console was left, or closed for a reason."""
+
+    why: str = ""
+
+
+Message = Key | Tick | Answer | Failed | Looked | Detached
+Step = tuple[Model, tuple[Effect, ...]]

@@ -13,7 +13,9 @@ from agent_place import Agent, Cli, Place, until
 from thimble.client.http import Client
 from thimble.contract.apply import DocumentExport, DocumentPlan, DocumentState, DocumentText
 from thimble.contract.common import Task
+from thimble.contract.deploy import Guests, PolicyChange
 from thimble.contract.host import Role
+from thimble.contract.network import SwitchCreate, SwitchKind
 from thimble.contract.storage import VolumeCreate
 from thimble.contract.vm import PowerState, Vm
 from thimble.core.problem import Code, Problem
@@ -164,6 +166,30 @@ def test_what_is_exported_is_what_is(client: Client, text: str, cli: Cli, tmp_pa
     cli.ok("export", "-o", str(file))
     assert file.read_text() == exported.text and file.stat().st_mode & 0o77 == 0
     assert "nothing to do" in cli.ok("plan", str(file))
+
+
+def test_how_a_host_moves_away_from_its_document_is_shown(client: Client, text: str, cli: Cli) -> None:
+    document = text + '[update]\nvms = "save"\n'
+    apply(client, document)
+    assert client.call("deploy.get").policy.vms is Guests.SAVE
+    state: DocumentState = client.call("document.get")
+    assert state.changes == ()
+    before = state.drift  # the account the tests use
+    client.call("switch.create", SwitchCreate(name="stray", kind=SwitchKind.ISOLATED))
+    try:
+        client.call("deploy.change", PolicyChange(vms=Guests.SHUTDOWN))
+        client.finish(client.call("vm.kill", path={"vm": "web1"}), timeout=30)
+        shown = cli.ok("document", "show")
+        assert "sets how the host is updated: vms save" in shown
+        assert "starts VM web1" in shown and "switch stray is not in the document" in shown
+        apply(client, document)
+        state = client.call("document.get")
+        assert state.changes == () and set(state.drift) == {"switch stray is not in the document", *before}
+        exported: DocumentExport = client.call("document.export")
+        assert '[update]\nvms = "save"' in exported.text
+    finally:
+        client.call("switch.delete", path={"switch": "stray"})
+        client.call("deploy.change", PolicyChange(vms=Guests.POLICY))
 
 
 def test_mistakes_are_all_told_with_their_places(cli: Cli, tmp_path: Path) -> None:

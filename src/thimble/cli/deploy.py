@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec import UNSET
 
 from thimble.cli import show
 from thimble.cli.command import Asking, Changing, Working, act, choice, confirm, preview, width
@@ -27,6 +28,7 @@ from thimble.contract.deploy import (
     Reboot,
     RollbackRequest,
     Slot,
+    UpdatePolicy,
     UpdateRequest,
     Uploaded,
 )
@@ -49,8 +51,20 @@ def details(found: Deploy) -> str:
         ("mirror", found.mirror if found.installed else ""),
         ("not in step", "\n".join(f"{d.disk}: {d.problem}" for d in found.devices if not d.in_step)),
         ("last", _outcome(found.last) if found.last else ""),
+        ("updates", _policy(found.policy)),
     ]
     return show.facts([(name, text) for name, text in lines if text])
+
+
+def _policy(policy: UpdatePolicy) -> str:
+    vms = {Guests.POLICY: "VMs as each one says", Guests.SAVE: "VMs saved", Guests.SHUTDOWN: "VMs shut down"}
+    restart = {
+        Reboot.KEXEC: "by kexec",
+        Reboot.FIRMWARE: "by the firmware",
+        Reboot.NONE: "at the next reboot",
+    }
+    source = f"from {policy.url}, " if policy.url else ""
+    return f"{source}{vms[policy.vms]}, started {restart[policy.reboot]}"
 
 
 def _medium(found: Deploy) -> str:
@@ -126,8 +140,8 @@ def install(
 
 def _restart_options(command: Any) -> Any:
     for option in (
-        click.option("--vms", type=choice(Guests), default=Guests.POLICY.value, help="What VMs do."),
-        click.option("--restart", type=choice(Reboot), default=Reboot.KEXEC.value, help="How it is started."),
+        click.option("--vms", type=choice(Guests), help="What VMs do.  [the host's policy]"),
+        click.option("--restart", type=choice(Reboot), help="How it is started.  [the host's policy]"),
         click.option("--guest-timeout", default="120s", metavar="TIME", help="For guests.  [120s]"),
         click.option("--yes", "-y", is_flag=True, help="Do not ask."),
     ):  # fmt: skip
@@ -136,7 +150,7 @@ def _restart_options(command: Any) -> Any:
 
 
 @click.command("update", cls=Working)
-@click.argument("image", metavar="FILE|URL|IMAGE")
+@click.argument("image", metavar="[FILE|URL|IMAGE]", required=False)
 @click.option("--sha256", default="", metavar="DIGEST", help="Refuse it unless its digest is this.")
 @click.option("--allow-older", is_flag=True, help="Even if its version is older.")
 @_restart_options
@@ -144,22 +158,25 @@ def _restart_options(command: Any) -> Any:
 def update(
     session: Session,
     *,
-    image: str,
+    image: str | None,
     sha256: str,
     allow_older: bool,
-    vms: str,
-    restart: str,
+    vms: str | None,
+    restart: str | None,
     guest_timeout: str,
     yes: bool,
 ) -> None:
-    """Update to a thimble.efi: a FILE here, a URL, or an image in a datastore of the host."""
+    """Update to a thimble.efi: a FILE here, a URL, or an image in a datastore of the host.
+
+    Without one it comes from where the host's policy ([update] of its document) says.
+    """
     confirm(session, "Update the host? Its VMs go down for it.", yes=yes)
     wanted = UpdateRequest(
-        image=_sent(session, image),
+        image=_sent(session, image) if image else UNSET,
         sha256=sha256,
         allow_older=allow_older,
-        vms=Guests(vms),
-        reboot=Reboot(restart),
+        vms=Guests(vms) if vms else UNSET,
+        reboot=Reboot(restart) if restart else UNSET,
         guest_timeout_s=seconds(guest_timeout),
     )
     _going(
@@ -173,10 +190,16 @@ def update(
 @click.command("rollback", cls=Working)
 @_restart_options
 @click.pass_obj
-def rollback(session: Session, *, vms: str, restart: str, guest_timeout: str, yes: bool) -> None:
+def rollback(
+    session: Session, *, vms: str | None, restart: str | None, guest_timeout: str, yes: bool
+) -> None:
     """Go back to the other slot."""
     confirm(session, "Go back to the other slot? The VMs go down for it.", yes=yes)
-    wanted = RollbackRequest(vms=Guests(vms), reboot=Reboot(restart), guest_timeout_s=seconds(guest_timeout))
+    wanted = RollbackRequest(
+        vms=Guests(vms) if vms else UNSET,
+        reboot=Reboot(restart) if restart else UNSET,
+        guest_timeout_s=seconds(guest_timeout),
+    )
     _going(session, "deploy.rollback", wanted, "the host restarts into the other slot")
 
 

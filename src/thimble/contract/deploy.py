@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from thimble.contract.common import In, Listed, Out
 
@@ -50,20 +50,36 @@ class InstallRequest(In, frozen=True, kw_only=True):
     reboot: bool = False
 
 
-class UpdateRequest(In, frozen=True, kw_only=True):
-    """`image`: a URL, `upload`, or `datastore/name`."""
+class UpdatePolicy(In, frozen=True, kw_only=True):
+    """How this host is updated where a request does not say. `url`: where its updates are."""
 
-    image: str
-    sha256: str = ""
-    allow_older: bool = False
+    url: str = ""
     vms: Guests = Guests.POLICY
     reboot: Reboot = Reboot.KEXEC
+
+
+class PolicyChange(In, frozen=True, kw_only=True):
+    """Absent fields stay."""
+
+    url: str | UnsetType = UNSET
+    vms: Guests | UnsetType = UNSET
+    reboot: Reboot | UnsetType = UNSET
+
+
+class UpdateRequest(In, frozen=True, kw_only=True):
+    """`image`: a URL, `upload`, or `datastore/name`. What is absent is as the host's policy says."""
+
+    image: str | UnsetType = UNSET
+    sha256: str = ""
+    allow_older: bool = False
+    vms: Guests | UnsetType = UNSET
+    reboot: Reboot | UnsetType = UNSET
     guest_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 120.0
 
 
 class RollbackRequest(In, frozen=True, kw_only=True):
-    vms: Guests = Guests.POLICY
-    reboot: Reboot = Reboot.KEXEC
+    vms: Guests | UnsetType = UNSET
+    reboot: Reboot | UnsetType = UNSET
     guest_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 120.0
 
 
@@ -129,6 +145,7 @@ class Deploy(Out, frozen=True, kw_only=True):
     devices: tuple[BootDevice, ...] = ()
     mirror: str = "none"  # `none`, `healthy`, `rebuilding`, `degraded`
     last: Outcome | None = None
+    policy: UpdatePolicy = UpdatePolicy()
 
 
 class Uploaded(Out, frozen=True, kw_only=True):

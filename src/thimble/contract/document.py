@@ -7,31 +7,17 @@ imported on the way to "ready".
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from thimble.contract.common import In
+from thimble.contract.deploy import UpdatePolicy
 from thimble.contract.host import PasswordHash, Role, Sha256
 from thimble.contract.management import ManagementNet
 from thimble.contract.network import SwitchCreate
 from thimble.contract.storage import DatastoreCreate
 from thimble.contract.vm import Intent, VmSpec
-
-
-class GuestsAtUpdate(StrEnum):
-    """What becomes of running VMs while the host is updated."""
-
-    SAVE = "save"  # to disk, and they go on afterwards
-    SHUTDOWN = "shutdown"
-
-
-class Restart(StrEnum):
-    """How the host goes into another version."""
-
-    KEXEC = "kexec"  # without the firmware, where that works
-    FIRMWARE = "firmware"
 
 
 class HostEntry(In, frozen=True, kw_only=True):
@@ -62,13 +48,10 @@ class TokenEntry(In, frozen=True, kw_only=True):
     expires: Annotated[datetime, Meta(tz=True)]
 
 
-class UpdateEntry(In, frozen=True, kw_only=True):
+class UpdateEntry(UpdatePolicy, frozen=True, kw_only=True):
     """How this host is updated. `trust`: certificates (PEM) whose signature on an update is accepted."""
 
-    url: str = ""
     trust: tuple[str, ...] = ()
-    vms: GuestsAtUpdate = GuestsAtUpdate.SHUTDOWN
-    reboot: Restart = Restart.KEXEC
 
 
 class InstallEntry(In, frozen=True, kw_only=True):

@@ -81,6 +81,7 @@ VERBS: tuple[Verb, ...] = (
     _v("host.reboot", "POST", "/host/reboot", Started, "Stop the guests, reboot", input=host.PowerRequest, role=_AD, shape=_TASK),
     _v("host.shutdown", "POST", "/host/shutdown", Started, "Stop the guests, power off", input=host.PowerRequest, role=_AD, shape=_TASK),
     _v("deploy.get", "GET", "/host/deploy", deploy.Deploy, "What it is started from, and how the last update went"),
+    _v("deploy.change", "PATCH", "/host/deploy", deploy.Deploy, "Set how this host is updated where nobody says", input=deploy.PolicyChange, role=_AD),
     _v("deploy.upload", "PUT", "/host/image", deploy.Uploaded, "Send an image, to update to or to install", role=_AD, shape=Shape.UPLOAD, query=(("sha256", "refuse the upload unless its digest is this"),)),
     _v("deploy.install", "POST", "/host/install", Started, "Install on a disk, or mirror the installation", input=deploy.InstallRequest, role=_AD, shape=_TASK),
     _v("deploy.update", "POST", "/host/update", Started, "Update; undone by itself unless the new one proves good", input=deploy.UpdateRequest, role=_AD, shape=_TASK),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from thimble.contract.deploy import Deploy, InstallRequest, OldState, RollbackRequest, UpdateRequest
@@ -248,7 +249,7 @@ def update(model: Model, _arg: str) -> Step:
         act=Act("deploy.update.check"),
         intro=("The image is checked against the keys this host trusts.",),
         fields=(
-            Field(name="image", label="Image", value="https://", help="http or https, or datastore/name."),
+            Field(name="image", label="Image", help="A URL, or datastore/name; empty: the update policy's."),
             Field(name="sha256", label="SHA-256", help="Of the file; may be empty."),
         ),
     )
@@ -259,7 +260,9 @@ def update_check(model: Model, _arg: str) -> Step:
     form = model.page
     if not isinstance(form, Form):
         return model, ()
-    request = UpdateRequest(image=form.value("image").strip(), sha256=form.value("sha256").strip().lower())
+    request = UpdateRequest(
+        image=form.value("image").strip() or UNSET, sha256=form.value("sha256").strip().lower()
+    )
     return step.propose(model, "Update", Ask(to="update", verb="deploy.update", input=request))
 
 

@@ -13,6 +13,7 @@ from thimble.core.problem import Code, Problem
 from thimble.deploy import esp, health
 from thimble.deploy.devices import Devices
 from thimble.deploy.health import Now
+from thimble.deploy.policy import Policy
 from thimble.deploy.proof import PROVE_S, Proof
 from thimble.deploy.slots import Expect
 from thimble.deploy.source import Sources
@@ -55,6 +56,7 @@ class Desk:
             durable=parts.durable,
             rev=lambda: parts.events.rev,
         )
+        self.policy = Policy(parts.state, durable=parts.durable)
         self._sources = Sources(parts.run, parts.storage, lambda: parts.init.words)
         self._devices = Devices(parts.run, lambda: parts.init.state)
         self._updates = Updates(

@@ -14,10 +14,11 @@ from thimble.contract import deploy as wire
 from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Effect
 from thimble.contract.verbs import Started
-from thimble.core.problem import Code, Problem, Reason
+from thimble.core.problem import Code, Problem, Reason, refuse
 from thimble.deploy import image as images
-from thimble.deploy import look, slots
+from thimble.deploy import look, policy, slots
 from thimble.deploy.installing import InstallVerbs
+from thimble.deploy.policy import Restart
 from thimble.deploy.source import is_url
 from thimble.host.boot import BootFacts
 from thimble.state.tasks import Progress
@@ -61,7 +62,20 @@ class DeployService(InstallVerbs):
             devices=self._devices.view(boot),
             mirror=self._devices.mirror(),
             last=self._proof.last,
+            policy=self.policy.value,
         )
+
+    async def change(self, call: Call[wire.PolicyChange]) -> wire.Deploy | DryRun:
+        """How it is updated where a request does not say."""
+        old = self.policy.value
+        new = policy.changed(old, call.input)
+        reasons = policy.url_reasons(new.url)
+        if call.dry_run:
+            effects = () if reasons else tuple(Effect(what=line) for line in policy.words(old, new))
+            return DryRun(possible=not reasons, effects=effects, blockers=tuple(reasons))
+        refuse(reasons, "this cannot be how the host is updated")
+        self.policy.put(new)
+        return await self.get(call)  # type: ignore[arg-type]
 
     async def upload(self, call: Call[None]) -> wire.Uploaded | DryRun:
         if call.dry_run:
@@ -90,54 +104,53 @@ class DeployService(InstallVerbs):
     async def update(self, call: Call[wire.UpdateRequest]) -> Started | DryRun:
         self._not_hosted()
         boot, request = look.boot_facts(self._parts.init), call.input
+        image, how = self.policy.image(request), self.policy.restart(request)
         if call.dry_run:
-            return await self._preview(request, boot)
+            return await self._preview(image, request, how, boot)
         self._devices.first(boot)
 
         async def work(progress: Progress) -> dict[str, str]:
             async with AsyncExitStack() as stack:
-                path = await self._source(stack, request.image, boot, progress)
+                path = await self._source(stack, image, boot, progress)
                 async with progress.step("check"):
                     new = await self._updates.check(path, request, boot)
                 progress.committed()
                 slot = await self._updates.write(new, boot, progress)
-            trial = await self._updates.offer(slot, "update", boot, request.reboot, progress)
+            trial = await self._updates.offer(slot, "update", boot, how.reboot, progress)
             self._sources.uploaded.unlink(missing_ok=True)
             self._proof.offered(trial)
-            await self._updates.restart(
-                slot, boot, request.vms, request.reboot, request.guest_timeout_s, progress
-            )
+            await self._updates.restart(slot, boot, how, progress)
             return {"slot": slot, "build": new.build, "version": new.version}
 
         return self._start("deploy.update", "host", work, call.user, cancellable=True)
 
     async def rollback(self, call: Call[wire.RollbackRequest]) -> Started | DryRun:
         self._not_hosted()
-        boot, request = look.boot_facts(self._parts.init), call.input
+        boot, how = look.boot_facts(self._parts.init), self.policy.restart(call.input)
         slot, manifest = await self._updates.candidate(boot)
         if call.dry_run:
             what = f"goes back to {manifest.version} (build {manifest.build}) in slot {slot}"
-            return DryRun(possible=True, effects=(Effect(what=what), *_restarts(request.reboot)))
+            return DryRun(possible=True, effects=(Effect(what=what), *_restarts(how)))
 
         async def work(progress: Progress) -> dict[str, str]:
-            trial = await self._updates.offer(slot, "rollback", boot, request.reboot, progress)
+            trial = await self._updates.offer(slot, "rollback", boot, how.reboot, progress)
             self._proof.offered(trial)
-            await self._updates.restart(
-                slot, boot, request.vms, request.reboot, request.guest_timeout_s, progress
-            )
+            await self._updates.restart(slot, boot, how, progress)
             return {"slot": slot, "build": manifest.build, "version": manifest.version}
 
         return self._start("deploy.rollback", "host", work, call.user)
 
-    async def _preview(self, request: wire.UpdateRequest, boot: BootFacts) -> DryRun:
+    async def _preview(
+        self, image: str, request: wire.UpdateRequest, how: Restart, boot: BootFacts
+    ) -> DryRun:
         """What an update would do; an image on the web is only looked at when it comes."""
-        effects = list(_restarts(request.reboot))
+        effects = list(_restarts(how))
         try:
             self._devices.first(boot)
-            if is_url(request.image):
-                effects.insert(0, Effect(what=f"fetches {request.image}, and checks it"))
+            if is_url(image):
+                effects.insert(0, Effect(what=f"fetches {image}, and checks it"))
             else:
-                found = await self._updates.check(self._sources.local(request.image), request, boot)
+                found = await self._updates.check(self._sources.local(image), request, boot)
                 what = f"writes {found.version} (build {found.build}) into the slot that does not run"
                 effects.insert(0, Effect(what=what))
         except Problem as problem:
@@ -146,10 +159,15 @@ class DeployService(InstallVerbs):
         return DryRun(possible=True, effects=tuple(effects))
 
 
-def _restarts(how: wire.Reboot) -> tuple[Effect, ...]:
+def _restarts(how: Restart) -> tuple[Effect, ...]:
+    vms = {
+        wire.Guests.POLICY: "saves or shuts down the VMs, as each one says,",
+        wire.Guests.SAVE: "saves the VMs",
+        wire.Guests.SHUTDOWN: "shuts the VMs down",
+    }[how.vms]
     words = {
-        wire.Reboot.KEXEC: "stops the VMs and starts it without the firmware; goes back unless it is good",
-        wire.Reboot.FIRMWARE: "stops the VMs and reboots into it; goes back unless it is good",
+        wire.Reboot.KEXEC: f"{vms} and starts it without the firmware; goes back unless it is good",
+        wire.Reboot.FIRMWARE: f"{vms} and reboots into it; goes back unless it is good",
         wire.Reboot.NONE: "starts it at the next reboot; goes back unless it is good",
     }
-    return (Effect(what=words[how]),)
+    return (Effect(what=words[how.reboot]),)

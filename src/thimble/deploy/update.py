@@ -22,6 +22,7 @@ from thimble.deploy import look, slots
 from thimble.deploy.devices import Device, Devices
 from thimble.deploy.esp import Source
 from thimble.deploy.image import Image
+from thimble.deploy.policy import Restart
 from thimble.deploy.slots import Expect, Manifest, Trial
 from thimble.deploy.trust import KeyService
 from thimble.host.boot import BootFacts, Init
@@ -147,14 +148,12 @@ class Updates:
             )
         return slot, there.manifests.get(slot, Manifest(build="", version=""))
 
-    async def restart(
-        self, slot: str, boot: BootFacts, vms: Guests, how: Reboot, guest_timeout: float, progress: Progress
-    ) -> None:
+    async def restart(self, slot: str, boot: BootFacts, how: Restart, progress: Progress) -> None:
         """Bring the VMs down, then start the slot."""
-        if how is Reboot.NONE:
+        if how.reboot is Reboot.NONE:
             return
         verb = "reboot"
-        if how is Reboot.KEXEC:
+        if how.reboot is Reboot.KEXEC:
             try:
                 await asyncio.to_thread(self._load, slot, boot)
                 verb = "kexec"
@@ -163,7 +162,7 @@ class Updates:
                     f"update: restarting by the firmware, because kexec is not possible: {problem.detail}"
                 )
         async with progress.step("guests"):
-            await self._stop_guests(guest_timeout, vms)
+            await self._stop_guests(how.guest_timeout_s, how.vms)
         async with progress.step("restart"):
             self._init.tell(verb)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from thimble.contract.deploy import UpdatePolicy
 from thimble.contract.document import Document, HostEntry, TimeEntry, UpdateEntry, VmEntry
 from thimble.contract.management import ManagementNet
 from thimble.contract.network import SwitchCreate
@@ -39,8 +40,8 @@ def text(facts: Facts) -> str:
 def document(facts: Facts) -> Document:
     """Everything a document can say of this host."""
     last = facts.last
-    update = (last.update if last else None) or UpdateEntry()
-    update = replace(update, trust=facts.own_keys) if facts.keys is not None else update
+    policy = {name: getattr(facts.policy, name) for name in UpdatePolicy.__struct_fields__}
+    update = UpdateEntry(**policy, trust=facts.own_keys)
     settings = facts.management
     own = (LOCAL, facts.default)
     net = ManagementNet(**{name: getattr(settings, name) for name in ManagementNet.__struct_fields__})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from thimble.contract.deploy import UpdatePolicy
 from thimble.contract.document import Document, TokenEntry, UserEntry
 from thimble.contract.management import ManagementSettings
 from thimble.contract.vm import PowerState
@@ -56,4 +57,5 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     vms: tuple[VmFacts, ...] = ()
     keys: tuple[str, ...] | None = None  # certificates whose updates are accepted; None: none are kept here
     own_keys: tuple[str, ...] = ()  # those of them that did not come with the image
+    policy: UpdatePolicy = UpdatePolicy()
     last: Document | None = None  # the one applied last: what only a document says comes from there

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from thimble.contract.call import Call
+from thimble.contract.deploy import UpdatePolicy
 from thimble.contract.document import Document, TokenEntry, UserEntry
 from thimble.contract.storage import DatastoreKind
 from thimble.core.problem import Problem
@@ -69,8 +70,13 @@ class Sources:
             vms=tuple(self._vms()),
             keys=keys,
             own_keys=own,
+            policy=self._policy(),
             last=last,
         )
+
+    def _policy(self) -> UpdatePolicy:
+        deploy = self.services.get("deploy")
+        return UpdatePolicy() if deploy is None else deploy.policy.value
 
     def _vms(self) -> list[VmFacts]:
         return [

@@ -15,6 +15,7 @@ from hashlib import sha256
 
 import msgspec
 
+from thimble.contract.deploy import PolicyChange, UpdatePolicy
 from thimble.contract.document import Document, TokenEntry, UserEntry
 from thimble.contract.host import HostChange, TokenCreate, UserChange, UserCreate
 from thimble.contract.management import ManagementChange, ManagementNet, ManagementSettings
@@ -71,6 +72,7 @@ def plan(document: Document, facts: Facts) -> Plan:
     warnings: list[str] = []
     found = [
         *_host(document, facts),
+        *_policy(document, facts),
         *_trust(document, facts, warnings),
         *_datastores(document, facts, warnings),
         *_switches(document, facts),
@@ -151,6 +153,20 @@ def _tokens(document: Document, facts: Facts) -> Iterator[Effect]:
 def whole_seconds(token: TokenEntry) -> tuple[str, str, str, str, int]:
     """What makes one token the same as another."""
     return token.name, token.user, token.role, token.sha256, int(token.expires.timestamp())
+
+
+def _policy(document: Document, facts: Facts) -> Iterator[Effect]:
+    """What [update] leaves out has its default: it is a policy as a whole."""
+    if document.update is None:
+        return
+    wanted = {name: getattr(document.update, name) for name in UpdatePolicy.__struct_fields__}
+    asked = {name: value for name, value in wanted.items() if value != getattr(facts.policy, name)}
+    if asked:
+        words = ", ".join(f"{name} {value or 'none'}" for name, value in asked.items())
+        ask = Ask(verb="deploy.change", input=PolicyChange(**asked))
+        yield Effect(
+            what=f"sets how the host is updated: {words}", subject="updates", at=("update",), asks=(ask,)
+        )
 
 
 def _trust(document: Document, facts: Facts, warnings: list[str]) -> Iterator[Effect]:

@@ -41,7 +41,7 @@ class Apply:
     def begin(self, _: random.Random, /) -> str:
         self._round += 1
         self._document = DocumentText(text=document(self._round))
-        self._site.ask(lambda client: client.call("document.apply", self._document))
+        self._site.order(lambda client: client.call("document.apply", self._document))
         return f"document {self._round}"
 
     def writing(self) -> bool:

@@ -55,7 +55,7 @@ class Install:
     def begin(self, _: random.Random, /) -> str:
         request = InstallRequest(disk="/dev/vda", erase=True, image=self._image.url)
         self._site.ask(self._trust)
-        started = self._site.ask(lambda client: client.call("deploy.install", request))
+        started = self._site.order(lambda client: client.call("deploy.install", request))
         self._task, self._done = started.task.id, False
         return "on /dev/vda"
 

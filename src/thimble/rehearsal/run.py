@@ -43,7 +43,7 @@ def rehearse(
             say(f"{number + 1:4} of {count}  {words}")
     except (Broken, Problem) as error:
         broken = 1
-        detail = error.detail if isinstance(error, Problem) else str(error)
+        detail = _words(error)
         say(f"{survived + 1:4} of {count}  BROKEN (seed {seed}): {detail}")
     if not (broken and keep):
         site.server.down(force=True)
@@ -58,6 +58,12 @@ def rehearse(
         "lost_writes": totals[1],
         "total_s": round(time.monotonic() - began, 1),
     }
+
+
+def _words(error: Exception) -> str:
+    if not isinstance(error, Problem):
+        return str(error)
+    return ": ".join([error.detail, *(reason.message for reason in error.reasons)])
 
 
 def _again(scenario: Scenario, site: Site, ledger: Ledger) -> None:

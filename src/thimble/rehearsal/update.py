@@ -85,7 +85,7 @@ class Update:
         request = UpdateRequest(
             image=self._target.url, allow_older=True, vms=Guests.SHUTDOWN, reboot=reboot, guest_timeout_s=10
         )
-        started = self._site.ask(lambda client: client.call("deploy.update", request))
+        started = self._site.order(lambda client: client.call("deploy.update", request))
         self._task = started.task.id
 
     def writing(self) -> bool:

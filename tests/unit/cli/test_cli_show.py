@@ -99,4 +99,5 @@ def test_what_a_host_starts_from_reads_as_a_page() -> None:
         "slot b        0.2.0, build b2, trial, 2 tries left, running",
         "mirror        healthy",
         "not in step   /dev/sdb: slot b is another one there",
+        "updates       VMs as each one says, started by kexec",
     ]

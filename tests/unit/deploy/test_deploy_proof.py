@@ -11,11 +11,12 @@ import pytest
 from deploy_world import BIOS, UEFI, made, starts, stick
 
 from thimble.contract.common import Task, TaskState
-from thimble.contract.deploy import OutcomeState, Reboot, SlotState, UpdateRequest
+from thimble.contract.deploy import Guests, OutcomeState, Reboot, SlotState, UpdateRequest
 from thimble.core.problem import Code, Problem
 from thimble.deploy import esp, look, slots
 from thimble.deploy.devices import Devices
 from thimble.deploy.image import Image
+from thimble.deploy.policy import Restart
 from thimble.deploy.proof import Proof
 from thimble.deploy.slots import Expect
 from thimble.deploy.update import Updates
@@ -84,7 +85,8 @@ class World:
             slot = await self.updates.write(found, self.boot, progress)
             trial = await self.updates.offer(slot, "update", self.boot, Reboot.FIRMWARE, progress)
             self.proof.offered(trial)
-            await self.updates.restart(slot, self.boot, request.vms, Reboot.FIRMWARE, 1.0, progress)
+            how = Restart(vms=Guests.POLICY, reboot=Reboot.FIRMWARE, guest_timeout_s=1.0)
+            await self.updates.restart(slot, self.boot, how, progress)
 
         asyncio.run(work())
 

@@ -85,6 +85,10 @@ def done(ask: Ask, facts: Facts) -> Facts:
                 if (v := getattr(given, f)) is not msgspec.UNSET
             }
             return replace(facts, management=replace(facts.management, **asked), asked=True)
+        case "deploy.change":
+            fields = msgspec.structs.asdict(given).items()
+            asked = {name: value for name, value in fields if value is not msgspec.UNSET}
+            return replace(facts, policy=replace(facts.policy, **asked))
         case "user.create" | "user.change":
             return replace(facts, users=_user(ask, facts))
         case "token.create":

@@ -337,3 +337,15 @@ def test_a_vm_that_crashed_is_exported_as_it_was_wanted(intent: Intent) -> None:
     record = msgspec.structs.replace(web.record, intent=intent)
     crashed = replace(now, vms=(replace(web, record=record, state=PowerState.CRASHED, running=None),))
     assert f'state = "{intent}"' in export.text(crashed)
+
+
+def test_how_the_host_is_updated_is_set_once_and_exported() -> None:
+    text = '[update]\nurl = "https://updates.example/thimble.efi"\nvms = "save"\nreboot = "firmware"\n'
+    assert effects(text) == [
+        "sets how the host is updated: url https://updates.example/thimble.efi, vms save, reboot firmware"
+    ]
+    done = after(text)
+    assert done.policy.vms == "save" and effects(text, done) == []
+    assert export.document(done).update == read(f"format = 1\n{text}").document.update
+    assert effects("[update]\n", done) == ["sets how the host is updated: url none, vms policy, reboot kexec"]
+    assert effects("", done) == []

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from thimble.contract.management import Management, ManagementChange, ManagementSettings
 from thimble.dcui import step
 from thimble.dcui.model import Answer, Ask, Failed, Model, Step
-from thimble.dcui.pages import Act, Field, Form, Trial, Wait
+from thimble.dcui.pages import Act, Editor, Field, Form, Trial, Wait
 
 #: Seconds a change of the management network stays without being kept.
 CONFIRM_S = 90
@@ -97,6 +97,8 @@ def management_changed(model: Model, answer: Answer) -> Step:
 
 def after_document(model: Model, _arg: str) -> Step:
     """A document may have changed how the host is reached: then that is on trial, too."""
+    if isinstance(model.page, Editor):
+        model = step.pop(model)
     return step.ask(model, Ask(to="management.seen", verb="management.get"))
 
 

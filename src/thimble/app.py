@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from thimble.deploy.service import DeployService
     from thimble.document.gather import Sources
     from thimble.document.service import DocumentService
+    from thimble.host.machine import MachineService
     from thimble.host.management import ManagementService
 
 #: Seconds a guest gets to obey its shutdown request when a button was pressed.
@@ -169,7 +170,8 @@ class Agent:
             self._admit_console(port)
             self._announce(port, host, shown, fingerprint)
             loop = asyncio.get_running_loop()
-            after.extend((loop.create_task(self._after_ready()), loop.create_task(host.count_writes())))
+            work = (self._after_ready(), host.count_writes(), host.watch())
+            after.extend(loop.create_task(each) for each in work)
 
         serving = asyncio.ensure_future(
             server.serve(api, host=self.options.host, port=self.options.port, tls=secure, ready=ready)
@@ -299,8 +301,47 @@ class Agent:
             managed=lambda: self.init.present,
         )
 
+    def _machine_service(self, host: Callable[[], HostService]) -> MachineService:
+        from thimble.host.machine import MachineService
+
+        return MachineService(
+            init=self.init,
+            run=self.options.run,
+            events=self.events,
+            services=self.services,
+            warnings=lambda: host().warnings(),
+            mounts=self.storage.datastores.mounted,
+            uses=self._card_uses,
+            secrets=self._secrets,
+            host=lambda: host().name,
+        )
+
+    def _card_uses(self) -> dict[str, str]:
+        """MAC → what the network card is for."""
+        from thimble.sys import hostnet
+
+        found = {}
+        by_name = {name: mac for mac, name in hostnet.macs().items()}
+        for name, record in self.network.switches().items():
+            if record.uplink in by_name:
+                use = "management" if record.adopted else f"switch {name}"
+                found[by_name[record.uplink]] = use
+        return found
+
+    def _secrets(self) -> list[str]:
+        """What no support bundle may hold, wherever it stands."""
+        found = [user.value.password for user in self.auth.users.all()]
+        found += [token.value.digest for token in self.auth.tokens.all()]
+        for vm in self.vms.store.all():
+            if vm.value.seed is not None:
+                found += [vm.value.seed.password_hash or "", vm.value.seed.user_data]
+            if vm.value.direct is not None:
+                found.append(vm.value.direct.cmdline)
+        return found
+
     def _host_service(self, fingerprint: str) -> HostService:
-        return HostService(
+        service: HostService
+        service = HostService(
             records=self.hosts,
             tasks=self.tasks,
             init=self.init,
@@ -317,7 +358,9 @@ class Agent:
             stop_guests=self.vms.stop_all,
             warnings=self._warnings,
             rev=lambda: self.events.rev,
+            machine=Later(lambda: self._machine_service(lambda: service)),  # type: ignore[arg-type]
         )
+        return service
 
     def _warnings(self) -> tuple[str, ...]:
         broken = {
@@ -400,6 +443,10 @@ class Agent:
         yield Sample(name="uptime_seconds", value=clock.since_boot() - self.started)
         running = sum(task.ended is None for task in self.tasks.all())
         yield Sample(name="tasks_running", value=running, help="tasks not ended yet")
+        host = self.services["host"]
+        assert isinstance(host, HostService)
+        for name, value, labels, words in host.numbers():
+            yield Sample(name=name, value=value, labels=labels, help=words)
         for state, count in self.vms.states().items():
             yield Sample(name="vms", value=count, labels={"state": state}, help="virtual machines by state")
 

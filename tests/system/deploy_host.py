@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from benchmarks.thimble_server import extended
+from visitor import Commands, signed_in, until
 
 from thimble.client.http import Client
 from thimble.client.trust import Trust
 from thimble.contract.deploy import UPLOAD, Deploy, Reboot, UpdateRequest
-from thimble.contract.host import Login, Session
 from thimble.core.problem import Code, Problem
 from thimble.guest import cpio
 from thimble.image import manifest, media, packages, toolbox
@@ -31,21 +29,6 @@ from thimble.lab.spec import Disk, Firmware, Medium
 BOOT_S = 240.0
 CERTIFICATE = re.compile(rb"certificate SHA-256 ([0-9a-f]{64})")
 PASSWORD = re.compile(rb"login admin, password (\S+)")
-T = TypeVar("T")
-
-
-def until(what: str, ask: Callable[[], T], timeout: float = 120.0) -> T:
-    """What `ask` answers once that is true; a host that is not there yet is asked again."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            if answer := ask():
-                return answer
-        except Problem as problem:
-            if problem.code not in (Code.UNAVAILABLE, Code.TIMEOUT, Code.CONFLICT):
-                raise
-        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
-        time.sleep(0.5)
 
 
 class Builds:
@@ -126,9 +109,11 @@ class Host:
         self._read_console()
         url = f"https://127.0.0.1:{self.server.forward(443)}"
         self.client = Client(url, trust=Trust(fingerprint=self.fingerprint))
-        login = Login(user="admin", password=self.password)
-        session: Session = until("sign-in", lambda: self.client.call("session.create", login))
-        self.client.token = session.token
+        self.client.token = signed_in(self.client, self.password)
+
+    def typed(self, scratch: Path) -> Commands:
+        """Somebody who types commands."""
+        return Commands(self.client, self.fingerprint, scratch)
 
     def _read_console(self) -> None:
         """Certificate and password; shown at every start until the password is used once."""

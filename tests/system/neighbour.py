@@ -1,7 +1,8 @@
 #!/py/bin/python3.13 -BIS
 # The first program of a server that stands for the network others live in (rdinit=/neighbour.py): it becomes
 # the image's own /init, and leaves a child behind that gives addresses with dnsmasq and time with chronyd;
-# then it asks everybody who has a lease what time it is.
+# then it asks everybody who has a lease what time it is. If it was given /thimble.efi, it offers that to UEFI
+# over HTTP.
 import os
 import subprocess
 import sys
@@ -34,6 +35,12 @@ dhcp-option=option6:ntp-server,[fd77::1]
 dhcp-option=option6:sntp-server,[fd77::1]
 dhcp-option=option6:dns-server,[fd77::1]
 """
+EFI = "/thimble.efi"
+HTTP = f"""\
+dhcp-vendorclass=set:http,HTTPClient
+dhcp-option-force=tag:http,60,HTTPClient
+dhcp-boot=tag:http,http://192.168.66.1{EFI}
+"""
 OURS = "fd770000000000000000000000000001 "
 
 
@@ -56,6 +63,24 @@ def start(name: str, text: str, *argv: str) -> None:
     with open(f"/run/neighbour-{name}.conf", "w") as file:
         file.write(text)
     subprocess.Popen([f"/usr/sbin/{name}", *argv, f"/run/neighbour-{name}.conf"])
+
+
+def serve_efi() -> None:
+    """Answer every request on port 80 with the file; firmware asks for its length first."""
+    import socket
+
+    listening = socket.create_server(("", 80))
+    while True:
+        line, _ = listening.accept()
+        with line, open(EFI, "rb") as file:
+            asked = line.makefile("rb")
+            while request := asked.readline():
+                while asked.readline() not in (b"\r\n", b""):
+                    pass
+                length = os.fstat(file.fileno()).st_size
+                line.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode())
+                if not request.startswith(b"HEAD"):
+                    line.sendfile(file, 0)
 
 
 def leased() -> list[str]:
@@ -90,6 +115,10 @@ while not ready():
     time.sleep(0.2)
 sys.path += ["/usr/lib/python3.13", "/usr/lib/python3.13/lib-dynload"]
 start("chronyd", CHRONY, "-d", "-x", "-u", "root", "-f")
+if os.path.exists(EFI):
+    DNSMASQ += HTTP
+    if not os.fork():
+        serve_efi()
 start("dnsmasq", DNSMASQ, "--keep-in-foreground", "-C")
 say("serving")
 told: set[str] = set()

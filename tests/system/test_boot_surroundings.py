@@ -10,12 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
+import visitor
 from stick import ext4, run, stick, volume
 
 from thimble.cli.demo import after
 from thimble.client.http import Client
 from thimble.client.trust import Trust
-from thimble.contract.host import Host, HostChange, Login, PowerRequest
+from thimble.contract.host import Host, HostChange, PowerRequest
 from thimble.image.progress import on_stderr
 from thimble.image.toolbox import ensure
 from thimble.lab import home
@@ -69,7 +70,7 @@ def signed_in(server: Server) -> Client:
     password = after(server, b"login admin, password ")
     said(server, b"thimble: https://10.0.2.15/")
     client = Client(f"https://127.0.0.1:{server.forward(443)}", trust=Trust(fingerprint=fingerprint))
-    client.token = client.call("session.create", Login(user="admin", password=password)).token
+    client.token = visitor.signed_in(client, password)
     return client
 
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import stick
-from deploy_host import Builds, Host, until
+from deploy_host import Builds, Host
+from visitor import until
 
 from thimble.contract.deploy import (
-    UPLOAD,
     Deploy,
     InstallRequest,
-    KeyCreate,
     OutcomeState,
     Reboot,
-    RollbackRequest,
     SlotState,
-    UpdateRequest,
 )
 from thimble.contract.storage import Datastore
-from thimble.core.problem import Code, Problem
+from thimble.core.problem import TABLE, Code
 from thimble.lab import home
 from thimble.lab.outer import with_retries
 from thimble.lab.server import Server
@@ -65,10 +63,13 @@ def test_a_host_is_installed_from_a_stick_updated_by_kexec_and_rolled_back(
     def life(host: Host, builds: Builds, scratch: Path) -> None:
         disk = blank(scratch / "disk.raw")
         host.power_on(Medium.IMG, (disk,))
-        host.client.call("key.create", KeyCreate(name="tests", certificate=builds.certificate))
-        wanted = InstallRequest(disk="/dev/vdb")
-        assert host.client.call("deploy.install", wanted, dry_run=True).possible
-        host.finish("deploy.install", wanted)
+        thimble = host.typed(scratch)
+        thimble.ok("host", "key", "add", "tests", str(builds.signer.certificate))
+        told = thimble("host", "install", "/dev/vdc", "--dry-run")
+        assert told.returncode != 0 and "not possible:" in told.stdout, "there is no such disk"
+        assert "/dev/vdb" in thimble.ok("host", "install", "/dev/vdb", "--dry-run")
+        assert not host.deploy().installed
+        assert thimble.ok("host", "install", "/dev/vdb", "--yes").startswith("installed ")
         host.power_off()
 
         host.power_on(Medium.NONE, (disk,))
@@ -79,15 +80,25 @@ def test_a_host_is_installed_from_a_stick_updated_by_kexec_and_rolled_back(
         assert store.name == "data" and store.mounted and store.durable
         first = found.build
 
-        host.update(builds.made("good"), Reboot.KEXEC)
+        thimble = host.typed(scratch)
+        told = thimble("host", "update", str(builds.made("unsigned", signed=False)), "--yes", "--json")
+        assert told.returncode == TABLE[Code.FORBIDDEN][1] and told.stdout == ""
+        assert json.loads(told.stderr)["code"] == "forbidden" and "not signed" in told.stderr
+        good = str(builds.made("good"))
+        planned = thimble.ok("host", "update", good, "--dry-run", "--vms", "save")
+        assert "saves the VMs and starts it without the firmware" in planned
+        begun = thimble.json("host", "update", good, "--yes", "--guest-timeout", "10s")
+        assert begun["verb"] == "deploy.update" and begun["problem"] is None
         second = outcome(host, OutcomeState.CONFIRMED)
         assert second.build != first and second.slots[1].running
 
-        host.go("deploy.rollback", RollbackRequest())
+        thimble = host.typed(scratch)
+        assert "slot b" in thimble.ok("host", "deploy")
+        assert "goes back to" in thimble.ok("host", "rollback", "--dry-run")
+        assert "restarts into the other slot" in thimble.ok("host", "rollback", "--yes")
         back = outcome(host, OutcomeState.CONFIRMED)
         assert back.build == first and back.slots[0].running and back.slots[1].state is SlotState.GOOD
 
-        refused(host, builds.made("unsigned", signed=False), "not signed")
         host.update(builds.made("forgetful", words="thimble.state=ram"), Reboot.FIRMWARE)
         host.server.wait_for(b"is not good: the state is in ram", 240)
         third = outcome(host, OutcomeState.FAILED)
@@ -95,8 +106,8 @@ def test_a_host_is_installed_from_a_stick_updated_by_kexec_and_rolled_back(
         assert third.last is not None and "and was in a partition before" in third.last.why
         assert any("did not get confirmed" in line for line in host.client.call("host.get").warnings)
 
-        with pytest.raises(Problem, match="nothing to go back to"):  # the forgetful one took its place
-            host.client.call("deploy.rollback", RollbackRequest(), dry_run=True)
+        told = host.typed(scratch)("host", "rollback", "--yes")  # the forgetful one took its place
+        assert told.returncode == TABLE[Code.CONFLICT][1] and "nothing to go back to" in told.stderr
 
     lived(image, tmp_path, "deploy-uefi", life)
 
@@ -155,10 +166,3 @@ def outcome(host: Host, state: OutcomeState, timeout: float = 300) -> Deploy:
 def default_store(host: Host) -> Datastore:
     (found,) = [store for store in host.client.call("datastore.list").datastores if store.default]
     return found
-
-
-def refused(host: Host, efi: Path, why: str) -> None:
-    host.send(efi)
-    with pytest.raises(Problem) as caught:
-        host.finish("deploy.update", UpdateRequest(image=UPLOAD))
-    assert caught.value.code is Code.FORBIDDEN and why in caught.value.detail

@@ -6,24 +6,23 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import stick
+import visitor
 
 from thimble.api.passwords import hashed
 from thimble.cli.demo import after
 from thimble.client.http import Client
 from thimble.client.trust import Trust
-from thimble.contract.apply import DocumentExport, DocumentPlan, DocumentState, DocumentText
-from thimble.contract.host import Host, Login
+from thimble.contract.apply import DocumentState
+from thimble.contract.host import Host
 from thimble.contract.management import Management
 from thimble.contract.vm import PowerState, Vm
-from thimble.core.problem import Code, Problem
+from thimble.core.problem import Code
 from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
@@ -32,7 +31,8 @@ from thimble.lab.spec import STATE_LABEL, Disk
 
 BOOT_S = 240.0
 PASSWORD = "correct horse battery"
-T = TypeVar("T")
+#: The document has not set the password yet, and too many wrong ones were tried meanwhile.
+APPLIED_SOON = (Code.UNAUTHENTICATED, Code.RATE_LIMITED)
 
 TEXT = f"""\
 format = 1
@@ -84,23 +84,8 @@ def power_on(image: Path, disks: tuple[Disk, ...], append: str = "") -> Server:
 def signed_in(server: Server, fingerprint: str) -> Client:
     url = f"https://127.0.0.1:{server.forward(443)}"
     client = Client(url, trust=Trust(fingerprint=fingerprint))
-    login = Login(user="admin", password=PASSWORD)
-    client.token = until("sign-in", lambda: client.call("session.create", login)).token
+    client.token = visitor.signed_in(client, PASSWORD, APPLIED_SOON)
     return client
-
-
-def until(what: str, ask: Callable[[], T], timeout: float = 120.0) -> T:
-    """What `ask` answers once that is true; a host that is busy or on its way is asked again."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            if answer := ask():
-                return answer
-        except Problem as problem:
-            if problem.code not in (Code.UNAVAILABLE, Code.TIMEOUT, Code.UNAUTHENTICATED, Code.RATE_LIMITED):
-                raise
-        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
-        time.sleep(0.5)
 
 
 def test_a_document_on_a_stick_makes_the_host_and_is_not_applied_twice(image: Path, tmp_path: Path) -> None:
@@ -120,14 +105,12 @@ def test_a_document_on_a_stick_makes_the_host_and_is_not_applied_twice(image: Pa
             assert vm.status.state is PowerState.RUNNING
             managed: Management = client.call("management.get")
             assert (managed.settings.address, managed.settings.ntp) == ("10.0.2.15/24", ("10.0.2.77",))
-            exported: DocumentExport = client.call("document.export")
-            planned: DocumentPlan = client.call("document.plan", DocumentText(text=exported.text))
-            assert (planned.effects, planned.blockers, planned.drift) == ((), (), ())
+            _typed(visitor.Commands(client, fingerprint, tmp_path), tmp_path)
             server.cut_power()
             server.power_on()
             server.wait_for(b"thimble: ready in ", BOOT_S)
             client = signed_in(server, fingerprint)
-            until("web1 runs again", lambda: _runs(client))
+            visitor.until("web1 runs again", lambda: _runs(client))
             again: DocumentState = client.call("document.get")
             assert (again.complete, again.changes, again.problem) == (True, (), "")
             tasks = [task.verb for task in client.call("task.list").tasks]
@@ -136,6 +119,25 @@ def test_a_document_on_a_stick_makes_the_host_and_is_not_applied_twice(image: Pa
             server.down(force=True)
 
     with_retries(run)
+
+
+def _typed(thimble: visitor.Commands, scratch: Path) -> None:
+    """What the host is, exported and planned; one more switch, planned, applied, exported; then drift."""
+    backup, document = str(scratch / "backup.toml"), scratch / "more.toml"
+    thimble.ok("export", "-o", backup)
+    assert thimble.ok("plan", backup) == "nothing to do: the host is as the document says\n"
+    document.write_text(Path(backup).read_text() + '[[switch]]\nname = "back"\nkind = "isolated"\n')
+    told = "this would happen:\n  creates switch back without a way out\n"
+    assert thimble.ok("plan", str(document)) == thimble.ok("apply", str(document), "--dry-run") == told
+    done = thimble.json("apply", str(document), "--yes")
+    assert done["state"] == "done" and "creates switch back" in done["result"]["done"]
+    assert thimble.ok("apply", str(document)) == "it is so already: nothing to do\n"
+    thimble.ok("net", "delete", "back")
+    assert "creates switch back" in thimble.ok("document", "show")
+    thimble.ok("apply", backup)
+    document.write_text("format = 1\n[host]\nnam = 1\n")
+    wrong = thimble("apply", str(document))
+    assert (wrong.returncode, wrong.stdout) == (2, "") and "more.toml:3:1" in wrong.stderr
 
 
 def _runs(client: Client) -> bool:
@@ -215,8 +217,7 @@ def test_an_address_that_hangs_and_a_document_with_mistakes_leave_a_host_that_ca
             server.wait_for(b"thimble: document 22:8: 'insulated' is none of nat, bridged, isolated", BOOT_S)
             url = f"https://127.0.0.1:{server.forward(443)}"
             with Client(url, trust=Trust(fingerprint=fingerprint)) as client:
-                login = Login(user="admin", password=password)
-                client.token = client.call("session.create", login).token
+                client.token = visitor.signed_in(client, password)
                 host: Host = client.call("host.get")
                 assert any("'insulated'" in line and "22:8" in line for line in host.warnings)
                 assert client.call("vm.list").vms == ()

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from benchmarks.thimble_server import extended
 from visitor import BOOT_S, start_guest, visit
 
+from thimble.guest import cpio
 from thimble.image import keys, sign, signing
 from thimble.image.progress import on_stderr
 from thimble.lab import home
@@ -23,6 +25,8 @@ from thimble.lab.server import Server
 from thimble.lab.spec import Disk, Firmware, Medium, Nic, ServerSpec
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
+
+NEIGHBOUR = "rdinit=/neighbour.py ip=192.168.66.1:::255.255.255.0 ip=[fd77::1]:::64"
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +85,34 @@ def test_uefi_starts_the_one_file_from_the_network(image: Path) -> None:
         finally:
             print(server.serial.tail(3000).decode(errors="replace"), server.timeline)
             server.down(force=True)
+
+    with_retries(run)
+
+
+def test_uefi_starts_the_one_file_over_http(image: Path, tmp_path: Path) -> None:
+    """Its DHCP and web server are a second Thimble on the same wire."""
+    wire = f"http {tmp_path}"
+    initrd = tmp_path / "initrd"
+    script = cpio.file("neighbour.py", Path(__file__).with_name("neighbour.py").read_bytes(), 0o755)
+    efi = cpio.file("thimble.efi", (image / "thimble.efi").read_bytes())
+    initrd.write_bytes(extended((image / "initrd").read_bytes(), [script, efi]))
+    plain = spec_of_image(image, name="neighbour", nics=(Nic(wire=wire),), append=NEIGHBOUR)
+
+    def run(attempt: int) -> None:
+        servers = [Server.up(msgspec.structs.replace(plain, initrd=str(initrd)))]
+        try:
+            servers[0].wait_for(b"neighbour: serving", BOOT_S)
+            nics = (Nic(wire=wire, http=True),)
+            spec = spec_of_image(
+                image, name="media", medium=Medium.NONE, firmware=Firmware.UEFI, nics=nics, memory_mib=3072
+            )
+            servers.append(server := Server.up(spec))
+            server.wait_for(b"thimble: ready in ", BOOT_S)
+            assert b"http://192.168.66.1/thimble.efi" in server.serial.read()
+        finally:
+            for server in servers:
+                print(server.serial.tail(3000).decode(errors="replace"), server.timeline)
+                server.down(force=True)
 
     with_retries(run)
 

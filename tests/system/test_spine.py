@@ -6,18 +6,18 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import pytest
 from benchmarks.thimble_server import extended
+from visitor import signed_in, until
 
 from thimble.cli.demo import after
 from thimble.client.http import Client
 from thimble.client.trust import Trust
-from thimble.contract.host import Host, Login, PowerRequest
+from thimble.contract.host import Host, PowerRequest
 from thimble.contract.vm import (
     Autostart,
     DeleteRequest,
@@ -31,7 +31,6 @@ from thimble.contract.vm import (
     Vm,
     VmCreate,
 )
-from thimble.core.problem import Code, Problem
 from thimble.guest import cpio, tiny
 from thimble.image.progress import on_stderr
 from thimble.lab import home
@@ -42,7 +41,6 @@ from thimble.lab.spec import STATE_LABEL, Disk, Nic
 
 BOOT_S = 240.0
 KILLER = 7777
-T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
@@ -51,20 +49,6 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for entry in home.entries():
         Server.attach(entry.name).down(force=True)
-
-
-def until(what: str, ask: Callable[[], T], timeout: float = 120.0) -> T:
-    """What `ask` answers once that is true; a host that is not there yet is asked again."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            if answer := ask():
-                return answer
-        except Problem as problem:
-            if problem.code not in (Code.UNAVAILABLE, Code.TIMEOUT, Code.CONFLICT):
-                raise
-        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
-        time.sleep(0.3)
 
 
 class Spine:
@@ -96,8 +80,7 @@ class Spine:
         self.sign_in_again()
 
     def sign_in_again(self) -> None:
-        login = Login(user="admin", password=self.password)
-        self.client.token = until("sign-in", lambda: self.client.call("session.create", login)).token
+        self.client.token = signed_in(self.client, self.password)
 
     def vm(self, name: str = "tiny") -> Vm:
         found: Vm = self.client.call("vm.get", path={"vm": name})

@@ -26,15 +26,24 @@ GUEST_S = 120.0
 T = TypeVar("T")
 
 
-def until(what: str, ask: Callable[[], T], timeout: float = 120.0, pace: float = 0.5) -> T:
-    """What `ask` answers once that is true; a host that is not there yet is asked again."""
+#: What a host answers that is not there yet, or busy.
+NOT_YET = (Code.UNAVAILABLE, Code.TIMEOUT, Code.CONFLICT)
+
+
+def until(
+    what: str, ask: Callable[[], T], timeout: float = 120.0, pace: float = 0.5, also: tuple[Code, ...] = ()
+) -> T:
+    """What `ask` answers once that is true; a host that is not there yet is asked again.
+
+    `also`: further answers that mean the same.
+    """
     deadline = time.monotonic() + timeout
     while True:
         try:
             if answer := ask():
                 return answer
         except Problem as problem:
-            if problem.code not in (Code.UNAVAILABLE, Code.TIMEOUT, Code.CONFLICT):
+            if problem.code not in (*NOT_YET, *also):
                 raise
         assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
         time.sleep(pace)
@@ -84,10 +93,10 @@ def visit(server: Server) -> Client:
     return client
 
 
-def signed_in(client: Client, password: str) -> str:
+def signed_in(client: Client, password: str, also: tuple[Code, ...] = ()) -> str:
     """A token. The console shows the certificate before the address answers."""
     login = Login(user="admin", password=password)
-    session: Session = until("sign-in", lambda: client.call("session.create", login), 60, 0.3)
+    session: Session = until("sign-in", lambda: client.call("session.create", login), 120, 0.3, also)
     return session.token
 
 

@@ -13,6 +13,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 JSON = b"application/json"
 PROBLEM = b"application/problem+json"
+ARCHIVE = b"application/gzip"
 
 #: Nothing here is to be cached, framed, sniffed or run.
 GUARDS: Headers = (
@@ -38,6 +39,10 @@ def value(verb: Verb, output: object) -> Answer:
     """What `verb` gave, with the status of its shape."""
     if isinstance(output, Nothing):
         return Answer(status=204)
+    if verb.shape is Shape.DOWNLOAD and isinstance(output, bytes):
+        name = f"thimble-{verb.name.rpartition('.')[2]}.tar.gz"
+        shown = (b"content-disposition", f'attachment; filename="{name}"'.encode())
+        return Answer(status=200, body=output, type=ARCHIVE, headers=(shown,))
     body = _encoder.encode(output)
     if isinstance(output, DryRun):
         return Answer(status=200, body=body)

@@ -1,6 +1,6 @@
-"""The event stream as server-sent events (WHATWG HTML, 9.2).
+"""Streams of values as server-sent events (WHATWG HTML, 9.2): above all the event stream.
 
-    id: 1764000000007              the revision: what `Last-Event-ID` and `after` take
+    id: 1764000000007              of events, the revision: what `Last-Event-ID` and `after` take
     data: {"rev":…,"kind":"vm.changed",…}
 
     : still here                   every 15 s
@@ -13,7 +13,7 @@ by the server's write timeout, never waited for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
@@ -47,12 +47,17 @@ class EventService:
 _encoder = msgspec.json.Encoder()
 
 
-def frame(batch: list[Event]) -> bytes:
-    return b"".join(b"id: %d\ndata: %b\n\n" % (event.rev, _encoder.encode(event)) for event in batch)
+def frame(batch: Sequence[msgspec.Struct]) -> bytes:
+    """`id` is there for values that a reader can go on after."""
+    return b"".join(_identity(one) + b"data: %b\n\n" % _encoder.encode(one) for one in batch)
+
+
+def _identity(one: msgspec.Struct) -> bytes:
+    return b"id: %d\n" % one.rev if isinstance(one, Event) else b""
 
 
 async def frames(
-    batches: AsyncIterator[list[Event]],
+    batches: AsyncIterator[Sequence[msgspec.Struct]],
     *,
     still: Callable[[], bool],
     heartbeat: float = HEARTBEAT_S,
@@ -60,7 +65,7 @@ async def frames(
     """The stream in bytes, with a heartbeat; ends when `still` says no or the reader fell behind."""
     yield b"retry: 2000\n: the events of Thimble\n\n"
     following = aiter(batches)
-    upcoming: asyncio.Future[list[Event]] | None = None
+    upcoming: asyncio.Future[Sequence[msgspec.Struct]] | None = None
     try:
         while True:
             upcoming = upcoming or asyncio.ensure_future(_next(following))
@@ -81,7 +86,10 @@ async def frames(
     finally:
         if upcoming is not None:
             upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+        if (close := getattr(following, "aclose", None)) is not None:
+            await close()  # what it holds open ends with it
 
 
-async def _next(following: AsyncIterator[list[Event]]) -> list[Event]:
+async def _next(following: AsyncIterator[Sequence[msgspec.Struct]]) -> Sequence[msgspec.Struct]:
     return await anext(following)

@@ -49,7 +49,7 @@ def chrony_conf(servers: list[str]) -> str:
             "rtcsync",
             "port 0",
             "cmdport 0",
-            "bindcmdaddress /",
+            "bindcmdaddress /run/chrony/chronyd.sock",
             "pidfile /run/thimble/chronyd.pid",
             "",
         ]

@@ -17,7 +17,7 @@ from thimble.cli.session import Session
 from thimble.contract.common import DryRun, Task
 from thimble.contract.verbs import Started
 from thimble.contract.vm import VmList
-from thimble.core.problem import TABLE, Problem
+from thimble.core.problem import TABLE, Code, Problem
 
 if TYPE_CHECKING:
     from thimble.client.http import Client
@@ -117,8 +117,10 @@ def act(
     path: Mapping[str, str] | None = None,
     if_match: int | None = None,
     key: str = "",
+    goes_down: bool = False,
 ) -> Any:
-    """Carry out a mutation: the verb's value, or its task when that is done.
+    """Carry out a mutation: the verb's value, or its task when that is done. `goes_down`: the host does, for
+    this; one that answers no more has obeyed, and the task is as it was last seen.
 
     With --dry-run it prints the preview and leaves; with --no-wait it prints the task and leaves.
     """
@@ -131,20 +133,37 @@ def act(
     if session.no_wait:
         session.emit(answer, lambda: answer.task.id)
         raise click.exceptions.Exit(0)
-    return follow(session, answer.task)
+    if not goes_down:
+        return follow(session, answer.task)
+    seen = [answer.task]
+    try:
+        return follow(session, answer.task, seen=seen.append)
+    except Problem as problem:
+        if problem.code not in (Code.UNAVAILABLE, Code.TIMEOUT):
+            raise
+        return seen[-1]
 
 
 def follow(
-    session: Session, task: Task, *, timeout: float | None = None, client: Client | None = None
+    session: Session,
+    task: Task,
+    *,
+    timeout: float | None = None,
+    client: Client | None = None,
+    seen: Callable[[Task], None] = lambda _: None,
 ) -> Task:
     """Wait for `task` and show its progress. Ctrl-C leaves it running and says how to come back."""
     from thimble.cli.meter import meter, task_on
 
+    asking = client or session.client
     try:
         with meter(quiet=session.quiet or session.json) as shown:
-            return (client or session.client).wait(
-                task, timeout=timeout, progress=lambda task: task_on(shown, task)
-            )
+
+            def progress(task: Task) -> None:
+                seen(task)
+                task_on(shown, task)
+
+            return asking.wait(task, timeout=timeout, progress=progress)
     except KeyboardInterrupt:
         stop = f", `thimble task cancel {task.id}` ends it" if task.cancellable else ""
         session.note(f"It goes on; `thimble task wait {task.id}` waits for it{stop}.")
@@ -188,8 +207,6 @@ def secret(file: str | None, variable: str, prompt: str, *, twice: bool = False)
     """A password from a file, else the environment, else the person. Raises `Problem` when none is given."""
     import os
     from pathlib import Path
-
-    from thimble.core.problem import Code
 
     if file is not None:
         try:

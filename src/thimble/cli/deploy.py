@@ -204,15 +204,8 @@ def rollback(
 
 
 def _going(session: Session, verb: str, wanted: Any, done: str) -> None:
-    """A host that goes down while we wait has obeyed."""
-    try:
-        task = act(session, verb, wanted)
-        if session.json:
-            session.emit(task, str)
-    except Problem as problem:
-        if problem.code is not Code.UNAVAILABLE or "lost the connection" not in problem.detail:
-            raise
-    session.say(done)
+    task = act(session, verb, wanted, goes_down=True)
+    session.done(task, lambda: done)
 
 
 def _sent(session: Session, image: str) -> str:

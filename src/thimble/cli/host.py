@@ -16,9 +16,8 @@ from thimble.cli.command import Asking, Changing, Local, Working, act, choice, c
 from thimble.cli.session import Session
 from thimble.cli.vm_words import seconds
 from thimble.contract.common import Event
-from thimble.contract.host import Host, HostChange, HostLog, MediumWrites, PowerRequest
+from thimble.contract.host import Host, HostChange, HostLog, MediumWrites, PowerRequest, Pressure
 from thimble.contract.vm import HostShutdown
-from thimble.core.problem import Code, Problem
 from thimble.core.units import show_seconds, show_size
 
 
@@ -34,21 +33,30 @@ def details(one: Host) -> str:
     return show.facts(
         [
             ("name", one.name),
+            ("health", one.health),
             ("version", f"{one.version}, {'hosted' if one.hosted else 'on its own'}"),
             ("addresses", "\n".join(one.addresses)),
             ("up", f"{show_seconds(one.uptime_s)}, was ready after {show_seconds(one.ready_s)}"),
             ("VMs", f"{one.vms}, {one.vms_running} running"),
             ("CPUs", f"{one.cpus} × {one.cpu_model}, load {load}"),
             ("memory", f"{show_size(one.memory_bytes)}, {show_size(one.memory_available_bytes)} available"),
+            ("waiting", pressure_words(one.pressure)),
             ("acceleration", accel),
             ("kernel", one.kernel),
             ("QEMU", one.qemu),
             ("state", f"{one.state} {one.state_where}".strip()),
             ("boot medium", medium_words(one.medium_writes)),
+            ("log goes to", one.syslog),
             ("certificate", f"SHA-256 {one.certificate_sha256}"),
             ("warnings", "\n".join(one.warnings)),
         ]
     )
+
+
+def pressure_words(pressure: Mapping[str, Pressure]) -> str:
+    """`cpu 0 %, memory 0 %, io 3 % of the last minute`; nothing where the kernel does not measure it."""
+    words = [f"{name} {one.some[1]:.0f} %" for name, one in pressure.items()]
+    return f"{', '.join(words)} of the last minute" if words else ""
 
 
 def medium_words(writes: MediumWrites | None) -> str:
@@ -106,14 +114,8 @@ def _power(name: str, verb: str, help: str, done: str) -> None:
         how = HostShutdown(guests) if guests else None
         confirm(session, f"{name.capitalize()} the host? Its guests are {_ENDED[how]}.", yes=yes)
         wanted = PowerRequest(guest_timeout_s=seconds(guest_timeout), guests=how)
-        try:
-            task = act(session, verb, wanted)
-            if session.json:
-                session.emit(task, str)
-        except Problem as problem:
-            if problem.code is not Code.UNAVAILABLE or "lost the connection" not in problem.detail:
-                raise  # a host that goes down while we wait has obeyed
-        session.say(done)
+        task = act(session, verb, wanted, goes_down=True)
+        session.done(task, lambda: done)
 
 
 _power("reboot", "host.reboot", "Shut the guests down and reboot.", "the host reboots")
@@ -191,9 +193,9 @@ def arguments(given: Mapping[str, Any], environment: Mapping[str, str], *, root:
 
 def _more() -> None:
     """Commands of this group that live in a module of their own."""
-    from thimble.cli import deploy, network
+    from thimble.cli import deploy, machine, network
 
-    for command in (*deploy.COMMANDS, network.network):
+    for command in (*deploy.COMMANDS, network.network, *machine.COMMANDS):
         host.add_command(command)
 
 

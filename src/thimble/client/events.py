@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import msgspec
+from typing import Generic, TypeVar
 
 from thimble.client.wire import decode
-from thimble.contract.common import Event
+
+T = TypeVar("T")
 
 
-class EventParser:
-    """Give it lines without their ends; it returns an `Event` when an empty line completes one."""
+class EventParser(Generic[T]):
+    """Give it lines without their ends; it returns a `kind` when an empty line completes one."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[T]) -> None:
+        self._kind = kind
         self._data: list[str] = []
 
-    def line(self, text: str) -> Event | None:
+    def line(self, text: str) -> T | None:
         """Comments (keep-alives) and fields other than `data` are passed over."""
         if text:
-            name, _, value = text.partition(":")
+            name, _, rest = text.partition(":")
             if name == "data":
-                self._data.append(value.removeprefix(" "))
+                self._data.append(rest.removeprefix(" "))
             return None
         whole, self._data = "\n".join(self._data), []
-        if not whole or "rev" not in msgspec.json.decode(whole.encode(), type=dict[str, object]):
+        if not whole or whole == "{}":  # the end, or nothing
             return None
-        event: Event = decode(whole.encode(), Event)
-        return event
+        value: T = decode(whole.encode(), self._kind)
+        return value

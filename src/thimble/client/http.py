@@ -15,7 +15,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import httpx
 import msgspec
@@ -25,11 +25,14 @@ from thimble.client.address import base_url, endpoint
 from thimble.client.events import EventParser
 from thimble.client.trust import Trust, context, unreachable
 from thimble.contract.common import Event, Task, TaskState
+from thimble.contract.machine import LogLine
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
+
+T = TypeVar("T")
 
 #: Uploads go in pieces of this many bytes.
 PIECE = 256 * 1024
@@ -166,6 +169,48 @@ class Client:
             )
         return self._value(answer, wire.output_type(verb, dry_run=dry_run)), digest.hexdigest()
 
+    def download(self, name: str, into: BinaryIO, *, progress: Callable[[int], None] | None = None) -> int:
+        """Write what the verb `name` gives to `into`; how many bytes that were."""
+        verb, count = wire.verb(name), 0
+        with (
+            self._troubles(),
+            self.http.stream(
+                verb.method,
+                wire.target(verb, {}, {}),
+                headers=wire.headers(token=self.token) | {"Accept": "application/gzip"},
+                timeout=httpx.Timeout(self._timeout, read=600.0),
+            ) as answer,
+        ):
+            if answer.is_error:
+                raise wire.problem(answer.status_code, answer.read())
+            for piece in answer.iter_bytes():
+                into.write(piece)
+                count += len(piece)
+                if progress:
+                    progress(count)
+        return count
+
+    def logs(self, query: Mapping[str, object], *, timeout: float | None = None) -> Iterator[LogLine]:
+        """The log's last lines and what comes, for ever or for `timeout` seconds.
+
+        A connection that breaks is made anew, and what was shown already is not shown again.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        last: list[LogLine] = []  # those of the latest time
+        while (left := None if deadline is None else deadline - time.monotonic()) is None or left > 0:
+            opened = time.monotonic()
+            shown = list(last)
+            for line in self._values("host.follow", query, LogLine, left):
+                opened = 0.0
+                if line in shown:
+                    continue
+                last = [*last, line] if last and last[0].time == line.time else [line]
+                yield line
+            if last:
+                query = {**query, "since": f"{last[0].time:.3f}", "lines": 10_000}
+            if time.monotonic() - opened < 1.0:
+                time.sleep(1.0 if left is None else min(left, 1.0))
+
     def events(self, after: int | None = None, *, timeout: float | None = None) -> Iterator[Event]:
         """What changes, later than `after` (from now on when None), for ever or for `timeout` seconds.
 
@@ -178,7 +223,7 @@ class Client:
             if left is not None and left <= 0:
                 return
             opened = time.monotonic()
-            for event in self._stream(after, left):
+            for event in self._values("event.stream", {"after": after}, Event, left):
                 opened = 0.0
                 after = event.rev
                 yield event
@@ -186,18 +231,20 @@ class Client:
             if time.monotonic() - opened < 1.0:
                 time.sleep(1.0 if left is None else min(left, 1.0))
 
-    def _stream(self, after: int | None, left: float | None) -> Iterator[Event]:
-        """One connection's events, until it falls silent or time is up."""
-        verb = wire.verb("event.stream")
+    def _values(
+        self, name: str, query: Mapping[str, object], kind: type[T], left: float | None
+    ) -> Iterator[T]:
+        """One connection's values, until it falls silent or time is up."""
+        verb = wire.verb(name)
         silence = SILENCE_S if left is None else min(left, STRETCH_S)
         until = None if left is None else time.monotonic() + left
-        parser = EventParser()
+        parser = EventParser(kind)
         try:
             with (
                 self._troubles(),
                 self.http.stream(
                     verb.method,
-                    wire.target(verb, {}, {"after": after}),
+                    wire.target(verb, {}, query),
                     headers=wire.headers(token=self.token) | {"Accept": "text/event-stream"},
                     timeout=httpx.Timeout(self._timeout, read=silence),
                 ) as answer,

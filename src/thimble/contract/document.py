@@ -30,6 +30,12 @@ class TimeEntry(In, frozen=True, kw_only=True):
     servers: tuple[str, ...]
 
 
+class LogEntry(In, frozen=True, kw_only=True):
+    """`syslog`: where the log goes besides RAM, `udp://ADDRESS[:514]` or `tcp://…`; empty: nowhere."""
+
+    syslog: str = ""
+
+
 class UserEntry(In, frozen=True, kw_only=True):
     """Somebody who may sign in. Without `password_hash` a user who exists keeps the password."""
 
@@ -80,6 +86,7 @@ class Document(In, frozen=True, kw_only=True):
     host: HostEntry | None = None
     management: ManagementNet | None = None
     time: TimeEntry | None = None
+    log: LogEntry | None = None
     user: tuple[UserEntry, ...] = ()
     token: tuple[TokenEntry, ...] = ()
     update: UpdateEntry | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta, UnsetType, field
 
 from thimble.contract.common import Event, In, Listed, Out, Task
 from thimble.contract.vm import HostShutdown
@@ -25,6 +25,13 @@ class MediumWrites(Out, frozen=True, kw_only=True):
     disk: str
     since_boot_bytes: int
     last_hour_bytes: int
+
+
+class Pressure(Out, frozen=True, kw_only=True):
+    """Percent of the last 10, 60 and 300 s in which somebody (`some`) or everybody (`full`) had to wait."""
+
+    some: tuple[float, float, float]
+    full: tuple[float, float, float]
 
 
 class Host(Out, frozen=True, kw_only=True):
@@ -52,10 +59,23 @@ class Host(Out, frozen=True, kw_only=True):
     vms_running: int
     certificate_sha256: str
     medium_writes: MediumWrites | None = None  # None: no disk was booted from, or hosted
+    health: str = ""  # ok, warning, critical; empty until it was looked at
+    pressure: dict[str, Pressure] = field(default_factory=dict)  # cpu, memory, io: the kernel's PSI
+    syslog: str = ""  # where the log goes to
 
 
 class HostChange(In, frozen=True, kw_only=True):
+    """`syslog`: `udp://ADDRESS[:514]` or `tcp://ADDRESS[:514]`, or empty for none."""
+
     name: str | UnsetType = UNSET
+    syslog: Annotated[str, Meta(max_length=300)] | UnsetType = UNSET
+
+
+class Blink(In, frozen=True, kw_only=True):
+    """A network port by its MAC or the kernel's name, or a disk by `serial:…`, `wwn:…` or device."""
+
+    what: str
+    seconds: Annotated[float, Meta(ge=1, le=600)] = 15.0
 
 
 class PowerRequest(In, frozen=True, kw_only=True):

@@ -91,6 +91,8 @@ def _success(verb: Verb, schema: dict[type, Any]) -> dict[str, Any]:
         return {"101": {"description": "A WebSocket; binary frames carry the bytes"}}
     if verb.shape is Shape.EVENTS:
         return {"200": _content("Server-sent events; each `data` is one of these", "text/event-stream", schema[verb.output])}  # fmt: skip
+    if verb.shape is Shape.DOWNLOAD:
+        return {"200": {"description": verb.summary, "content": {"application/gzip": {}}}}
     found: dict[str, Any] = {}
     if verb.mutates:
         found["200"] = _content("A dry run", "application/json", schema[DryRun])

@@ -25,6 +25,7 @@ class Shape(StrEnum):
     VALUE = "value"  # 200 (201 for creates) and the output
     TASK = "task"  # 202 and a `Started`; the result is the task's
     UPLOAD = "upload"  # raw bytes in the body, then as VALUE
+    DOWNLOAD = "download"  # 200 and raw bytes
     EVENTS = "events"  # text/event-stream
     SOCKET = "socket"  # WebSocket
 
@@ -37,12 +38,16 @@ class Started(common.Out, frozen=True, kw_only=True):
 
 
 class Verb(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that can be asked. `name` is `noun.verb` and names the service method."""
+    """One thing that can be asked. `name` is `noun.verb` and names the service method.
+
+    `gives`: the type of the answer, or where it is, as `machine.Health`: then it is imported when somebody
+    wants the type itself, which the agent does not before it is ready.
+    """
 
     name: str
     method: str
     path: str
-    output: type
+    gives: type | str
     summary: str
     input: type | None = None
     role: Role | None = Role.VIEWER  # None: without login
@@ -50,17 +55,32 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     query: tuple[tuple[str, str], ...] = ()  # (name, what it does)
 
     @property
+    def output(self) -> type:
+        if isinstance(self.gives, type):
+            return self.gives
+        from importlib import import_module
+
+        module, _, name = self.gives.partition(".")
+        return getattr(import_module(f"thimble.contract.{module}"), name)  # type: ignore[no-any-return]
+
+    @property
     def mutates(self) -> bool:
         return self.method not in ("GET", "HEAD")
 
 
-def _v(name: str, method: str, path: str, output: type, summary: str, **more: object) -> Verb:
-    return Verb(name=name, method=method, path=path, output=output, summary=summary, **more)  # type: ignore[arg-type]
+def _v(name: str, method: str, path: str, gives: type | str, summary: str, **more: object) -> Verb:
+    return Verb(name=name, method=method, path=path, gives=gives, summary=summary, **more)  # type: ignore[arg-type]
 
 
 _OP = Role.OPERATOR
 _AD = Role.ADMIN
 _TASK = Shape.TASK
+_LOG = (
+    ("lines", "how many of the last lines, 0 to 10000"),
+    ("level", "this level or worse, such as warning"),
+    ("source", "only these, such as kernel,agent"),
+    ("since", "not older than this, in seconds since the epoch"),
+)
 
 VERBS: tuple[Verb, ...] = (
     _v("session.create", "POST", "/session", host.Session, "Sign in", input=host.Login, role=None),
@@ -78,6 +98,14 @@ VERBS: tuple[Verb, ...] = (
     _v("host.get", "GET", "/host", host.Host, "The host's state"),
     _v("host.change", "PATCH", "/host", host.Host, "Rename the host", input=host.HostChange, role=_AD),
     _v("host.log", "GET", "/host/log", host.HostLog, "The last lines of the host's log", query=(("lines", "how many, 1 to 5000"),)),
+    _v("host.logs", "GET", "/host/logs", "machine.Logs", "The log: kernel, PID 1, agent and daemons", query=_LOG),
+    _v("host.follow", "GET", "/host/logs/follow", "machine.LogLine", "The log as it grows, as server-sent events", shape=Shape.EVENTS, query=_LOG),
+    _v("host.hardware", "GET", "/host/hardware", "machine.Hardware", "What the machine is made of"),
+    _v("host.sensors", "GET", "/host/sensors", "machine.Sensors", "Temperatures, fans, voltages, and the BMC"),
+    _v("host.health", "GET", "/host/health", "machine.Health", "How the host is, with reasons", query=(("thorough", "1: ask disks and BMC now, too"),)),
+    _v("host.time", "GET", "/host/time", "machine.Time", "The clock, and where it takes the time from"),
+    _v("host.bundle", "GET", "/host/bundle", "machine.Archive", "Everything support needs, without secrets, as tar.gz", role=_AD, shape=Shape.DOWNLOAD),
+    _v("host.blink", "POST", "/host/blink", common.Nothing, "Blink the light of a network port or a disk", input=host.Blink, role=_OP),
     _v("host.reboot", "POST", "/host/reboot", Started, "Stop the guests, reboot", input=host.PowerRequest, role=_AD, shape=_TASK),
     _v("host.shutdown", "POST", "/host/shutdown", Started, "Stop the guests, power off", input=host.PowerRequest, role=_AD, shape=_TASK),
     _v("deploy.get", "GET", "/host/deploy", deploy.Deploy, "What it is started from, and how the last update went"),

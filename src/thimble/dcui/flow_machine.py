@@ -62,6 +62,21 @@ def log(model: Model, _arg: str) -> Step:
     return step.ask(model, Ask(to="log", verb="host.log", query={"lines": "1000"}))
 
 
+def bundle(model: Model, _arg: str) -> Step:
+    """A serial line is no way for a file: it says how to fetch it."""
+    addresses = (model.host.addresses if model.host else ()) or model.local.addresses
+    where = f"[{addresses[0]}]" if addresses and ":" in addresses[0] else (*addresses, "this-host")[0]
+    lines = (
+        "Inventory, sensors, health, log, tasks and settings, without passwords, keys and guests' data.",
+        "From a computer that reaches this host, as an admin:",
+        "",
+        f"thimble --host https://{where} host bundle",
+        "",
+        f"or a browser that is signed in: https://{where}/api/v1/host/bundle",
+    )
+    return step.push(model, Text(title="Support bundle", lines=lines)), ()
+
+
 def show_log(model: Model, lines: tuple[str, ...]) -> Step:
     page = Text(
         title="Log",
@@ -111,6 +126,7 @@ ACTS = {
     "power.init": power_init,
     "log": log,
     "tasks": tasks,
+    "bundle": bundle,
 }
 ANSWERS = {
     "log": logged,

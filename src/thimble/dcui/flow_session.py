@@ -25,6 +25,7 @@ MENU = (
     Item("Change password", Act("password"), "The password of whoever is signed in."),
     Item("Tasks", Act("tasks"), "What the host is doing and has done."),
     Item("Log", Act("log"), "The last lines of the host's log, which is kept in memory."),
+    Item("Support bundle", Act("bundle"), "How to get everything support needs, without secrets."),
     Item("Restart or shut down", Act("power"), "Virtual machines first, each as its own setting says."),
     Item("Sign out", Act("sign-out"), "Back to the status screen."),
 )  # fmt: skip

@@ -18,9 +18,9 @@ from thimble.contract.vm import (
 )
 from thimble.core.problem import Code
 from thimble.core.units import show_size
+from thimble.document.effect import LOCAL, Ask, Blocker, Effect
 from thimble.document.facts import Facts, VmFacts
 from thimble.document.locate import Path
-from thimble.document.plan import LOCAL, Ask, Blocker, Effect
 from thimble.document.rules import creation
 from thimble.vm import change, lifecycle, rules
 

@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 
 from thimble.contract.deploy import UpdatePolicy
-from thimble.contract.document import Document, HostEntry, TimeEntry, UpdateEntry, VmEntry
+from thimble.contract.document import Document, HostEntry, LogEntry, TimeEntry, UpdateEntry, VmEntry
 from thimble.contract.management import ManagementNet
 from thimble.contract.network import SwitchCreate
 from thimble.contract.storage import DatastoreCreate, DatastoreKind
 from thimble.contract.vm import Autostart, Intent, VmChange
 from thimble.document import toml
+from thimble.document.effect import LOCAL, UPLINK
 from thimble.document.facts import Facts, VmFacts
-from thimble.document.plan import LOCAL, UPLINK
 from thimble.network.records import SwitchRecord
 from thimble.vm import change
 from thimble.vm.spec import Phase
@@ -50,6 +50,7 @@ def document(facts: Facts) -> Document:
         host=HostEntry(name=facts.name),
         management=net if facts.managed and facts.asked else None,
         time=TimeEntry(servers=settings.ntp) if facts.managed and settings.ntp else None,
+        log=LogEntry(syslog=facts.syslog) if facts.syslog else None,
         user=facts.users,
         token=facts.tokens,
         update=None if update == UpdateEntry() else update,

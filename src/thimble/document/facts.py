@@ -44,6 +44,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     managed: bool
+    syslog: str = ""
     users: tuple[UserEntry, ...] = ()
     tokens: tuple[TokenEntry, ...] = ()
     management: ManagementSettings = ManagementSettings()

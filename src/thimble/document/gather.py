@@ -57,6 +57,7 @@ class Sources:
         return Facts(
             name=self._name(),
             managed=self._managed(),
+            syslog=self.services["host"].record.syslog,
             users=users,
             tokens=tokens,
             management=management.settings,

@@ -13,8 +13,9 @@ import msgspec
 from thimble.contract.apply import DocumentPlan, PlannedEffect
 from thimble.contract.common import DryRun
 from thimble.core.problem import Problem, Reason
+from thimble.document.effect import Ask, Effect
 from thimble.document.locate import Path
-from thimble.document.plan import Ask, Effect, Plan
+from thimble.document.plan import Plan
 from thimble.document.read import Read
 from thimble.document.rules import steps
 

@@ -18,7 +18,7 @@ from thimble.core.ids import name_reasons
 from thimble.core.problem import Reason
 from thimble.document.decode import Fault
 from thimble.document.locate import Path
-from thimble.host.rules import management_reasons, time_reasons
+from thimble.host.rules import management_reasons, syslog_reasons, time_reasons
 from thimble.network import rules as network_rules
 from thimble.storage import rules as storage_rules
 from thimble.sys.link import Link
@@ -69,6 +69,8 @@ def _host(document: Document) -> Iterator[Fault]:
         if not document.time.servers:
             yield Fault(path=("time", "servers"), message="name at least one server, or leave [time] out")
         yield from below(("time",), time_reasons(document.time.servers, "$.servers"))
+    if document.log:
+        yield from below(("log",), syslog_reasons(document.log.syslog, "$.syslog"))
 
 
 def _people(document: Document) -> Iterator[Fault]:

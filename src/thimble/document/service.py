@@ -29,8 +29,9 @@ from thimble.state.tasks import Progress, Tasks
 
 if TYPE_CHECKING:
     from thimble.contract.document import Document
+    from thimble.document.effect import Ask
     from thimble.document.gather import Sources
-    from thimble.document.plan import Ask, Plan
+    from thimble.document.plan import Plan
     from thimble.document.read import Read
 
 APPLIED = "applied"

@@ -1,14 +1,17 @@
-"""What settings of the management network are acceptable, and what proves that they are good. Pure."""
+"""What settings of the management network and the log are acceptable, and what proves them good. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
 
+import msgspec
+
 from thimble.contract.management import ManagementNet
 from thimble.core.problem import Code, Reason
 
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
+_SYSLOG_PORT = 514
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
 
 
@@ -85,6 +88,42 @@ def time_reasons(servers: tuple[str, ...], path: str) -> list[Reason]:
         for number, server in enumerate(servers)
         if not _NAME.fullmatch(server) and not _address(server)
     ]
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the log goes."""
+
+    protocol: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.protocol}://{host}:{self.port}"
+
+
+def syslog_target(text: str) -> Target | None:
+    """`udp://10.0.0.9`, `tcp://[2001:db8::9]:6514`; None when it is no such thing."""
+    protocol, colon, rest = text.partition("://")
+    if protocol not in ("udp", "tcp") or not colon or not rest or any(mark in rest for mark in "/?#@ "):
+        return None
+    if rest.startswith("["):
+        host, closed, port = rest[1:].partition("]")
+        port = port.removeprefix(":") if closed and (not port or port[0] == ":") else "x"
+    else:
+        host, _, port = rest.partition(":")
+    if not host or (port and not port.isascii()) or (port and not port.isdigit()):
+        return None
+    number = int(port or _SYSLOG_PORT)
+    return Target(protocol=protocol, host=host, port=number) if 0 < number < 65536 else None
+
+
+def syslog_reasons(text: str, path: str) -> list[Reason]:
+    """Why the log cannot go there; empty text is nowhere."""
+    if not text or syslog_target(text):
+        return []
+    message = f"{text[:80]!r} is no syslog target such as udp://10.0.0.9:514 or tcp://logs.example:6514"
+    return [Reason(message=message, path=path)]
 
 
 def _interface(text: str, version: int) -> str:

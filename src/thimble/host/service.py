@@ -1,10 +1,14 @@
-"""The verbs of the host: get, change, log, reboot, shutdown. Its record holds what was asked: the name."""
+"""The verbs of the host: get, change, log, reboot, shutdown. Its record holds what was asked: name, syslog.
+
+Those of the machine below (hardware, health, logs, …) are `machine`'s, which is not there before "ready".
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,15 +30,22 @@ from thimble.state.tasks import Progress, Tasks
 from thimble.sys import clock, log
 
 if TYPE_CHECKING:
+    from thimble.contract import machine as parts
+    from thimble.contract.common import Nothing
+    from thimble.host.machine import MachineService
+    from thimble.host.numbers import Number
     from thimble.host.writes import Writes
 
 
+#: Seconds after "ready" in which VMs start and nobody looks at sensors.
+SETTLE_S = 10.0
 #: Bytes. Records need little, and each is written anew before the old one goes.
 STATE_RESERVE = 1 << 20
 
 
 class HostRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str = ""
+    syslog: str = ""
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +74,7 @@ class HostService:
         stop_guests: Callable[[float, HostShutdown | None], Awaitable[None]],
         warnings: Callable[[], tuple[str, ...]],
         rev: Callable[[], int],
+        machine: MachineService,
     ) -> None:
         self._records = records
         self._tasks = tasks
@@ -73,15 +85,24 @@ class HostService:
         self._stop_guests = stop_guests
         self._warnings = warnings
         self._rev = rev
+        self.machine = machine
+        self._begun = False
         self._writes: Writes | None = None
         self.ready_s = 0.0
 
     @property
+    def record(self) -> HostRecord:
+        """What was asked for."""
+        found = self._records.find("host")
+        return found.value if found else HostRecord()
+
+    @property
     def name(self) -> str:
-        record = self._records.find("host")
-        return (record.value.name if record else "") or socket.gethostname()
+        return self.record.name or socket.gethostname()
 
     async def get(self, _call: Call[None]) -> wire.Host:
+        from thimble.host import pressure
+
         total, available = hardware.memory()
         running = self._vms()
         kind, where = self._init.state
@@ -108,7 +129,22 @@ class HostService:
             vms_running=running[1],
             certificate_sha256=self._facts.certificate_sha256,
             medium_writes=self._writes.view(clock.since_boot()) if self._writes else None,
+            health=self.machine.watch.health.level if self._begun and self.machine.watch.health else "",
+            pressure=pressure.read(),
+            syslog=self.record.syslog,
         )
+
+    def numbers(self) -> Iterable[Number]:
+        """For the metrics."""
+        from thimble.host.numbers import numbers
+
+        return numbers(self.machine.watch) if self._begun else ()
+
+    async def watch(self) -> None:
+        """Watches the machine's health and sends the log away, for ever; not while the first VMs start."""
+        await asyncio.sleep(SETTLE_S)
+        self._begun = True
+        await self.machine.begin(self.record.syslog)
 
     async def count_writes(self) -> None:
         """Watches what is written to the boot medium, for ever."""
@@ -119,20 +155,33 @@ class HostService:
 
     def warnings(self) -> tuple[str, ...]:
         """Everything an operator should know now, in words."""
-        return (*self._init.warnings, *state_warnings(self._facts.state), *self._warnings())
+        sender = self.machine.sender if self._begun else None
+        lost = (sender.problem,) if sender is not None and sender.problem else ()
+        return (*self._init.warnings, *state_warnings(self._facts.state), *self._warnings(), *lost)
 
     async def change(self, call: Call[wire.HostChange]) -> wire.Host | DryRun:
-        wanted = call.input.name
-        if wanted is UNSET:
-            return await self.get(call)  # type: ignore[arg-type]
-        reasons = name_reasons(wanted, "$.name")
+        from thimble.host.rules import syslog_reasons
+
+        old, name, target = self.record, call.input.name, call.input.syslog
+        reasons, effects, new = [], [], old
+        if name is not UNSET and name != old.name:
+            reasons += name_reasons(name, "$.name")
+            effects.append(Effect(what=f"renames the host {self.name} to {name}"))
+            new = msgspec.structs.replace(new, name=name)
+        if target is not UNSET and target != old.syslog:
+            reasons += syslog_reasons(target, "$.syslog")
+            effects.append(Effect(what=f"sends the log to {target}" if target else "sends the log nowhere"))
+            new = msgspec.structs.replace(new, syslog=target)
         if call.dry_run:
-            effects = () if reasons else (Effect(what=f"renames the host {self.name} to {wanted}"),)
-            return DryRun(possible=not reasons, effects=effects, blockers=tuple(reasons))
-        refuse(reasons, "this cannot be a host name")
-        self._records.put("host", HostRecord(name=wanted), expect=call.if_match)
-        if not self._facts.hosted:
-            socket.sethostname(wanted)
+            shown = () if reasons else tuple(effects)
+            return DryRun(possible=not reasons, effects=shown, blockers=tuple(reasons))
+        refuse(reasons, f"the host cannot be so: {reasons[0].message if reasons else ''}")
+        if effects:
+            self._records.put("host", new, expect=call.if_match)
+        if new.name != old.name and not self._facts.hosted:
+            socket.sethostname(new.name)
+        if new.syslog != old.syslog:
+            self.machine.send_log(new.syslog)
         return await self.get(call)  # type: ignore[arg-type]
 
     async def log(self, call: Call[None]) -> wire.HostLog:
@@ -143,6 +192,34 @@ class HostService:
         if not 1 <= count <= 5000:
             raise Problem(Code.INVALID, "lines must be a number from 1 to 5000", where="?lines")
         return wire.HostLog(lines=_log_lines(self._facts.run)[-count:])
+
+    # ── the machine itself ───────────────────────────────────────────────────────────────────────
+
+    async def hardware(self, call: Call[None]) -> parts.Hardware:
+        return await self.machine.hardware(call)
+
+    async def sensors(self, call: Call[None]) -> parts.Sensors:
+        return await self.machine.sensors(call)
+
+    async def health(self, call: Call[None]) -> parts.Health:
+        return await self.machine.health(call)
+
+    async def time(self, call: Call[None]) -> parts.Time:
+        return await self.machine.time(call)
+
+    async def logs(self, call: Call[None]) -> parts.Logs:
+        return await self.machine.logs(call)
+
+    def follow(self, call: Call[None]) -> AsyncIterator[list[parts.LogLine]]:
+        return self.machine.follow(call)
+
+    async def bundle(self, call: Call[None]) -> bytes:
+        return await self.machine.bundle(call)
+
+    async def blink(self, call: Call[wire.Blink]) -> Nothing | DryRun:
+        return await self.machine.blink(call)
+
+    # ── power ────────────────────────────────────────────────────────────────────────────────────
 
     async def reboot(self, call: Call[wire.PowerRequest]) -> Started | DryRun:
         return self._power("reboot", call)

@@ -61,6 +61,8 @@ def argv(spec: ServerSpec, tools: Tools, chosen: Accel) -> list[str]:
         words += ["-device", "VGA"]
     if spec.watchdog:
         words += ["-device", "i6300esb", "-action", "watchdog=reset"]
+    if spec.bmc:
+        words += ["-device", "ipmi-bmc-sim,id=bmc", "-device", "isa-ipmi-kcs,bmc=bmc"]
     words += _firmware(spec, tools)
     if any(disk.bus is Bus.USB for disk in spec.disks):
         words += ["-device", "qemu-xhci,id=usb"]
@@ -171,10 +173,14 @@ def _nic(server: str, nic: Nic, number: int, firmware: Firmware) -> list[str]:
     if nic.boot:
         folder, _, file = nic.boot.rpartition("/")
         net += f",tftp={_quoted(folder)},bootfile={_quoted(file)}"
+    if nic.boot or nic.http:
         device += ",bootindex=0"
     # UEFI has a driver of its own; iPXE is in the NIC's ROM, and slow to find that nobody answers.
     rom = "" if nic.boot and firmware is Firmware.BIOS else ",romfile="
-    return ["-netdev", net, "-device", device + rom]
+    words = ["-netdev", net, "-device", device + rom]
+    for version in ("4", "6") if nic.http else ():
+        words += ["-fw_cfg", f"name=opt/org.tianocore/IPv{version}PXESupport,string=n"]
+    return words
 
 
 def _quoted(path: str) -> str:

@@ -61,7 +61,7 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """A port on the user network (with forwards from 127.0.0.1), or on a wire all servers naming it share.
 
     `boot`: a file that the user network's DHCP names and its TFTP serves, with all that lies beside it; the
-    server starts from it.
+    server starts from it. `http`: UEFI starts from what DHCP on this port names, by HTTP and not by PXE.
     """
 
     wire: str = ""
@@ -69,6 +69,7 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     forwards: tuple[int, ...] = ()
     address: str = ""  # MAC; empty: derived from server and position
     boot: str = ""
+    http: bool = False
 
 
 class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +88,7 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     display: bool = False
     oem_strings: tuple[str, ...] = ()
     watchdog: bool = False  # one that resets the server when nobody feeds it
+    bmc: bool = False  # a management controller, reached by IPMI
     clock: str = ""  # what its battery clock says at power-on, `2020-01-31T12:00:00` (UTC); empty: the time
 
 
@@ -105,7 +107,7 @@ def check(spec: ServerSpec) -> None:
         wrong("$.memory_mib", "128 to 1048576")
     if spec.firmware is Firmware.DIRECT and not spec.kernel:
         wrong("$.kernel", "direct boot needs a kernel")
-    startable = any(disk.file for disk in spec.disks) or any(nic.boot for nic in spec.nics)
+    startable = any(disk.file for disk in spec.disks) or any(nic.boot or nic.http for nic in spec.nics)
     if spec.firmware is Firmware.UEFI and not spec.efi and not startable:
         wrong("$.efi", "UEFI needs a thimble.efi, a disk or a network to start from")
     if spec.firmware is Firmware.BIOS and not startable:

@@ -14,7 +14,7 @@ class SwitchRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     bridge: str  # the kernel's name
     subnet: str = ""  # nat
     chosen: bool = False  # nat: the subnet was chosen by us and may be chosen anew while nobody uses it
-    uplink: str = ""  # bridged: the NIC put into the bridge, or the adopted bridge's own name
+    uplink: str = ""  # bridged: the MAC of the NIC put into the bridge, or a name of what is no card
     adopted: bool = False  # the bridge is somebody else's: never made, changed or removed by us
     forwards: tuple[Forward, ...] = ()
 

@@ -182,7 +182,14 @@ class Network:
         return found
 
     def switches(self) -> dict[str, SwitchRecord]:
-        return {record.id: record.value for record in self._records.all()}
+        """By name; `uplink` is what the kernel calls the card now, or its MAC while it is not there."""
+        found = {record.id: record.value for record in self._records.all()}
+        if any(":" in record.uplink for record in found.values()):
+            names = hostnet.macs()
+            for id, record in found.items():
+                if record.uplink in names:
+                    found[id] = msgspec.structs.replace(record, uplink=names[record.uplink])
+        return found
 
     def leases(self, bridge: str) -> list[tuple[str, str, str]]:
         """(mac, address, name) of all that asked for an address and got one."""

@@ -31,7 +31,7 @@ class SwitchService:
         return self._view(call.path["switch"])
 
     async def create(self, call: Call[SwitchCreate]) -> Switch | DryRun:
-        request = call.input
+        request = _by_name(call.input)
         reasons = rules.create_reasons(request, await self._network.facts())
         record = None if reasons else await self._record(request)
         if call.dry_run:
@@ -58,7 +58,7 @@ class SwitchService:
             bridge=request.uplink if adopted else self._network.bridge_name(name),
             subnet=net,
             chosen=net != request.subnet,
-            uplink=request.uplink,
+            uplink=request.uplink if adopted else hostnet.lasting_name(request.uplink),
             adopted=adopted,
             forwards=request.forwards,
         )
@@ -104,7 +104,7 @@ class SwitchService:
 
     def _view(self, name: str) -> Switch:
         record = self._records.get(name)
-        value = record.value
+        value = self._network.switches()[name]
         net = subnet.parse(value.subnet)
         why = self._network.why(name)
         hosts = [host for host in self._network.all_hosts() if host.switch == name]
@@ -132,6 +132,12 @@ class SwitchService:
         for mac, address, name in self._network.leases(bridge):
             found.setdefault(mac.lower(), Lease(mac=mac, ip=address, hostname=name, vm=""))
         return tuple(found.values())
+
+
+def _by_name(request: SwitchCreate) -> SwitchCreate:
+    """With the name of the card whose MAC `uplink` is; one that is not there is left for the checks."""
+    name = hostnet.macs().get(request.uplink.lower()) if ":" in request.uplink else None
+    return msgspec.structs.replace(request, uplink=name) if name else request
 
 
 def _effects(name: str, record: SwitchRecord) -> tuple[Effect, ...]:

@@ -36,10 +36,11 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
         return f"wwn:{self.wwn}" if self.wwn else self.device
 
 
-def all_disks() -> tuple[Disk, ...]:
-    """Every disk that has a medium, in the order of their names."""
+def all_disks(sys: Path | None = None) -> tuple[Disk, ...]:
+    """Every disk that has a medium, in the order of their names. `sys`: where the kernel tells of them."""
     found = []
-    for entry in sorted(_SYS.iterdir()) if _SYS.is_dir() else ():
+    sys = sys or _SYS
+    for entry in sorted(sys.iterdir()) if sys.is_dir() else ():
         size = _word(entry / "size")
         if entry.name.startswith(_NOT) or not size.isdigit() or size == "0":
             continue

@@ -38,6 +38,15 @@ def macs() -> dict[str, str]:
     return found
 
 
+def lasting_name(link: str) -> str:
+    """The MAC of a network card, which it keeps when cards come and go; of other links their name."""
+    card = Path(f"/sys/class/net/{link}")
+    if not (card / "device").exists():
+        return link
+    found = [mac for mac, name in macs().items() if name == link]
+    return found[0] if found else link
+
+
 def routes() -> list[tuple[str, int, int]]:
     """(link, base, prefix) of every IPv4 route; (…, 0, 0) is a default one."""
     found = []

@@ -12,10 +12,18 @@ from collections import deque
 
 #: The last lines, oldest first.
 ring: deque[str] = deque(maxlen=5000)
+_said = 0
+
+
+def count() -> int:
+    """How many lines were ever said."""
+    return _said
 
 
 def say(line: str) -> None:
     """One line, stamped in UTC."""
     stamped = time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + line
     ring.append(stamped)
+    global _said
+    _said += 1
     print(stamped, file=sys.stderr, flush=True)

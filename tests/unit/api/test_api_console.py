@@ -153,12 +153,12 @@ def test_a_half_open_socket_is_found_by_ping_and_its_session_closed(world: World
 
 def test_a_live_socket_outlasts_many_pings(world: World) -> None:
     async def story() -> None:
-        async with served(world, ping_s=0.05) as wire, open_console(world, wire) as socket:
+        async with served(world, ping_s=0.4) as wire, open_console(world, wire) as socket:
             await socket.recv()
             pings = 0
             while pings < 5:
                 before = world.vms.lines[0].closed.is_set()
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.4)
                 pings += 1
                 assert not before
             await socket.send(b"still")

@@ -13,8 +13,9 @@ from thimble.contract.management import ManagementSettings
 from thimble.contract.network import SwitchKind
 from thimble.contract.storage import DatastoreKind
 from thimble.contract.vm import Intent, PowerState, VmCreate
+from thimble.document.effect import Ask
 from thimble.document.facts import DeviceFacts, Facts, VmFacts
-from thimble.document.plan import Ask, Plan, plan
+from thimble.document.plan import Plan, plan
 from thimble.document.read import read
 from thimble.network.records import SwitchRecord
 from thimble.storage.contents import Contents
@@ -77,7 +78,8 @@ def done(ask: Ask, facts: Facts) -> Facts:
     given: Any = ask.input
     match ask.verb:
         case "host.change":
-            return replace(facts, name=given.name)
+            given = {f: v for f in ("name", "syslog") if (v := getattr(given, f)) is not msgspec.UNSET}
+            return replace(facts, **given)
         case "management.change":
             asked = {
                 f: v

@@ -16,8 +16,8 @@ from thimble.contract.common import DryRun, Nothing, Task, TaskState
 from thimble.contract.document import Document
 from thimble.contract.verbs import BY_NAME, Shape, Started
 from thimble.core.problem import Code, Problem, Reason
+from thimble.document.effect import Ask
 from thimble.document.facts import Facts
-from thimble.document.plan import Ask
 from thimble.document.service import DocumentService
 from thimble.state.events import Events
 from thimble.state.tasks import Tasks

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from thimble.contract.vm import Intent, PowerState
+from thimble.core.problem import Problem
 from thimble.document import export, plan, toml
 from thimble.document.read import read
 from thimble.storage.contents import Contents
@@ -337,6 +338,17 @@ def test_a_vm_that_crashed_is_exported_as_it_was_wanted(intent: Intent) -> None:
     record = msgspec.structs.replace(web.record, intent=intent)
     crashed = replace(now, vms=(replace(web, record=record, state=PowerState.CRASHED, running=None),))
     assert f'state = "{intent}"' in export.text(crashed)
+
+
+def test_the_log_goes_where_the_document_says() -> None:
+    text = '[log]\nsyslog = "tcp://logs.example:6514"\n'
+    assert effects(text) == ["sends the log to tcp://logs.example:6514"]
+    done = after(text)
+    assert effects(text, done) == [] and effects("", done) == []
+    assert effects('[log]\nsyslog = ""\n', done) == ["sends the log nowhere"]
+    with pytest.raises(Problem) as problem:
+        planned('[log]\nsyslog = "logs.example"\n')
+    assert (problem.value.reasons[0].path, problem.value.reasons[0].line) == ("$.log.syslog", 3)
 
 
 def test_how_the_host_is_updated_is_set_once_and_exported() -> None:

@@ -59,6 +59,7 @@ def test_the_example_says_what_it_would_do() -> None:
     assert read(example()).document.host is not None
     assert effects(text, facts) == [
         "renames the host thimble to rack7",
+        "sends the log to udp://10.0.0.9:514",
         "sets how the host is updated: vms save",
         "erases serial:WD-WCC4N0123456 (/dev/sdb), which holds ntfs, and creates the datastore big on it",
         "creates switch lan on port 3c:ec:ef:00:00:02",

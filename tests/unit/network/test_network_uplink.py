@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from thimble.contract.network import SwitchKind
 from thimble.core.problem import Code, Problem
+from thimble.network.records import SwitchRecord
 from thimble.network.service import Network
 from thimble.state.events import Events
+from thimble.sys import hostnet
 
 
 def remembered(place: Path) -> tuple[int, str]:
@@ -49,3 +52,27 @@ def test_a_full_disk_keeps_no_host_from_being_reachable(
     (tmp_path / "run/boot.json").write_text(json.dumps({"uplink": {"bridge": "uplink", "nic": "eth9"}}))
     network._adopt_uplink()
     assert remembered(tmp_path) == (1, "eth0")
+
+
+def test_a_switch_is_bound_to_the_card_and_not_to_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = start(tmp_path, "eth0")
+    mac = "3c:ec:ef:00:00:02"
+    record = SwitchRecord(kind=SwitchKind.BRIDGED, bridge="tb-1", uplink=mac)
+    network._records.put("lan", record)
+    cards = {mac: "eth1", "3c:ec:ef:00:00:01": "eth0"}
+    monkeypatch.setattr(hostnet, "macs", lambda: cards)
+    assert network.switches()["lan"].uplink == "eth1"
+    cards = {mac: "eth0", "3c:ec:ef:00:00:01": "eth1"}  # another card was put in
+    assert network.switches()["lan"].uplink == "eth0"
+    cards = {}
+    assert network.switches()["lan"].uplink == mac
+    assert json.loads((tmp_path / "state/switches/lan.json").read_text())["record"]["uplink"] == mac
+
+
+def test_a_card_is_remembered_by_its_mac_and_a_bridge_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    mac, name = next(iter(hostnet.macs().items()), ("", ""))
+    assert hostnet.lasting_name("lo") == "lo"
+    if name and Path(f"/sys/class/net/{name}/device").exists():
+        assert hostnet.lasting_name(name) == mac

@@ -1,0 +1,139 @@
+"""`thimble host hardware|sensors|health|time|logs|bundle|blink|syslog`: the machine itself."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import time as clock
+from contextlib import suppress
+from pathlib import Path
+
+import click
+import msgspec
+
+from thimble.cli import machine_view as view
+from thimble.cli.command import Asking, Changing, act, choice
+from thimble.cli.session import Session
+from thimble.cli.show import safe
+from thimble.cli.vm_words import seconds
+from thimble.contract.host import Blink, Host, HostChange
+from thimble.contract.machine import Hardware, Health, Level, LogLevel, Logs, Sensors, Time
+from thimble.core.problem import Code, Problem
+from thimble.core.units import show_size
+
+
+@click.command("hardware", cls=Asking)
+@click.option("--pci", is_flag=True, help="All PCI devices too.")
+@click.pass_obj
+def hardware(session: Session, pci: bool) -> None:  # noqa: FBT001
+    """What the machine is made of."""
+    found: Hardware = session.client.call("host.hardware")
+    session.emit(found, lambda: view.hardware(found, pci=pci, names=view.pci_names() if pci else {}))
+
+
+@click.command("sensors", cls=Asking)
+@click.pass_obj
+def sensors(session: Session) -> None:
+    """Temperatures, fans, voltages, power; the management controller and its event log."""
+    found: Sensors = session.client.call("host.sensors")
+    session.emit(found, lambda: view.sensors(found))
+
+
+@click.command("health", cls=Asking)
+@click.option("--thorough", is_flag=True, help="Ask disks and the BMC now, too.")
+@click.pass_obj
+def health(session: Session, thorough: bool) -> None:  # noqa: FBT001
+    """How the host is, with reasons. Exit code 1 when something is critical."""
+    found: Health = session.client.call("host.health", query={"thorough": int(thorough)})
+    session.emit(found, lambda: view.health(found, now=clock.time()))
+    if found.level is Level.CRITICAL:
+        raise click.exceptions.Exit(1)
+
+
+@click.command("time", cls=Asking)
+@click.pass_obj
+def time(session: Session) -> None:
+    """The host's clock, and where it takes the time from."""
+    found: Time = session.client.call("host.time")
+    session.emit(found, lambda: view.time(found))
+
+
+@click.command("logs", cls=Asking)
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("--lines", "-n", type=click.IntRange(0, 10_000), help="How many.  [200; with -f 10]")
+@click.option("--level", type=choice(LogLevel), help="This or worse.  [all]")
+@click.option("--source", metavar="NAMES", help="Only these, such as kernel,agent.  [all]")
+@click.option("--since", metavar="TIME", help="Not older than this, such as 10m or 2h.")
+@click.option("--timeout", metavar="TIME", help="With -f: leave after this long.")
+@click.pass_obj
+def logs(
+    session: Session, *, follow: bool, lines: int | None, level: str | None, source: str | None,
+    since: str | None, timeout: str | None,
+) -> None:  # fmt: skip
+    """The log of kernel, PID 1, agent and daemons (with --json -f: a JSON object each line)."""
+    query: dict[str, object] = {
+        "lines": lines,
+        "level": level,
+        "source": source,
+        "since": None if since is None else f"{clock.time() - seconds(since):.3f}",
+    }
+    query = {name: value for name, value in query.items() if value is not None}
+    if not follow:
+        found: Logs = session.client.call("host.logs", query=query)
+        session.emit(found, lambda: "\n".join(map(view.log_line, found.lines)))
+        return
+    for line in session.client.logs(query, timeout=None if timeout is None else seconds(timeout)):
+        click.echo(msgspec.json.encode(line) if session.json else safe(view.log_line(line)))
+
+
+@click.command("bundle", cls=Asking)
+@click.option(
+    "--out", "-o", metavar="FILE", help="Where to; `-` is standard output.  [thimble-NAME-DATE.tar.gz]"
+)
+@click.pass_obj
+def bundle(session: Session, out: str | None) -> None:
+    """Save everything support needs, as tar.gz, without passwords, keys and tokens."""
+    if out == "-":
+        session.client.download("host.bundle", sys.stdout.buffer)
+        return
+    host: Host = session.client.call("host.get")
+    day = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    name = "".join(mark if mark.isalnum() or mark in "-." else "_" for mark in host.name)
+    path = Path(out or f"thimble-{name}-{day}.tar.gz")
+    partial = path.with_name(path.name + ".part")
+    try:
+        with partial.open("xb") as file:
+            count = session.client.download("host.bundle", file)
+        partial.replace(path)
+    except OSError as error:
+        raise Problem(Code.FAILED, f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+    session.say(f"{path}, {show_size(count)}: read it before you send it on")
+
+
+@click.command("blink", cls=Changing)
+@click.argument("what")
+@click.option("--for", "duration", default="15s", metavar="TIME", help="How long.  [15s]")
+@click.pass_obj
+def blink(session: Session, what: str, duration: str) -> None:
+    """Blink the light of a network port (MAC or name) or of a disk's slot (serial:…, wwn:…, device)."""
+    act(session, "host.blink", Blink(what=what, seconds=seconds(duration)))
+    session.say(f"{what} blinks for {duration}")
+
+
+@click.command("syslog", cls=Changing)
+@click.argument("target", required=False)
+@click.pass_obj
+def syslog(session: Session, target: str | None) -> None:
+    """Send the log to TARGET: udp://ADDRESS[:514], tcp://ADDRESS[:514], or `off`. Without: show."""
+    if target is None:
+        shown: Host = session.client.call("host.get")
+    else:
+        wanted = HostChange(syslog="" if target == "off" else target)
+        shown = act(session, "host.change", wanted)
+    session.emit(shown, lambda: f"the log goes to {shown.syslog or 'nowhere'}")
+
+
+COMMANDS = (hardware, sensors, health, time, logs, bundle, blink, syslog)

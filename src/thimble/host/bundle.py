@@ -1,0 +1,174 @@
+"""The support bundle: what one needs to understand a host from afar, as one tar.gz, without secrets.
+
+    bundle.json                   when, which version, and the parts that could not be had
+    host/… hardware, sensors, health, time, log
+    vms/NAME.json, vms/NAME.qemu.log
+    network/… storage/… deploy/… document.json
+
+A part that fails is named and left out. Guests' consoles and disks are never in it. Everything goes through
+`secrets.Mask`, the log too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import tarfile
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from thimble.contract.call import Call
+from thimble.contract.host import Role
+from thimble.core.problem import Problem
+from thimble.host.secrets import Mask
+from thimble.sys import command
+
+#: Seconds for each part.
+PART_S = 20.0
+_LOG_LINES = 10_000
+_QEMU_LOG = 64 * 1024
+#: file → verb
+_VERBS = {
+    "host/host.json": "host.get",
+    "host/hardware.json": "host.hardware",
+    "host/sensors.json": "host.sensors",
+    "host/health.json": "host.health",
+    "host/time.json": "host.time",
+    "host/tasks.json": "task.list",
+    "host/management.json": "management.get",
+    "vms/list.json": "vm.list",
+    "network/switches.json": "switch.list",
+    "storage/datastores.json": "datastore.list",
+    "storage/volumes.json": "volume.list",
+    "storage/images.json": "image.list",
+    "deploy/deploy.json": "deploy.get",
+    "deploy/document.json": "document.get",
+}
+_COMMANDS = {
+    "network/addresses.json": ["ip", "-j", "-d", "address", "show"],
+    "network/routes.txt": ["ip", "route", "show", "table", "all"],
+    "network/neighbours.txt": ["ip", "neigh", "show"],
+    "network/bridges.txt": ["bridge", "link", "show"],
+    "network/rules.txt": ["nft", "list", "ruleset"],
+}
+_FILES = {
+    "host/boot.json": "{run}/boot.json",
+    "host/cpuinfo.txt": "/proc/cpuinfo",
+    "host/meminfo.txt": "/proc/meminfo",
+    "host/interrupts.txt": "/proc/interrupts",
+    "host/modules.txt": "/proc/modules",
+    "host/slabs.txt": "/proc/slabinfo",
+    "network/devices.txt": "/proc/net/dev",
+    "network/uplink.json": "{run}/net/uplink.json",
+    "storage/mounts.txt": "/proc/mounts",
+    "storage/mirrors.txt": "/proc/mdstat",
+    "storage/partitions.txt": "/proc/partitions",
+    "storage/disks.txt": "/proc/diskstats",
+}
+
+
+class Bundle:
+    """`services` by noun, as the API has them; `known`: strings that are secret."""
+
+    def __init__(
+        self,
+        services: Mapping[str, Any],
+        run: Path,
+        *,
+        known: Callable[[], list[str]],
+        now: Callable[[], float],
+    ) -> None:
+        self._services, self._run = services, run
+        self._known, self._now = known, now
+
+    async def make(self, version: str) -> bytes:
+        """The archive's bytes."""
+        mask, missing = Mask(self._known()), dict[str, str]()
+        found: dict[str, bytes] = {}
+        for name, part in {**self._parts(mask), **self._vm_parts(mask)}.items():
+            try:
+                async with asyncio.timeout(PART_S):
+                    found[name] = await part()
+            except (Problem, OSError, TimeoutError, ValueError) as error:
+                missing[name] = mask.text(str(error) or type(error).__name__)
+        about = {"version": version, "made": self._now(), "missing": missing}
+        found["bundle.json"] = _json(about)
+        return await asyncio.to_thread(pack, found, self._now())
+
+    def _parts(self, mask: Mask) -> dict[str, Callable[[], Awaitable[bytes]]]:
+        async def verb(name: str) -> bytes:
+            return _json(mask.tree(msgspec.to_builtins(await self._ask(name))))
+
+        async def log() -> bytes:
+            found = await self._ask("host.logs", query={"lines": str(_LOG_LINES)})
+            rows = (f"{line.time:.3f} {line.level} {line.source}: {line.text}" for line in found.lines)
+            return mask.text("\n".join(rows)).encode()
+
+        async def document() -> bytes:
+            return await asyncio.to_thread(_document, (await self._ask("document.export")).text, mask)
+
+        async def run(argv: list[str]) -> bytes:
+            result = await command.run(argv, timeout=PART_S / 2)
+            return mask.text(result.stdout.decode(errors="replace")).encode()
+
+        async def file(path: str) -> bytes:
+            text = await asyncio.to_thread(_read, Path(path.format(run=self._run)))
+            return mask.text(text).encode()
+
+        return {
+            **{name: lambda verb_name=verb_name: verb(verb_name) for name, verb_name in _VERBS.items()},  # type: ignore[misc]
+            "host/log.txt": log,
+            "document.json": document,
+            **{name: lambda argv=argv: run(argv) for name, argv in _COMMANDS.items()},  # type: ignore[misc]
+            **{name: lambda path=path: file(path) for name, path in _FILES.items()},  # type: ignore[misc]
+        }
+
+    def _vm_parts(self, mask: Mask) -> dict[str, Callable[[], Awaitable[bytes]]]:
+        async def spec(name: str) -> bytes:
+            return _json(mask.tree(msgspec.to_builtins(await self._ask("vm.get", path={"vm": name}))))
+
+        async def words(id: str) -> bytes:
+            path = self._run / "vms" / id / "qemu.log"
+            return mask.text((await asyncio.to_thread(_read, path))[-_QEMU_LOG:]).encode()
+
+        found: dict[str, Callable[[], Awaitable[bytes]]] = {}
+        for id in sorted(self._services["vm"].drivers):
+            found[f"vms/{id}.json"] = lambda id=id: spec(id)  # type: ignore[misc]
+            if (self._run / "vms" / id / "qemu.log").exists():
+                found[f"vms/{id}.qemu.log"] = lambda id=id: words(id)  # type: ignore[misc]
+        return found
+
+    async def _ask(self, verb: str, **more: Any) -> Any:
+        noun, _, name = verb.partition(".")
+        call: Call[Any] = Call(input=None, role=Role.ADMIN, **more)
+        answer = getattr(self._services[noun], name)(call)
+        return await answer if hasattr(answer, "__await__") else answer
+
+
+def pack(files: Mapping[str, bytes], made: float) -> bytes:
+    """A tar.gz of these, below one directory."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w:gz", compresslevel=6) as archive:
+        for name, data in sorted(files.items()):
+            entry = tarfile.TarInfo(f"thimble-support/{re.sub(r'[^A-Za-z0-9._/-]', '_', name)}")
+            entry.size, entry.mtime, entry.mode = len(data), int(made), 0o600
+            archive.addfile(entry, io.BytesIO(data))
+    return whole.getvalue()
+
+
+def _document(text: str, mask: Mask) -> bytes:
+    import tomllib
+
+    return _json(mask.tree(msgspec.to_builtins(tomllib.loads(text))))
+
+
+def _read(path: Path) -> str:
+    return path.read_text(errors="replace")
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=1)

@@ -1,0 +1,40 @@
+"""The machine in numbers, for `/metrics`: what the watch saw last. Asks nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from thimble.contract.machine import Level
+from thimble.host import pressure
+
+if TYPE_CHECKING:
+    from thimble.host.watch import Watch
+
+#: (name, value, labels, help)
+Number = tuple[str, float, dict[str, str], str]
+
+
+def numbers(watch: Watch) -> Iterator[Number]:
+    """Samples of one name come together."""
+    if watch.health is not None:
+        order = list(Level)
+        yield "health", order.index(watch.health.level), {}, "0 ok, 1 warning, 2 critical"
+        for level in order[1:]:
+            count = sum(one.level is level for one in watch.health.findings)
+            yield "health_findings", count, {"level": level}, "things that are not well"
+    for resource, pressed in pressure.read().items():
+        labels = {"resource": resource}
+        yield "pressure_percent", pressed.some[1], labels, "of the last minute in which somebody waited"
+    sensors = (*watch.sensors, *watch.bmc_sensors)
+    for kind, name in (("temperature", "celsius"), ("fan", "fan_rpm"), ("power", "watts")):
+        for one in sensors:
+            if one.kind == kind and one.value is not None:
+                yield f"sensor_{name}", one.value, {"chip": one.chip, "sensor": one.name}, f"{kind} sensors"
+    if watch.time is not None and watch.time.managed:
+        yield "clock_synchronized", watch.time.synchronized, {}, "1 when a time server is followed"
+        if watch.time.offset_s is not None:
+            yield "clock_offset_seconds", watch.time.offset_s, {}, "how far the clock is off"
+    for disk in watch.disks:
+        if disk.smart is not None and disk.smart.passed is not None:
+            yield "disk_passed", disk.smart.passed, {"disk": disk.name}, "1 when the disk calls itself well"

@@ -56,12 +56,23 @@ class Consoles:
             self._loop.forget(self._open[name])
 
     def release(self, name: str) -> None:
-        """Lines go there again, those that waited first."""
+        """Lines go there again, those that waited first.
+
+        Opened anew: the end of a session hangs its terminal up, for everybody who has it open.
+        """
         self._held.discard(name)
-        if name in self._open:
-            if time.monotonic() < self._login_until:
-                self._add(self._open[name], self._login)
-            self._flush(name, self._open[name])
+        old = self._open.pop(name, -1)
+        waiting = self._pending.pop(old, b"")
+        if old >= 0:
+            self._loop.forget(old)
+            os.close(old)
+        fd = _open(f"/dev/{name}")
+        if fd < 0:
+            return
+        self._open[name], self._pending[fd] = fd, waiting
+        if time.monotonic() < self._login_until:
+            self._add(fd, self._login)
+        self._flush(name, fd)
 
     def say(self, line: str) -> None:
         """`thimble: LINE` on every console and in the kernel log."""

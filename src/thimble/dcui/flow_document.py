@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from thimble.contract.apply import DocumentPlan, DocumentText
 from thimble.dcui import step
-from thimble.dcui.flow_host import CONFIRM_S
+from thimble.dcui.flow_network import CONFIRM_S
 from thimble.dcui.model import Answer, Ask, Failed, Load, Model, Step
 from thimble.dcui.pages import Act, Editor, Field, Form, Item, Menu, Proposal, Text, Wait
 

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from thimble.contract.common import Task
-from thimble.contract.host import Login, PasswordChange, PowerRequest
+from thimble.contract.host import Login, PasswordChange
 from thimble.dcui import step
 from thimble.dcui.model import (
     Answer,
     Ask,
     Failed,
-    Look,
-    Looked,
-    Measure,
     Model,
     Quit,
     Session,
     Step,
-    TellInit,
 )
-from thimble.dcui.pages import Act, Field, Form, Item, Menu, Proposal, Text, Wait
+from thimble.dcui.pages import Act, Field, Form, Item, Menu
 
 MENU = (
     Item("Virtual machines", Act("vms"), "List them, start and stop them, open their serial consoles."),
@@ -30,6 +25,7 @@ MENU = (
     Item("Change password", Act("password"), "The password of whoever is signed in."),
     Item("Tasks", Act("tasks"), "What the host is doing and has done."),
     Item("Log", Act("log"), "The last lines of the host's log, which is kept in memory."),
+    Item("Support bundle", Act("bundle"), "How to get everything support needs, without secrets."),
     Item("Restart or shut down", Act("power"), "Virtual machines first, each as its own setting says."),
     Item("Sign out", Act("sign-out"), "Back to the status screen."),
 )  # fmt: skip
@@ -41,15 +37,6 @@ def back(model: Model, _arg: str) -> Step:
 
 def leave(model: Model, _arg: str) -> Step:
     return model, (Quit(model.session.token if model.session else ""),)
-
-
-def refresh(model: Model, _arg: str) -> Step:
-    """Look again, at the terminal's size too."""
-    model = replace(model, refreshed=-1e9)
-    if model.page is None or model.page.kind != "log":
-        return model, (Measure(),)
-    model, effects = log(model, "")
-    return model, (Measure(), *effects)
 
 
 def sign_in(model: Model, after: str) -> Step:
@@ -146,110 +133,19 @@ def password_failed(model: Model, failed: Failed) -> Step:
     return model, ()
 
 
-def power(model: Model, _arg: str) -> Step:
-    """With an agent it needs a sign-in; without one whoever is at the machine has its buttons as well."""
-    if model.session is None and not model.silent:
-        return sign_in(model, "power")
-    items = (
-        Item("Restart", Act("power.do", "reboot"), "Stop the virtual machines, then start the host again."),
-        Item("Shut down", Act("power.do", "shutdown"), "Stop the virtual machines, then power off."),
-    )
-    return step.push(model, Menu(title="Restart or shut down", items=items)), ()
-
-
-def power_do(model: Model, which: str) -> Step:
-    title = "Restart" if which == "reboot" else "Shut down"
-    if not model.silent:
-        return step.propose(model, title, Ask(to="power", verb=f"host.{which}", input=PowerRequest()))
-    verb = "reboot" if which == "reboot" else "poweroff"
-    effects = ("restarts the host at once" if which == "reboot" else "powers the host off at once",)
-    page = Proposal(
-        title=title,
-        effects=effects if model.local.managed else (),
-        warnings=("the agent does not answer: virtual machines are ended without being asked",),
-        blockers=() if model.local.managed else ("another operating system runs this machine: use its own",),
-        act=Act("power.init", verb) if model.local.managed else None,
-    )
-    return step.push(model, page), ()
-
-
-def power_init(model: Model, verb: str) -> Step:
-    return step.swap(model, Wait(title="Going down", note="PID 1 was told", since=model.now)), (
-        TellInit(verb),
-    )
-
-
-def log(model: Model, _arg: str) -> Step:
-    if model.silent:
-        return model, (Look(log=True),)
-    if model.session is None:
-        return sign_in(model, "log")
-    return step.ask(model, Ask(to="log", verb="host.log", query={"lines": "1000"}))
-
-
-def show_log(model: Model, lines: tuple[str, ...]) -> Step:
-    page = Text(
-        title="Log",
-        kind="log",
-        lines=lines or ("nothing yet",),
-        top=max(0, len(lines) - 16),
-        hint="Arrows, Page up and down; F5 again",
-    )
-    if any(old.kind == "log" for old in model.pages):
-        return step.change(model, "log", page), ()
-    return step.push(model, page), ()
-
-
-def logged(model: Model, answer: Answer) -> Step:
-    return show_log(model, answer.value.lines)
-
-
-def looked(model: Model, message: Looked) -> Step:
-    model = replace(model, local=message.local)
-    return show_log(model, message.log) if message.log is not None else (model, ())
-
-
-def tasks(model: Model, _arg: str) -> Step:
-    page = Text(title="Tasks", kind="tasks", lines=("looking ...",), hint="Newest first")
-    return step.ask(step.push(model, page), Ask(to="tasks", verb="task.list"))
-
-
-def tasks_come(model: Model, answer: Answer) -> Step:
-    found = next((page for page in model.pages if page.kind == "tasks"), None)
-    if not isinstance(found, Text):
-        return model, ()
-    lines = tuple(task_line(task) for task in answer.value.tasks) or ("nothing was done yet",)
-    return step.change(model, "tasks", replace(found, lines=lines)), ()
-
-
-def task_line(task: Task) -> str:
-    percent = f" {task.progress:.0%}" if task.ended is None else ""
-    why = f": {task.problem.detail}" if task.problem else ""
-    owner = f" by {task.owner}" if task.owner else ""
-    return f"{step.moment(task.created)} {task.verb} {task.subject} {task.state}{percent}{owner}{why}"
-
-
 ACTS = {
     "back": back,
     "leave": leave,
-    "refresh": refresh,
     "sign-in": sign_in,
     "sign-in.do": sign_in_do,
     "sign-out": sign_out,
     "password": password,
     "password.do": password_do,
-    "power": power,
-    "power.do": power_do,
-    "power.init": power_init,
-    "log": log,
-    "tasks": tasks,
     "proposal.do": step.do_proposed,
 }
 ANSWERS = {
     "session": signed_in,
     "password": password_done,
-    "log": logged,
-    "tasks": tasks_come,
     "proposed": step.proposed,
     "started": step.started,
     "task": step.polled,

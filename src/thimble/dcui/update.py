@@ -7,10 +7,12 @@ Answer   of the API, by what it was asked for; Failed likewise
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec.structs import replace
 
 from thimble.core.problem import Code
-from thimble.dcui import flow_document, flow_host, flow_session, flow_vms, step
+from thimble.dcui import flow_deploy, flow_document, flow_machine, flow_network, flow_session, flow_vms, step
 from thimble.dcui.model import (
     REFRESH_S,
     Answer,
@@ -29,9 +31,14 @@ from thimble.dcui.model import (
 )
 from thimble.dcui.pages import Act, Editor, Wait
 
-ACTS = {**flow_session.ACTS, **flow_vms.ACTS, **flow_host.ACTS, **flow_document.ACTS}
-ANSWERS = {**flow_session.ANSWERS, **flow_vms.ANSWERS, **flow_host.ANSWERS, **flow_document.ANSWERS}
-FAILURES = {**flow_session.FAILURES, **flow_host.FAILURES, **flow_document.FAILURES}
+FLOWS = (flow_session, flow_machine, flow_vms, flow_network, flow_document, flow_deploy)
+ACTS: dict[str, Callable[[Model, str], Step]] = {}
+ANSWERS: dict[str, Callable[[Model, Answer], Step]] = {}
+FAILURES: dict[str, Callable[[Model, Failed], Step]] = {}
+for _flow in FLOWS:
+    ACTS |= _flow.ACTS
+    ANSWERS |= _flow.ANSWERS
+    FAILURES |= getattr(_flow, "FAILURES", {})
 
 #: On the status screen, where nothing else takes letters.
 HOME = {
@@ -55,7 +62,7 @@ def update(model: Model, message: Message) -> Step:
         case Failed():
             return failed(model, message)
         case Looked():
-            return flow_session.looked(model, message)
+            return flow_machine.looked(model, message)
         case Detached():
             return flow_vms.detached(model, message)
 
@@ -92,7 +99,7 @@ def ticked(model: Model) -> Step:
         return model, (Quit(model.session.token if model.session else ""),)
     if model.toast and model.now > model.toast_until:
         model = replace(model, toast="")
-    model = flow_host.overdue(model)
+    model = flow_network.overdue(model)
     model, effects = step.poll(model)
     if model.now - model.refreshed < REFRESH_S:
         return model, effects

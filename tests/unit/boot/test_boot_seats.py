@@ -138,6 +138,19 @@ def test_the_first_password_is_there_again_afterwards(machine: Machine) -> None:
     machine.until(lambda: machine.shown.count(b"password x") == 2)
 
 
+def test_a_terminal_that_was_hung_up_with_the_session_is_opened_anew(machine: Machine) -> None:
+    machine.seats.open()
+    machine.types(b"\r")
+    machine.sees(b"drawn")
+    deaf = os.open("/dev/null", os.O_RDONLY)  # as a hung up one it takes no byte
+    os.dup2(deaf, machine.consoles._open[machine.name])
+    os.close(deaf)
+    machine.consoles.show("said meanwhile")
+    machine.types(b"q")
+    machine.sees(b"said meanwhile")
+    machine.until(lambda: machine.shown.count(INVITATION.encode()) == 2)
+
+
 def test_it_can_be_started_again(machine: Machine) -> None:
     machine.seats.open()
     for round_ in (1, 2):

@@ -13,10 +13,10 @@ from thimble.contract.storage import DatastoreList
 from thimble.contract.verbs import BY_NAME, Started
 from thimble.contract.vm import VmList
 from thimble.core.problem import Code, Problem
-from thimble.dcui import flow_document, flow_host, flow_session, flow_vms
+from thimble.dcui import flow_session, flow_vms
 from thimble.dcui.model import Ask, Attach, Detached, Load, Look, Looked, Measure, Quit, TellInit
 from thimble.dcui.pages import BACK, Editor, Form, Menu, Proposal, Text, Trial, Wait
-from thimble.dcui.update import ACTS, ANSWERS
+from thimble.dcui.update import ACTS, ANSWERS, FLOWS
 
 
 def running(progress: float = 0.5, state: TaskState = TaskState.RUNNING) -> Task:
@@ -24,7 +24,7 @@ def running(progress: float = 0.5, state: TaskState = TaskState.RUNNING) -> Task
 
 
 def test_every_act_a_page_can_ask_for_exists() -> None:
-    for module in (flow_session, flow_vms, flow_host, flow_document):
+    for module in FLOWS:
         for name, value in module.ACTS.items():
             assert ACTS[name] is value
     for item in flow_session.MENU:

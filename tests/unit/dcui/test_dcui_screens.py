@@ -139,7 +139,7 @@ def deploy() -> Desk:
 def updating() -> Desk:
     desk = deploy()
     desk.keys("2")
-    desk.types("10.0.0.2/thimble.efi")
+    desk.types("https://10.0.0.2/thimble.efi")
     desk.keys("f2")
     desk.answers("deploy.update", DryRun(possible=True, effects=(Effect(what="writes slot b"),)))
     desk.keys("enter")

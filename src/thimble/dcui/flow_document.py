@@ -11,7 +11,6 @@ from thimble.dcui.model import Answer, Ask, Failed, Load, Model, Step
 from thimble.dcui.pages import Act, Editor, Field, Form, Item, Menu, Proposal, Text, Wait
 
 TEMPLATE = ("format = 1", "", "[host]", 'name = "{name}"', "")
-KEYS = "F2 or Ctrl-D: see what it would do"
 
 
 def document(model: Model, _arg: str) -> Step:

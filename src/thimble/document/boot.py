@@ -1,6 +1,6 @@
 """The document that was found at boot: on a volume, or at an address on the kernel command line.
 
-    PID 1's facts ─► text (read, or fetched until it comes) ─► same as applied last? nothing : plan, apply
+    PID 1's facts ─► text (read, or fetched until it comes) ─► settled before? nothing : plan, apply
 
 Runs beside everything else after "ready", and whatever goes wrong is a warning and a line on the console: the
 host stays manageable. An address may end in `#sha256=DIGEST`; then nothing else is believed.
@@ -72,8 +72,7 @@ class BootDocument:
             self._tell(source, problem)
 
     async def _apply(self, text: str, source: str) -> None:
-        last = self._service.last
-        if last is not None and self._service.complete and last.sha256 == digest(text):
+        if self._service.settled(digest(text)):
             log.say(f"document {source}: as applied before")
             return
         given = DocumentText(text=text, source=source)
@@ -83,6 +82,7 @@ class BootDocument:
         ended = await self._tasks.wait(started.task.id)
         if ended.problem is not None:
             raise ended.problem.problem()
+        self._service.settle(text, source)
         lines = ended.result.get("done", "").splitlines()
         self._say(f"document {source}: applied" + (f", {len(lines)} changes" if lines else ""))
         for line in lines:

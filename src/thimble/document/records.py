@@ -3,8 +3,10 @@
     <state>/document/applied.json      the one applied last
     <state>/document/applying.json     the one that is being applied, from before the first effect until after
                                        the last: when it is there and nobody applies, that was cut off
+    <state>/document/found.json        the one found at boot and applied last: until it changes, what was applied
+                                       since stays
 
-Both are readable by root alone.
+All are readable by root alone.
 """
 
 from __future__ import annotations

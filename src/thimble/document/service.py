@@ -23,7 +23,7 @@ from thimble.contract.host import Role
 from thimble.contract.management import REACH, ManagementChange
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem, Reason, refuse
-from thimble.document.records import DocumentRecord
+from thimble.document.records import DocumentRecord, digest
 from thimble.state.store import Collection
 from thimble.state.tasks import Progress, Tasks
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 APPLIED = "applied"
 APPLYING = "applying"
+FOUND = "found"
 
 
 class DocumentService:
@@ -64,6 +65,18 @@ class DocumentService:
     def complete(self) -> bool:
         """Was it applied to its end?"""
         return self._records.find(APPLYING) is None
+
+    def settled(self, sha256: str) -> bool:
+        """Was this document found at boot and applied before? Then what was applied since stays."""
+        last, found = self.last, self._records.find(FOUND)
+        known = {one.sha256 for one in (last, found.value if found else None) if one is not None}
+        cut_off = last is not None and not self.complete and last.sha256 == sha256
+        return sha256 in known and not cut_off
+
+    def settle(self, text: str, source: str) -> None:
+        """The document found at boot is applied."""
+        record = DocumentRecord(text=text, source=source, sha256=digest(text), applied=self._clock())
+        self._records.put(FOUND, record)
 
     @property
     def busy(self) -> bool:

@@ -18,6 +18,7 @@ from thimble.contract.verbs import BY_NAME, Shape, Started
 from thimble.core.problem import Code, Problem, Reason
 from thimble.document.effect import Ask
 from thimble.document.facts import Facts
+from thimble.document.records import digest
 from thimble.document.service import DocumentService
 from thimble.state.events import Events
 from thimble.state.tasks import Tasks
@@ -130,6 +131,22 @@ def test_a_failure_stops_and_tells_what_was_done_and_what_was_not(host: Host) ->
     assert not host.get().complete, "also for the next agent"
     assert host.apply().result["done"].splitlines()[0] == "creates VM web1"
     assert host.get().complete
+
+
+def test_what_was_applied_since_the_boot_stays_until_the_document_changes(host: Host) -> None:
+    changed = digest(TEXT.replace("rack7", "rack8"))
+    assert not host.document.settled(digest(TEXT))
+    host.apply()
+    assert host.document.settled(digest(TEXT)), "a hand applied it"
+    host.document.settle(TEXT, "stick")
+    host.apply(TEXT.replace("rack7", "rack9"))
+    host.restart()
+    assert host.document.settled(digest(TEXT)) and not host.document.settled(changed)
+    host.fails["vm.delete"] = host.fails["host.change"] = Problem(Code.NO_SPACE, "full")
+    host.apply(TEXT.replace("rack7", "rack8"))
+    assert host.document.settled(digest(TEXT)), "another one was cut off"
+    host.apply(TEXT)
+    assert not host.document.settled(digest(TEXT)), "it was itself cut off"
 
 
 def test_blockers_are_told_with_their_places_and_nothing_happens(host: Host) -> None:

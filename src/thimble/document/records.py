@@ -3,8 +3,8 @@
     <state>/document/applied.json      the one applied last
     <state>/document/applying.json     the one that is being applied, from before the first effect until after
                                        the last: when it is there and nobody applies, that was cut off
-    <state>/document/found.json        the one found at boot and applied last: until it changes, what was applied
-                                       since stays
+    <state>/document/found.json        the one found at boot and applied last: until it
+                                       changes, what was applied since stays
 
 All are readable by root alone.
 """

@@ -66,12 +66,23 @@ class Apply:
 
 
 def document(number: int) -> str:
-    """Two new switches and two new VMs each time, and the first VM changed."""
+    """Two new switches and two new VMs each time, and the first VM changed.
+
+    The VMs are stopped: a guest's firmware under nested emulation ends the outer QEMU now and then, and what is
+    on trial is the applying.
+    """
     lines = ["format = 1", ""]
     for part in range(2):
         lines += ["[[switch]]", f'name = "net{number}x{part}"', 'kind = "isolated"', ""]
     for part in range(2):
         name = f"vm{number}x{part}"
-        lines += ["[[vm]]", f'name = "{name}"', "memory_mib = 64", "disks = [{ size_bytes = 16777216 }]", ""]
-    lines += ["[[vm]]", 'name = "always"', f"memory_mib = {64 + number % 16}", ""]
+        lines += [
+            "[[vm]]",
+            f'name = "{name}"',
+            "memory_mib = 64",
+            'state = "stopped"',
+            "disks = [{ size_bytes = 16777216 }]",
+            "",
+        ]
+    lines += ["[[vm]]", 'name = "always"', f"memory_mib = {64 + number % 16}", 'state = "stopped"', ""]
     return "\n".join(lines)

@@ -66,7 +66,7 @@ def _side(
         return dark
 
     def again(attempt: int) -> float:
-        if attempt:  # the server's own QEMU broke: its power is off
+        if attempt > 1:  # the server's own QEMU broke: its power is off
             site.server.power_on()
             site.ready()
             scenario.settled()

@@ -18,7 +18,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -49,12 +49,14 @@ from thimble.vm.process import QemuPaths
 from thimble.vm.service import VmService
 
 if TYPE_CHECKING:
+    from thimble.api.http import Asgi
     from thimble.contract.deploy import Guests
     from thimble.deploy.service import DeployService
     from thimble.document.gather import Sources
     from thimble.document.service import DocumentService
     from thimble.host.machine import MachineService
     from thimble.host.management import ManagementService
+    from thimble.netboot.service import NetbootService
 
 #: Seconds a guest gets to obey its shutdown request when a button was pressed.
 BUTTON_GUEST_S = 90.0
@@ -118,6 +120,7 @@ class Agent:
         self.network.hosts = self.vms.port_uses
         self.deploy: DeployService = Later(self._deploy_service)  # type: ignore[assignment]
         self.management: ManagementService = Later(self._management_service)  # type: ignore[assignment]
+        self.netboot: NetbootService = Later(self._netboot_service)  # type: ignore[assignment]
         self.fingerprint = ""
         self.hosts: Collection[HostRecord] = Collection(HostRecord, noun="host", durable=durable)
         self.hosts.add_shelf("", options.state / "host")
@@ -149,6 +152,8 @@ class Agent:
             "key": Later(lambda: self.deploy.keys),
             "management": self.management,
             "document": Later(self._document_service),
+            "netboot": self.netboot,
+            "neighbour": Later(lambda: self.netboot.neighbours),
             **self.storage.services(),
             **self.network.services(),
         }
@@ -181,6 +186,8 @@ class Agent:
         for task in (waiting, serving, *after):
             task.cancel()
         results = await asyncio.gather(serving, *after, return_exceptions=True)
+        if (self.options.state / "netboot").exists():
+            await self.netboot.close()
         await self.vms.close()
         await self.network.close(tidy=self.options.hosted)
         await self.storage.close()
@@ -196,6 +203,7 @@ class Agent:
             ("networks", self.network.sync),
             ("deploy", self._settle_boot),
             ("document", self._begin_document),
+            ("netboot", self._begin_netboot),
             ("autostart", self.vms.autostart),
         ):
             try:
@@ -210,6 +218,11 @@ class Agent:
         from thimble.sys import memory
 
         memory.give_back()
+
+    async def _begin_netboot(self) -> None:
+        """Off, and not even imported, unless it was asked for."""
+        if (self.options.state / "netboot").exists():
+            await self.netboot.begin()
 
     async def _settle_boot(self) -> None:
         """A trial is proven before any VM starts; one that is not good ends here."""
@@ -272,6 +285,28 @@ class Agent:
         document = service.last_document()
         if document is not None and document.install is not None and document.install.disk:
             await self.deploy.install_from_document(document.install)
+
+    def _netboot_service(self) -> NetbootService:
+        from thimble.netboot.service import NetbootParts, NetbootService
+
+        async def listen(asgi: Asgi, address: str, port: int) -> Callable[[], Awaitable[None]]:
+            plain = server.Server(asgi, tls=None)
+            await plain.listen(address, port)
+            return plain.close
+
+        return NetbootService(
+            NetbootParts(
+                state=self.options.state,
+                run=self.options.run,
+                durable=self.durable,
+                network=self.network,
+                events=self.events,
+                image=self.deploy.opened,
+                listen=listen,
+                clock=clock.now,
+                entropy=clock.entropy,
+            )
+        )
 
     def _management_service(self) -> ManagementService:
         from thimble.host.management import ManagementService

@@ -173,10 +173,10 @@ def _nic(server: str, nic: Nic, number: int, firmware: Firmware) -> list[str]:
     if nic.boot:
         folder, _, file = nic.boot.rpartition("/")
         net += f",tftp={_quoted(folder)},bootfile={_quoted(file)}"
-    if nic.boot or nic.http:
+    if nic.boot or nic.http or nic.pxe:
         device += ",bootindex=0"
     # UEFI has a driver of its own; iPXE is in the NIC's ROM, and slow to find that nobody answers.
-    rom = "" if nic.boot and firmware is Firmware.BIOS else ",romfile="
+    rom = "" if (nic.boot or nic.pxe) and firmware is Firmware.BIOS else ",romfile="
     words = ["-netdev", net, "-device", device + rom]
     for version in ("4", "6") if nic.http else ():
         words += ["-fw_cfg", f"name=opt/org.tianocore/IPv{version}PXESupport,string=n"]

@@ -60,9 +60,10 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A port on the user network (with forwards from 127.0.0.1), or on a wire all servers naming it share.
 
+    With both `wire` and `forwards` the user network, its DHCP server included, is on that wire.
     `boot`: a file that the user network's DHCP names and its TFTP serves, with all that lies beside it; the
-    server starts from it. `http`: UEFI starts from what DHCP on this port names, by HTTP and not by PXE; `pxe`:
-    the firmware, by PXE.
+    server starts from it. `http`: UEFI starts from what DHCP on this port names, by HTTP and not by PXE;
+    `pxe`: by PXE, or under BIOS by the iPXE in the card.
     """
 
     wire: str = ""
@@ -158,8 +159,8 @@ def parse_disk(text: str) -> Disk:
 
 
 def parse_nic(text: str) -> Nic:
-    """ "user", "user:443,22" (ports forwarded), "wire:NAME"; at its end, if wanted, ",model=e1000e", and ",pxe"
-    or ",http" to start from it.
+    """ "user", "user:443,22" (ports forwarded), "wire:NAME"; at its end, if wanted, ",model=e1000e"; to start
+    from it ",pxe" or ",http".
     """
     model = "virtio-net-pci"
     text, pxe = text.removesuffix(",pxe"), text.endswith(",pxe")

@@ -1,0 +1,186 @@
+"""One stick boots the rack: blank, diskless neighbours end with a VM of their own, untouched by hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import visitor
+from visitor import BOOT_S
+
+from thimble.cli.demo import after
+from thimble.contract.network import SwitchCreate, SwitchKind
+from thimble.lab import home
+from thimble.lab.command import spec_of_image
+from thimble.lab.outer import with_retries
+from thimble.lab.render import mac_of
+from thimble.lab.server import Server
+from thimble.lab.spec import Firmware, Medium, Nic, ServerSpec
+
+#: From a neighbour's power-on until its VM runs; three servers share two processors here.
+NEIGHBOUR_S = 400.0
+TEXT = """\
+format = 1
+[host]
+name = "node{{n}}"
+
+[[switch]]
+name = "lan"
+kind = "isolated"
+
+[[vm]]
+name = "web{{n}}"
+memory_mib = 64
+firmware = "bios"
+vga = false
+tablet = false
+nics = [{ switch = "lan" }]
+"""
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    yield
+    for entry in home.entries():
+        Server.attach(entry.name).down(force=True)
+
+
+def stick(image: Path, *nics: Nic) -> ServerSpec:
+    """The server somebody put the stick into."""
+    return spec_of_image(
+        image, name="stick", medium=Medium.IMG, firmware=Firmware.UEFI, nics=nics, memory_mib=3072
+    )
+
+
+def blank(image: Path, name: str, firmware: Firmware, nic: Nic, memory_mib: int = 3072) -> ServerSpec:
+    return spec_of_image(
+        image, name=name, medium=Medium.NONE, firmware=firmware, nics=(nic,), memory_mib=memory_mib
+    )
+
+
+def signed_in(server: Server, scratch: Path) -> visitor.Commands:
+    client = visitor.visit(server)
+    return visitor.Commands(client, after(server, b"certificate SHA-256 "), scratch)
+
+
+def neighbours(thimble: visitor.Commands) -> dict[str, dict[str, Any]]:
+    """By the name each gave itself, or its MAC."""
+    found = thimble.client.call("neighbour.list").neighbours
+    return {one.report.name if one.report else one.mac: one for one in found}
+
+
+def applied(thimble: visitor.Commands, *names: str) -> bool:
+    found = neighbours(thimble)
+    return all(name in found and found[name].stage == "applied" for name in names)
+
+
+def tails(*servers: Server) -> None:
+    for server in servers:
+        print(server.name, server.timeline, server.serial.tail(2500).decode(errors="replace"))
+
+
+def test_the_stick_boots_blank_neighbours_and_goes_on_after_a_power_cut(image: Path, tmp_path: Path) -> None:
+    """One by BIOS, known by its MAC, one by UEFI over HTTP, known by its serial number; a third is a stranger."""
+    wire = f"rack {tmp_path}"
+    document = tmp_path / "node.toml"
+    document.write_text(TEXT)
+
+    def run(attempt: int) -> None:
+        server = Server.up(stick(image, Nic(forwards=(443,)), Nic(wire=wire)))
+        servers = [server]
+        try:
+            thimble = signed_in(server, tmp_path)
+            uplink = mac_of("stick", 1)
+            thimble.client.call(
+                "switch.create", SwitchCreate(name="rack", kind=SwitchKind.BRIDGED, uplink=uplink)
+            )
+            serve = ["host", "serve-boot", "--switch", "rack", "--document", str(document)]
+            serve += ["--allow", mac_of("one", 0), "--allow", "serial:two"]
+            assert "boots 52:54:" in thimble.ok(*serve, "--dry-run")
+            thimble.ok(*serve)
+            nic = Nic(wire=wire, pxe=True)
+            one = Server.up(blank(image, "one", Firmware.BIOS, nic))
+            servers.append(one)
+            client = thimble.client
+            visitor.until("it loads", lambda: client.call("netboot.get").bytes_sent > 4 << 20, NEIGHBOUR_S)
+            server.cut_power()
+            server.power_on()
+            server.wait_for(b"thimble: ready in ", BOOT_S)
+            client.token = visitor.signed_in(client, after(server, b"login admin, password "))
+            visitor.until("it serves again by itself", lambda: client.call("netboot.get").on, 120)
+            one.power_off()
+            one.power_on()
+            servers.append(Server.up(blank(image, "two", Firmware.UEFI, Nic(wire=wire, http=True))))
+            servers.append(Server.up(blank(image, "stranger", Firmware.BIOS, nic, memory_mib=256)))
+            visitor.until("both run", lambda: applied(thimble, "node1", "node2"), NEIGHBOUR_S, 2.0)
+            _told(thimble)
+            visitor.until("the stranger asked", lambda: client.call("netboot.get").refused > 0, 120)
+            assert set(neighbours(thimble)) == {"node1", "node2"}
+            thimble.ok("host", "serve-boot", "--off")
+            assert client.call("netboot.get").on is False
+        finally:
+            tails(*servers)
+            for each in servers:
+                each.down(force=True)
+
+    with_retries(run)
+
+
+def _told(thimble: visitor.Commands) -> None:
+    """The list says what they are, and they are what they say."""
+    found = neighbours(thimble)
+    assert [found[name].number for name in ("node1", "node2")] == [1, 2]
+    assert found["node2"].serial == "two" and found["node1"].mac == mac_of("one", 0)
+    for number in (1, 2):
+        one = found[f"node{number}"]
+        visitor.until(
+            f"web{number} runs",
+            lambda name=f"node{number}": [vm.state for vm in neighbours(thimble)[name].report.vms]
+            == ["running"],  # type: ignore[misc]
+            120,
+        )
+        assert one.asked < one.loaded < one.ready <= one.applied <= one.seen <= time.time() + 60
+    table = thimble.ok("host", "neighbours")
+    assert "node1" in table and "node2" in table and "1/1" in table
+
+
+def test_beside_a_foreign_dhcp_server_only_the_boot_is_told(image: Path, tmp_path: Path) -> None:
+    wire = f"lan {tmp_path}"
+    document = tmp_path / "node.toml"
+    document.write_text(TEXT)
+
+    def run(attempt: int) -> None:
+        server = Server.up(stick(image, Nic(wire=wire, forwards=(443,))))
+        servers = [server]
+        try:
+            thimble = signed_in(server, tmp_path)
+            serve = [
+                "host",
+                "serve-boot",
+                "--switch",
+                "uplink",
+                "--allow",
+                "any",
+                "--document",
+                str(document),
+            ]
+            refused = thimble(*serve)
+            assert (
+                refused.returncode == 6 and "10.0.2.2 gives addresses on that wire already" in refused.stderr
+            )
+            thimble.ok(*serve, "--proxy")
+            one = Server.up(blank(image, "one", Firmware.UEFI, Nic(wire=wire, pxe=True)))
+            servers.append(one)
+            visitor.until("it runs", lambda: applied(thimble, "node1"), NEIGHBOUR_S, 2.0)
+            found = neighbours(thimble)["node1"]
+            assert found.ip.startswith("10.0.2.") and found.report.url == f"https://{found.ip}/"
+        finally:
+            tails(*servers)
+            for each in servers:
+                each.down(force=True)
+
+    with_retries(run)

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from thimble.document.service import DocumentService
     from thimble.host.machine import MachineService
     from thimble.host.management import ManagementService
+    from thimble.netboot.report import Reporter
     from thimble.netboot.service import NetbootService
 
 #: Seconds a guest gets to obey its shutdown request when a button was pressed.
@@ -126,6 +127,8 @@ class Agent:
         self.hosts.add_shelf("", options.state / "host")
         self.services: dict[str, object] = {}
         self.document: DocumentService | None = None
+        self.document_done = False  # the one found at boot is applied, now or before
+        self.reporter: Reporter | None = None
         self.ready = False
 
     async def run(self) -> int:
@@ -200,6 +203,7 @@ class Agent:
         if self.init.network_trial is not None:  # an agent before this one began it
             self.management.watch()
         for what, work in (
+            ("report", self._begin_report),
             ("networks", self.network.sync),
             ("deploy", self._settle_boot),
             ("document", self._begin_document),
@@ -256,6 +260,35 @@ class Agent:
             )
         )
 
+    async def _begin_report(self) -> None:
+        """A host that was booted by a neighbour says how it is; no other one even imports this."""
+        url = "" if self.options.hosted else self.init.words.get("thimble.report", "")
+        if not url:
+            return
+        from thimble.contract.netboot import NeighbourReport
+        from thimble.netboot.report import Reporter, stand
+
+        def tell() -> NeighbourReport:
+            host = self.services["host"]
+            assert isinstance(host, HostService)
+            return stand(
+                name=self._name(),
+                certificate_sha256=self.fingerprint,
+                ready_s=host.ready_s,
+                problem=self.document.problem if self.document else "",
+                applied=self.document_done,
+                vms=self.vms.named(),
+            )
+
+        self.reporter = reporter = Reporter(url, tell, port=self.options.port)
+        self.events.listen(lambda event: reporter.poke() if event.kind.startswith("vm.") else None)
+        self._reporting = asyncio.get_running_loop().create_task(reporter.run())
+
+    def _news(self) -> None:
+        """Of the document."""
+        if self.reporter is not None:
+            self.reporter.poke()
+
     async def _begin_document(self) -> None:
         """A document found at boot is applied beside all else: an address that hangs holds nothing up."""
         if self.init.present:
@@ -272,6 +305,7 @@ class Agent:
 
         def say(line: str) -> None:
             log.say(line)
+            self._news()
             with suppress(Problem):
                 self.init.tell("say", line=line)
 
@@ -280,6 +314,8 @@ class Agent:
             service, self.tasks, say, run=self.options.run, online=lambda: bool(hardware.addresses())
         )
         await at_boot.settle(found)
+        self.document_done = not service.problem
+        self._news()
         if service.problem:  # what was applied before this one is no word on what to do now
             return
         document = service.last_document()

@@ -84,7 +84,7 @@ class NeighbourReport(In, frozen=True, kw_only=True):
 
 
 class Neighbour(Out, frozen=True, kw_only=True):
-    """Times are seconds since the epoch; 0 for never. `asked` begins the last boot, `seen` is its last word."""
+    """Times are seconds since the epoch; 0: never. `asked` begins the last boot, `seen` is its last word."""
 
     number: int
     mac: str

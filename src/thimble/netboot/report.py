@@ -73,16 +73,14 @@ def stand(
 ) -> NeighbourReport:
     """Of a host that is ready. `problem`, `applied`: of the document found at boot; `vms`: name, state."""
     stage = Stage.FAILED if problem else Stage.APPLIED if applied else Stage.READY
-    return fitting(
-        NeighbourReport(
-            stage=stage,
-            name=name,
-            version=__version__,
-            certificate_sha256=certificate_sha256,
-            ready_s=ready_s,
-            problem=problem,
-            vms=tuple(NeighbourVm(name=vm, state=state) for vm, state in vms),
-        )
+    return NeighbourReport(
+        stage=stage,
+        name=name,
+        version=__version__,
+        certificate_sha256=certificate_sha256,
+        ready_s=ready_s,
+        problem=problem,
+        vms=tuple(NeighbourVm(name=vm, state=state) for vm, state in vms),
     )
 
 
@@ -168,12 +166,19 @@ class Reporter:
                 while True:
                     await self._changed.wait()
                     self._changed.clear()
-                    if self._tell() != self._heard:
+                    if self._now() != self._heard:
                         return
+
+    def _now(self) -> NeighbourReport:
+        """Fit for the wire, and for screens there: without the token, which the document's URL has, too."""
+        report = self._tell()
+        if folder := self._server.target.rpartition("/")[0]:
+            report = msgspec.structs.replace(report, problem=report.problem.replace(folder, ""))
+        return fitting(report)
 
     async def _report(self) -> bool:
         """One request; was it heard?"""
-        report = self._tell()
+        report = self._now()
         line = Line(self._server.host, self._server.port, timeout=self._timeout)
         asking = asyncio.ensure_future(asyncio.to_thread(self._post, line, report))
         try:

@@ -18,7 +18,7 @@ from thimble.app import Agent
 from thimble.contract.netboot import NeighbourReport, Stage
 from thimble.core.problem import Problem
 from thimble.netboot import report
-from thimble.netboot.report import Reporter, Server, own_url, stand
+from thimble.netboot.report import Reporter, Server, fitting, own_url, stand
 from thimble.options import Options
 from thimble.sys import log
 
@@ -114,7 +114,7 @@ def test_it_reports_when_ready_and_whatever_changes_and_where_it_is_found(listen
         for _ in range(3):  # nothing has changed: nothing is said
             reporter.poke()
             await asyncio.sleep(0.1)
-        host.problem = "http://x/thimble.toml: line 3 is wrong"
+        host.problem = "http://10.0.0.1/n/t0k3n/thimble.toml: line 3 is wrong"
         reporter.poke()
         await until(lambda: len(listener.heard) == 3)
         running.cancel()
@@ -123,7 +123,7 @@ def test_it_reports_when_ready_and_whatever_changes_and_where_it_is_found(listen
     first, second, third = listener.heard
     assert first.url == "https://127.0.0.1:8443/" and first.name == "rack1" and first.ready_s == 4.5
     assert (second.stage, second.vms[0].name, second.vms[0].state) == (Stage.APPLIED, "web1", "running")
-    assert (third.stage, third.problem) == (Stage.FAILED, host.problem)
+    assert (third.stage, third.problem) == (Stage.FAILED, "http://10.0.0.1/thimble.toml: line 3 is wrong")
     assert set(listener.paths) == {"/n/t0k3n/report"}
 
 
@@ -228,10 +228,10 @@ def test_without_a_way_to_the_server_nothing_is_asked_or_said(
 
 def test_what_is_too_long_is_cut_so_that_the_contract_takes_it() -> None:
     vms = [(f"vm{n}" + "x" * 100, "running" * 10) for n in range(300)]
-    made = stand(
+    long = stand(
         name="é" * 99, certificate_sha256="ab" * 32, ready_s=1, problem="\udc80" * 2000, applied=True, vms=vms
     )
-    back = msgspec.json.decode(msgspec.json.encode(made), type=NeighbourReport)
+    back = msgspec.json.decode(msgspec.json.encode(fitting(long)), type=NeighbourReport)
     assert (len(back.vms), len(back.name), len(back.problem), back.stage) == (256, 64, 1024, Stage.FAILED)
 
 

@@ -10,6 +10,8 @@ import pytest
 import visitor
 
 from thimble.cli.demo import after
+from thimble.client.http import Client
+from thimble.client.trust import Trust
 from thimble.contract.netboot import Neighbour, Netboot
 from thimble.contract.network import SwitchCreate, SwitchKind
 from thimble.lab import home
@@ -61,9 +63,28 @@ def blank(image: Path, name: str, firmware: Firmware, nic: Nic, memory_mib: int 
     )
 
 
-def signed_in(server: Server, scratch: Path) -> visitor.Commands:
-    client = visitor.visit(server)
-    return visitor.Commands(client, after(server, b"certificate SHA-256 "), scratch)
+class Stick:
+    """The server with the stick, and somebody who has its console."""
+
+    def __init__(self, spec: ServerSpec, scratch: Path) -> None:
+        self.server = Server.up(spec)
+        self.server.wait_for(b"thimble: ready in ", visitor.BOOT_S)
+        self._fingerprint = after(self.server, b"certificate SHA-256 ")
+        self._password = after(self.server, b"login admin, password ")
+        self.thimble = visitor.Commands(self._signed_in(), self._fingerprint, scratch)
+
+    def power_cut(self) -> None:
+        """And it is back, and somebody is signed in again."""
+        self.server.cut_power()
+        self.server.power_on()
+        self.server.wait_for(b"thimble: ready in ", visitor.BOOT_S)
+        self.thimble.client = self._signed_in()
+
+    def _signed_in(self) -> Client:
+        url = f"https://127.0.0.1:{self.server.forward(443)}"
+        client = Client(url, trust=Trust(fingerprint=self._fingerprint))
+        client.token = visitor.signed_in(client, self._password)
+        return client
 
 
 def neighbours(thimble: visitor.Commands) -> dict[str, Neighbour]:
@@ -84,7 +105,7 @@ def applied(thimble: visitor.Commands, *names: str) -> bool:
 
 def tails(*servers: Server) -> None:
     for server in servers:
-        print(server.name, server.timeline, server.serial.tail(2500).decode(errors="replace"))
+        print(server.spec.name, server.timeline, server.serial.tail(2500).decode(errors="replace"))
 
 
 def test_the_stick_boots_blank_neighbours_and_goes_on_after_a_power_cut(image: Path, tmp_path: Path) -> None:
@@ -94,10 +115,11 @@ def test_the_stick_boots_blank_neighbours_and_goes_on_after_a_power_cut(image: P
     document.write_text(TEXT)
 
     def run(attempt: int) -> None:
-        server = Server.up(stick(image, Nic(forwards=(443,)), Nic(wire=wire)))
-        servers = [server]
+        servers: list[Server] = []
         try:
-            thimble = signed_in(server, tmp_path)
+            host = Stick(stick(image, Nic(forwards=(443,)), Nic(wire=wire)), tmp_path)
+            servers.append(host.server)
+            thimble = host.thimble
             uplink = mac_of("stick", 1)
             thimble.client.call(
                 "switch.create", SwitchCreate(name="rack", kind=SwitchKind.BRIDGED, uplink=uplink)
@@ -110,9 +132,7 @@ def test_the_stick_boots_blank_neighbours_and_goes_on_after_a_power_cut(image: P
             one = Server.up(blank(image, "one", Firmware.BIOS, nic))
             servers.append(one)
             visitor.until("it loads", lambda: netboot(thimble).bytes_sent > 4 << 20, NEIGHBOUR_S)
-            server.cut_power()
-            server.power_on()
-            thimble.client = visitor.visit(server)
+            host.power_cut()
             visitor.until("it serves again by itself", lambda: netboot(thimble).on, 120)
             one.cut_power()
             one.power_on()
@@ -128,6 +148,8 @@ def test_the_stick_boots_blank_neighbours_and_goes_on_after_a_power_cut(image: P
             tails(*servers)
             for each in servers:
                 each.down(force=True)
+            for entry in home.entries():
+                Server.attach(entry.name).down(force=True)
 
     with_retries(run)
 
@@ -161,10 +183,11 @@ def test_beside_a_foreign_dhcp_server_only_the_boot_is_told(image: Path, tmp_pat
     document.write_text(TEXT)
 
     def run(attempt: int) -> None:
-        server = Server.up(stick(image, Nic(wire=wire, forwards=(443,))))
-        servers = [server]
+        servers: list[Server] = []
         try:
-            thimble = signed_in(server, tmp_path)
+            host = Stick(stick(image, Nic(wire=wire, forwards=(443,))), tmp_path)
+            servers.append(host.server)
+            thimble = host.thimble
             serve = [
                 "host",
                 "serve-boot",
@@ -190,5 +213,7 @@ def test_beside_a_foreign_dhcp_server_only_the_boot_is_told(image: Path, tmp_pat
             tails(*servers)
             for each in servers:
                 each.down(force=True)
+            for entry in home.entries():
+                Server.attach(entry.name).down(force=True)
 
     with_retries(run)

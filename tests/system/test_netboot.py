@@ -6,14 +6,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import visitor
+from benchmarks.thimble_server import extended
 
 from thimble.cli.demo import after
 from thimble.client.http import Client
 from thimble.client.trust import Trust
 from thimble.contract.netboot import Neighbour, Netboot
 from thimble.contract.network import SwitchCreate, SwitchKind
+from thimble.guest import cpio
 from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
@@ -146,8 +149,6 @@ def test_the_stick_boots_blank_neighbours_and_goes_on_after_a_power_cut(image: P
             assert netboot(thimble).on is False
         finally:
             tails(*servers)
-            for each in servers:
-                each.down(force=True)
             for entry in home.entries():
                 Server.attach(entry.name).down(force=True)
 
@@ -177,42 +178,45 @@ def _runs(thimble: visitor.Commands, name: str) -> bool:
     return report is not None and [vm.state for vm in report.vms] == ["running"]
 
 
+def foreign(image: Path, wire: str, scratch: Path) -> ServerSpec:
+    """A server that is 192.168.66.1 and gives addresses on the wire."""
+    initrd = scratch / "initrd"
+    script = cpio.file("neighbour.py", Path(__file__).with_name("neighbour.py").read_bytes(), 0o755)
+    initrd.write_bytes(extended((image / "initrd").read_bytes(), [script]))
+    words = "rdinit=/neighbour.py ip=192.168.66.1:::255.255.255.0 ip=[fd77::1]:::64"
+    spec = spec_of_image(image, name="foreign", nics=(Nic(wire=wire),), append=words)
+    return msgspec.structs.replace(spec, initrd=str(initrd))
+
+
 def test_beside_a_foreign_dhcp_server_only_the_boot_is_told(image: Path, tmp_path: Path) -> None:
     wire = f"lan {tmp_path}"
     document = tmp_path / "node.toml"
     document.write_text(TEXT)
 
     def run(attempt: int) -> None:
-        servers: list[Server] = []
+        servers = [Server.up(foreign(image, wire, tmp_path))]
         try:
-            host = Stick(stick(image, Nic(wire=wire, forwards=(443,))), tmp_path)
+            servers[0].wait_for(b"neighbour: serving", visitor.BOOT_S)
+            host = Stick(stick(image, Nic(forwards=(443,)), Nic(wire=wire)), tmp_path)
             servers.append(host.server)
             thimble = host.thimble
-            serve = [
-                "host",
-                "serve-boot",
-                "--switch",
-                "uplink",
-                "--allow",
-                "any",
-                "--document",
-                str(document),
-            ]
-            refused = thimble(*serve)
-            assert (
-                refused.returncode == 6 and "10.0.2.2 gives addresses on that wire already" in refused.stderr
+            thimble.client.call(
+                "switch.create",
+                SwitchCreate(name="rack", kind=SwitchKind.BRIDGED, uplink=mac_of("stick", 1)),
             )
-            thimble.ok(*serve, "--proxy")
-            one = Server.up(blank(image, "one", Firmware.UEFI, Nic(wire=wire, pxe=True)))
-            servers.append(one)
+            serve = ["host", "serve-boot", "--switch", "rack", "--allow", "any", "--document", str(document)]
+            refused = thimble(*serve)
+            assert refused.returncode == 6
+            assert "192.168.66.1 gives addresses on that wire already" in refused.stderr
+            assert netboot(thimble).settings is None, "nothing is half-done"
+            thimble.ok(*serve, "--proxy", "--subnet", "192.168.66.2/24")
+            servers.append(Server.up(blank(image, "one", Firmware.UEFI, Nic(wire=wire, pxe=True))))
             visitor.until("it runs", lambda: applied(thimble, "node1"), NEIGHBOUR_S, 2.0)
             found = neighbours(thimble)["node1"]
             assert found.report is not None and found.report.url == f"https://{found.ip}/"
-            assert found.ip.startswith("10.0.2.")
+            assert 100 <= int(found.ip.removeprefix("192.168.66.")) <= 200, "the other server's address"
         finally:
             tails(*servers)
-            for each in servers:
-                each.down(force=True)
             for entry in home.entries():
                 Server.attach(entry.name).down(force=True)
 

@@ -67,7 +67,11 @@ def document(text: str) -> DocumentFor:
 @click.command("serve-boot", cls=Changing)
 @click.option("--switch", metavar="NAME", help="The switch whose wire they are on.")
 @click.option("--proxy", is_flag=True, help="Another DHCP server gives the addresses there.")
-@click.option("--subnet", metavar="CIDR", help="Where this host has no address on that wire yet.")
+@click.option(
+    "--subnet",
+    metavar="CIDR",
+    help="Where this host has no address on that wire yet: 10.9.0.0/24, or its address: 10.9.0.2/24.",
+)
 @click.option("--allow", multiple=True, metavar="MAC|serial:N|any", help="Who is served; repeatable.")
 @click.option("--document", "documents", multiple=True, metavar="[MATCH=]FILE",
               help="Their host document; MATCH as in --allow; repeatable.  [any]")  # fmt: skip

@@ -27,7 +27,8 @@ class DocumentFor(In, frozen=True, kw_only=True):
 
 
 class ServeBoot(In, frozen=True, kw_only=True):
-    """What is served. `subnet`: with mode dhcp on a switch where this host has no address yet.
+    """What is served. `subnet`: where this host has no address on the switch yet: `10.9.0.0/24`, a free one
+    when empty; or with the address this host is to have, `10.9.0.2/24`, which mode proxy needs.
 
     `allow`: MACs, `serial:NUMBER`, or `any`; those with a document of their own are allowed as well.
     `image`: empty for the running one, a URL, `upload`, or `datastore/name`. `most`: neighbours at most.

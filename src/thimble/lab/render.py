@@ -166,14 +166,10 @@ def _device(disk: Disk, node: str, number: int | str) -> list[str]:
 
 
 def _nic(server: str, nic: Nic, number: int, firmware: Firmware) -> list[str]:
-    wire = f"socket,id=net{number},mcast=230.84.77.66:{wire_port(nic.wire)},localaddr=127.0.0.1"
-    user = f"user,id=net{number}" + "".join(f",hostfwd=tcp:127.0.0.1:0-:{port}" for port in nic.forwards)
-    net, others = (wire if nic.wire else user), []
-    if nic.wire and nic.forwards:  # both, on one hub: the user network's DHCP server is on the wire then
-        net = f"hubport,id=net{number},hubid={number}"
-        for name, text in (("wire", wire), ("user", user)):
-            others += ["-netdev", text.replace(f"id=net{number}", f"id={name}{number}", 1)]
-            others += ["-netdev", f"hubport,id=hub{number}-{name},hubid={number},netdev={name}{number}"]
+    if nic.wire:
+        net = f"socket,id=net{number},mcast=230.84.77.66:{wire_port(nic.wire)},localaddr=127.0.0.1"
+    else:
+        net = f"user,id=net{number}" + "".join(f",hostfwd=tcp:127.0.0.1:0-:{port}" for port in nic.forwards)
     device = f"{nic.model},netdev=net{number},mac={nic.address or mac_of(server, number)}"
     if nic.boot:
         folder, _, file = nic.boot.rpartition("/")
@@ -182,7 +178,7 @@ def _nic(server: str, nic: Nic, number: int, firmware: Firmware) -> list[str]:
         device += ",bootindex=0"
     # UEFI has a driver of its own; iPXE is in the NIC's ROM, and slow to find that nobody answers.
     rom = "" if (nic.boot or nic.pxe) and firmware is Firmware.BIOS else ",romfile="
-    words = [*others, "-netdev", net, "-device", device + rom]
+    words = ["-netdev", net, "-device", device + rom]
     for version in ("4", "6") if nic.http else ():
         words += ["-fw_cfg", f"name=opt/org.tianocore/IPv{version}PXESupport,string=n"]
     return words

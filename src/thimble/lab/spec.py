@@ -60,7 +60,6 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A port on the user network (with forwards from 127.0.0.1), or on a wire all servers naming it share.
 
-    With both `wire` and `forwards` the user network, its DHCP server included, is on that wire.
     `boot`: a file that the user network's DHCP names and its TFTP serves, with all that lies beside it; the
     server starts from it. `http`: UEFI starts from what DHCP on this port names, by HTTP and not by PXE;
     `pxe`: by PXE, or under BIOS by the iPXE in the card.

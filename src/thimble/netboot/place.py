@@ -9,7 +9,7 @@ from thimble.core.problem import Code, Problem, Reason
 from thimble.netboot import rules
 from thimble.network.records import SwitchRecord
 from thimble.network.service import Network
-from thimble.network.subnet import Subnet, parse
+from thimble.network.subnet import Subnet
 from thimble.sys import link
 
 
@@ -37,21 +37,25 @@ async def find(
     found = next((one for text in has if (one := rules.subnet_of(text))), None)
     if found is not None:
         address, net = found
-        if wanted.subnet and wanted.subnet != str(net):
+        given = rules.subnet_of(wanted.subnet)
+        if given is not None and given[1] != net:
             message = f"this host is {address} in {net} on that switch: leave subnet out"
             return None, [Reason(message=message, path="$.subnet")]
         return Place(switch=switch, bridge=bridge, address=address, net=net, made=False), []
-    if wanted.mode is Mode.PROXY or record.adopted:
+    if record.adopted:
         message = f"this host has no address on the switch {switch}: give it one"
-        message += ", or serve with mode dhcp" if not record.adopted else ""
         return None, [Reason(message=message, code=Code.CONFLICT, path="$.switch")]
-    if wanted.subnet and wanted.subnet != rules.lent_subnet(lent):
+    given = rules.subnet_of(wanted.subnet or before)
+    if given is None:
+        net = network.free_subnet()
+        given = net.gateway, net
+    address, net = given
+    if str(net) != rules.lent_subnet(lent) and wanted.subnet:
         from thimble.network.rules import subnet_reasons
 
-        if against := subnet_reasons(wanted.subnet, await network.facts()):
+        if against := subnet_reasons(str(net), await network.facts()):
             return None, against
-    made = parse(wanted.subnet or before) or network.free_subnet()
-    return Place(switch=switch, bridge=bridge, address=made.gateway, net=made, made=True), []
+    return Place(switch=switch, bridge=bridge, address=address, net=net, made=True), []
 
 
 def words(wanted: ServeBoot, place: Place) -> list[str]:

@@ -16,7 +16,7 @@ ID = "netboot"
 
 
 class NetbootRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`subnet`: the one this host gives itself an address of on the switch; empty where it has one."""
+    """`subnet`: the address with prefix this host gives itself on the switch; empty where it has one."""
 
     settings: ServeBoot
     subnet: str = ""

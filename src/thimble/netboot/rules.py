@@ -44,8 +44,14 @@ def reasons(wanted: ServeBoot, kinds: dict[str, SwitchKind]) -> list[Reason]:
     elif kind is SwitchKind.NAT:
         message = "a NAT switch has no wire to neighbours: take a bridged or an isolated one"
         found.append(Reason(message=message, path="$.switch"))
-    if wanted.subnet and wanted.mode is Mode.PROXY:
-        message = "a subnet goes with mode dhcp: with proxy the other DHCP server gives the addresses"
+    place = subnet_of(wanted.subnet)
+    if wanted.subnet and place is None:
+        message = f"{wanted.subnet!r} is neither a subnet such as 10.9.0.0/24 nor an address in one"
+        found.append(Reason(message=message, path="$.subnet"))
+    elif place is not None and wanted.mode is Mode.PROXY and subnet.parse(wanted.subnet) == place[1]:
+        message = (
+            "with another DHCP server there, say which address this host is to have: such as 10.9.0.2/24"
+        )
         found.append(Reason(message=message, path="$.subnet"))
     for number, match in enumerate(wanted.allow):
         found += match_reasons(match, f"$.allow[{number}]")
@@ -61,7 +67,7 @@ def reasons(wanted: ServeBoot, kinds: dict[str, SwitchKind]) -> list[Reason]:
         for field in sorted({name for name in _FIELD.findall(document.text) if name not in FIELDS}):
             known = ", ".join("{{" + name + "}}" for name in FIELDS)
             found.append(Reason(message=f"{{{{{field}}}}} is not known: {known} are", path=f"{path}.text"))
-    if not wanted.allow and not wanted.documents:
+    if not wanted.allow and all(document.match == ANY for document in wanted.documents):
         message = "nobody would be served: name MACs, serial numbers or `any`"
         found.append(Reason(message=message, path="$.allow"))
     return found
@@ -105,13 +111,14 @@ def serial(text: str) -> str:
 
 
 def subnet_of(cidr: str) -> tuple[str, subnet.Subnet] | None:
-    """An address with prefix as (address, its subnet)."""
+    """An address with prefix as (address, its subnet); a subnet with its first address."""
     address, _, prefix = cidr.partition("/")
     number = subnet.number_of(address)
     if number is None or not prefix.isdecimal() or not 1 <= int(prefix) <= 30:
         return None
     size = 1 << (32 - int(prefix))
-    return address, subnet.Subnet(number - number % size, int(prefix))
+    net = subnet.Subnet(number - number % size, int(prefix))
+    return (net.gateway if number == net.base else address), net
 
 
 def lent_subnet(cidr: str) -> str:

@@ -142,7 +142,9 @@ class NetbootService:
             return DryRun(possible=not reasons, effects=effects, blockers=tuple(reasons))
         refuse(reasons, "neighbours cannot be booted like this")
         assert place is not None
-        new = NetbootRecord(settings=wanted, subnet=str(place.net) if place.made else "")
+        new = NetbootRecord(
+            settings=wanted, subnet=f"{place.address}/{place.net.prefix}" if place.made else ""
+        )
         async with self._busy:
             old = self._records.find(ID)
             await self._end()

@@ -34,6 +34,9 @@ def serve(*allow: str, documents: dict[str, str] | None = None, switch: str = "r
         (serve(documents={"x": "", "any": "{{m}} {{n}}"}), ["$.documents[0].match", "$.documents[1].text"]),
         (serve(documents={MAC: "", MAC.upper().replace("F", "f"): ""}), []),
         (ServeBoot(switch="rack", allow=("any",), mode=Mode.PROXY, subnet="10.0.0.0/24"), ["$.subnet"]),
+        (ServeBoot(switch="rack", allow=("any",), mode=Mode.PROXY, subnet="10.0.0.2/24"), []),
+        (ServeBoot(switch="rack", allow=("any",), subnet="10.0.0.2"), ["$.subnet"]),
+        (serve(documents={"any": ""}), ["$.allow"]),
     ],
 )  # fmt: skip
 def test_settings_are_refused_with_all_reasons(wanted: ServeBoot, paths: list[str]) -> None:

@@ -70,7 +70,7 @@ def document(text: str) -> DocumentFor:
 @click.option(
     "--subnet",
     metavar="CIDR",
-    help="Where this host has no address on that wire yet: 10.9.0.0/24, or its address: 10.9.0.2/24.",
+    help="Where this host has no address there: its subnet, or 10.9.0.2/24.",
 )
 @click.option("--allow", multiple=True, metavar="MAC|serial:N|any", help="Who is served; repeatable.")
 @click.option("--document", "documents", multiple=True, metavar="[MATCH=]FILE",

@@ -7,8 +7,8 @@ import socket
 import struct
 from pathlib import Path
 
-#: An offer comes at once, or after the server tried whether the address is free.
-WAIT_S = 3.0
+#: An offer comes at once, or after the server tried whether the address is free: dnsmasq takes 3 s for that.
+WAIT_S = 5.0
 _MAGIC = b"\x63\x82\x53\x63"
 _TYPE, _SERVER, _END = 53, 54, 255
 

@@ -18,7 +18,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -49,12 +49,15 @@ from thimble.vm.process import QemuPaths
 from thimble.vm.service import VmService
 
 if TYPE_CHECKING:
+    from thimble.api.http import Asgi
     from thimble.contract.deploy import Guests
     from thimble.deploy.service import DeployService
     from thimble.document.gather import Sources
     from thimble.document.service import DocumentService
     from thimble.host.machine import MachineService
     from thimble.host.management import ManagementService
+    from thimble.netboot.report import Reporter
+    from thimble.netboot.service import NetbootService
 
 #: Seconds a guest gets to obey its shutdown request when a button was pressed.
 BUTTON_GUEST_S = 90.0
@@ -118,11 +121,14 @@ class Agent:
         self.network.hosts = self.vms.port_uses
         self.deploy: DeployService = Later(self._deploy_service)  # type: ignore[assignment]
         self.management: ManagementService = Later(self._management_service)  # type: ignore[assignment]
+        self.netboot: NetbootService = Later(self._netboot_service)  # type: ignore[assignment]
         self.fingerprint = ""
         self.hosts: Collection[HostRecord] = Collection(HostRecord, noun="host", durable=durable)
         self.hosts.add_shelf("", options.state / "host")
         self.services: dict[str, object] = {}
         self.document: DocumentService | None = None
+        self.document_done = False  # the one found at boot is applied, now or before
+        self.reporter: Reporter | None = None
         self.ready = False
 
     async def run(self) -> int:
@@ -149,6 +155,8 @@ class Agent:
             "key": Later(lambda: self.deploy.keys),
             "management": self.management,
             "document": Later(self._document_service),
+            "netboot": self.netboot,
+            "neighbour": Later(lambda: self.netboot.neighbours),
             **self.storage.services(),
             **self.network.services(),
         }
@@ -181,6 +189,8 @@ class Agent:
         for task in (waiting, serving, *after):
             task.cancel()
         results = await asyncio.gather(serving, *after, return_exceptions=True)
+        if (self.options.state / "netboot").exists():
+            await self.netboot.close()
         await self.vms.close()
         await self.network.close(tidy=self.options.hosted)
         await self.storage.close()
@@ -193,9 +203,11 @@ class Agent:
         if self.init.network_trial is not None:  # an agent before this one began it
             self.management.watch()
         for what, work in (
+            ("report", self._begin_report),
             ("networks", self.network.sync),
             ("deploy", self._settle_boot),
             ("document", self._begin_document),
+            ("netboot", self._begin_netboot),
             ("autostart", self.vms.autostart),
         ):
             try:
@@ -210,6 +222,11 @@ class Agent:
         from thimble.sys import memory
 
         memory.give_back()
+
+    async def _begin_netboot(self) -> None:
+        """Off, and not even imported, unless it was asked for."""
+        if (self.options.state / "netboot").exists():
+            await self.netboot.begin()
 
     async def _settle_boot(self) -> None:
         """A trial is proven before any VM starts; one that is not good ends here."""
@@ -243,6 +260,35 @@ class Agent:
             )
         )
 
+    async def _begin_report(self) -> None:
+        """A host that was booted by a neighbour says how it is; no other one even imports this."""
+        url = "" if self.options.hosted else self.init.words.get("thimble.report", "")
+        if not url:
+            return
+        from thimble.contract.netboot import NeighbourReport
+        from thimble.netboot.report import Reporter, stand
+
+        def tell() -> NeighbourReport:
+            host = self.services["host"]
+            assert isinstance(host, HostService)
+            return stand(
+                name=self._name(),
+                certificate_sha256=self.fingerprint,
+                ready_s=host.ready_s,
+                problem=self.document.problem if self.document else "",
+                applied=self.document_done,
+                vms=self.vms.named(),
+            )
+
+        self.reporter = reporter = Reporter(url, tell, port=self.options.port)
+        self.events.listen(lambda event: reporter.poke() if event.kind.startswith("vm.") else None)
+        self._reporting = asyncio.get_running_loop().create_task(reporter.run())
+
+    def _news(self) -> None:
+        """Of the document."""
+        if self.reporter is not None:
+            self.reporter.poke()
+
     async def _begin_document(self) -> None:
         """A document found at boot is applied beside all else: an address that hangs holds nothing up."""
         if self.init.present:
@@ -259,6 +305,7 @@ class Agent:
 
         def say(line: str) -> None:
             log.say(line)
+            self._news()
             with suppress(Problem):
                 self.init.tell("say", line=line)
 
@@ -267,11 +314,35 @@ class Agent:
             service, self.tasks, say, run=self.options.run, online=lambda: bool(hardware.addresses())
         )
         await at_boot.settle(found)
+        self.document_done = not service.problem
+        self._news()
         if service.problem:  # what was applied before this one is no word on what to do now
             return
         document = service.last_document()
         if document is not None and document.install is not None and document.install.disk:
             await self.deploy.install_from_document(document.install)
+
+    def _netboot_service(self) -> NetbootService:
+        from thimble.netboot.service import NetbootParts, NetbootService
+
+        async def listen(asgi: Asgi, address: str, port: int) -> Callable[[], Awaitable[None]]:
+            plain = server.Server(asgi, tls=None)
+            await plain.listen(address, port)
+            return plain.close
+
+        return NetbootService(
+            NetbootParts(
+                state=self.options.state,
+                run=self.options.run,
+                durable=self.durable,
+                network=self.network,
+                events=self.events,
+                image=self.deploy.opened,
+                listen=listen,
+                clock=clock.now,
+                entropy=clock.entropy,
+            )
+        )
 
     def _management_service(self) -> ManagementService:
         from thimble.host.management import ManagementService

@@ -251,13 +251,20 @@ def say(line: str) -> None:
 def main() -> int:
     words = argparse.ArgumentParser(prog="./run", description="Image, server, first VM; stays until Ctrl-C.")
     words.add_argument("--once", action="store_true", help="end when the VM is up, with a line of JSON")
+    words.add_argument("--rack", type=int, metavar="N", help="N blank neighbours, booted over the network")
     words.add_argument("--keep", action="store_true", help="leave the server running at the end")
     words.add_argument("--profile", default="virtual", choices=("virtual", "server"), help="which image")
     words.add_argument("--out", type=Path, default=Path("out"), help="where the image is written")
     chosen = words.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        summary = show(once=chosen.once, keep=chosen.keep, profile=chosen.profile, out=chosen.out)
+        how = {"once": chosen.once, "keep": chosen.keep, "profile": chosen.profile, "out": chosen.out}
+        if chosen.rack is not None:
+            from thimble.cli import rack
+
+            summary = rack.show(chosen.rack, **how)
+        else:
+            summary = show(**how)
     except Problem as problem:
         print(f"thimble: {problem.detail}", file=sys.stderr)
         for line in (*(reason.message for reason in problem.reasons), problem.hint):

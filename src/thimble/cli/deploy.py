@@ -119,7 +119,7 @@ def install(
 ) -> None:
     """Install on DISK: serial:…, wwn:…, /dev/…, or `largest`. A datastore that is found stays."""
     if image and not session.dry_run:
-        image = _sent(session, image)
+        image = sent(session, image)
     wanted = InstallRequest(
         disk=disk,
         mirror=mirror,
@@ -172,7 +172,7 @@ def update(
     """
     confirm(session, "Update the host? Its VMs go down for it.", yes=yes)
     wanted = UpdateRequest(
-        image=_sent(session, image) if image else UNSET,
+        image=sent(session, image) if image else UNSET,
         sha256=sha256,
         allow_older=allow_older,
         vms=Guests(vms) if vms else UNSET,
@@ -208,7 +208,7 @@ def _going(session: Session, verb: str, wanted: Any, done: str) -> None:
     session.done(task, lambda: done)
 
 
-def _sent(session: Session, image: str) -> str:
+def sent(session: Session, image: str) -> str:
     """A file of ours goes to the host first; anything else is a name it knows."""
     from thimble.cli.meter import bytes_on, meter
 

@@ -193,9 +193,9 @@ def arguments(given: Mapping[str, Any], environment: Mapping[str, str], *, root:
 
 def _more() -> None:
     """Commands of this group that live in a module of their own."""
-    from thimble.cli import deploy, machine, network
+    from thimble.cli import deploy, machine, neighbours, network
 
-    for command in (*deploy.COMMANDS, network.network, *machine.COMMANDS):
+    for command in (*deploy.COMMANDS, network.network, *machine.COMMANDS, *neighbours.COMMANDS):
         host.add_command(command)
 
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from thimble.client.http import Client
 
 
+#: Options that say which host is meant and what is believed of it.
+_WHOM = ("host", "profile", "token", "fingerprint", "ca", "insecure")
+
+
 class Session:
     """One run of the command. Options are set while the command line is read; the client is made at need."""
 
@@ -54,9 +58,26 @@ class Session:
         self._certificate = certificate
         self._interactive = interactive
         self._client: Client | None = None
+        self._only: Profile | None = None
+
+    def apart(self, profile: Profile) -> Session:
+        """One for the host of `profile` alone, whatever the environment says; nothing of it is kept."""
+        made = Session(
+            transport=self._transport,
+            location=self._location,
+            certificate=self._certificate,
+            interactive=self._interactive,
+        )
+        made._only = profile
+        made.quiet = self.quiet
+        return made
 
     def set(self, field: str, value: object, *, typed: bool) -> None:
         """An option's value. Host and profile exclude each other; what was typed beats the environment."""
+        if self._only is not None and field in _WHOM:
+            if typed:
+                raise Problem(Code.INVALID, f"--{field} has no place here: the host is chosen already")
+            return
         if field in ("host", "profile"):
             if not typed and (self.host or self.profile):
                 return
@@ -82,6 +103,8 @@ class Session:
 
         Raises `Problem` NOT_FOUND when no host is named and none is known.
         """
+        if self._only is not None:
+            return "", self._only
         kept = profiles.read(self.location)
         if self.host:
             url = base_url(self.host)
@@ -155,6 +178,9 @@ class Session:
 
     def remember(self, profile: Profile, *, name: str = "") -> str:
         """Keep `profile` and make it current; the name it is kept under."""
+        if self._only is not None:
+            self._only = profile
+            return ""
         kept = profiles.read(self.location)
         name = name or kept.named(profile.url) or self.profile or _name_of(profile.url)
         profiles.write(self.location, kept.with_profile(name, profile))

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-from thimble.contract import apply, common, deploy, host, management, network, storage, vm
+from thimble.contract import apply, common, deploy, host, management, netboot, network, storage, vm
 from thimble.contract.host import Role
 
 PREFIX = "/api/v1"
@@ -117,6 +117,11 @@ VERBS: tuple[Verb, ...] = (
     _v("key.list", "GET", "/host/keys", deploy.KeyList, "List whose updates are accepted"),
     _v("key.create", "POST", "/host/keys", deploy.Key, "Accept updates signed with this key", input=deploy.KeyCreate, role=_AD),
     _v("key.delete", "DELETE", "/host/keys/{key}", common.Nothing, "Accept them no longer", role=_AD),
+    _v("netboot.get", "GET", "/host/netboot", "netboot.Netboot", "What is served to neighbours that boot over the network"),
+    _v("netboot.serve", "PUT", "/host/netboot", "netboot.Netboot", "Boot neighbours from this host", input=netboot.ServeBoot, role=_AD),
+    _v("netboot.stop", "DELETE", "/host/netboot", common.Nothing, "Boot no neighbours any more", role=_AD),
+    _v("neighbour.list", "GET", "/neighbours", "netboot.NeighbourList", "The hosts this one booted, and what they say of themselves"),
+    _v("neighbour.delete", "DELETE", "/neighbours/{mac}", common.Nothing, "Forget one; its number is free again", role=_AD),
     _v("management.get", "GET", "/host/management", management.Management, "The management network's settings"),
     _v("management.change", "PATCH", "/host/management", management.Management, "Change the management network", input=management.ManagementChange, role=_AD),
     _v("management.confirm", "POST", "/host/management/confirm", management.Management, "Keep the new settings of the management network", role=_AD),

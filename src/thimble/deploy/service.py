@@ -7,7 +7,8 @@ stands in its way, is told beforehand by a dry run.
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
 
 from thimble import __version__
 from thimble.contract import deploy as wire
@@ -37,6 +38,10 @@ class DeployService(InstallVerbs):
         missing = self._devices.mirror() == "degraded" and "mirror" not in said
         lost = ("a boot disk is missing: put another in its place with `thimble host install --mirror DISK`",)
         return (*self._proof.warnings(), *(lost if missing else ()))
+
+    def opened(self, name: str) -> AbstractAsyncContextManager[Path]:
+        """The image that `name` stands for, as in a request; empty for the running one. Raises `Problem`."""
+        return self._sources.opened(name, look.boot_facts(self._parts.init))
 
     # ── verbs ────────────────────────────────────────────────────────────────────────────────────
 

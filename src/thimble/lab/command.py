@@ -225,7 +225,9 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--secure-boot", action="store_true", help="firmware in setup mode that can enforce it"
     )
-    start.add_argument("--nic", action="append", help="user:PORT,PORT or wire:NAME")
+    start.add_argument(
+        "--nic", action="append", help="user:PORT,PORT or wire:NAME; to start from it: ,pxe or ,http"
+    )
     start.add_argument("--append", default="", help="more words for the kernel command line")
     start.add_argument("--json", action="store_true")
     stop = verbs.add_parser("down", help="power off and remove")

@@ -70,6 +70,7 @@ def argv(spec: ServerSpec, tools: Tools, chosen: Accel) -> list[str]:
         words += _disk(disk, disk_name(number, disk), number)
     for number, nic in enumerate(spec.nics):
         words += _nic(spec.name, nic, number, spec.firmware)
+    words += ["-smbios", f"type=1,serial={spec.name}"]
     for text in spec.oem_strings:
         words += ["-smbios", "type=11,value=" + text.replace(",", ",,")]
     return words
@@ -173,10 +174,10 @@ def _nic(server: str, nic: Nic, number: int, firmware: Firmware) -> list[str]:
     if nic.boot:
         folder, _, file = nic.boot.rpartition("/")
         net += f",tftp={_quoted(folder)},bootfile={_quoted(file)}"
-    if nic.boot or nic.http:
+    if nic.boot or nic.http or nic.pxe:
         device += ",bootindex=0"
     # UEFI has a driver of its own; iPXE is in the NIC's ROM, and slow to find that nobody answers.
-    rom = "" if nic.boot and firmware is Firmware.BIOS else ",romfile="
+    rom = "" if (nic.boot or nic.pxe) and firmware is Firmware.BIOS else ",romfile="
     words = ["-netdev", net, "-device", device + rom]
     for version in ("4", "6") if nic.http else ():
         words += ["-fw_cfg", f"name=opt/org.tianocore/IPv{version}PXESupport,string=n"]

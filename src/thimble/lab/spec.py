@@ -61,7 +61,8 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """A port on the user network (with forwards from 127.0.0.1), or on a wire all servers naming it share.
 
     `boot`: a file that the user network's DHCP names and its TFTP serves, with all that lies beside it; the
-    server starts from it. `http`: UEFI starts from what DHCP on this port names, by HTTP and not by PXE.
+    server starts from it. `http`: UEFI starts from what DHCP on this port names, by HTTP and not by PXE;
+    `pxe`: by PXE, or under BIOS by the iPXE in the card.
     """
 
     wire: str = ""
@@ -70,6 +71,7 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     address: str = ""  # MAC; empty: derived from server and position
     boot: str = ""
     http: bool = False
+    pxe: bool = False
 
 
 class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,7 +109,7 @@ def check(spec: ServerSpec) -> None:
         wrong("$.memory_mib", "128 to 1048576")
     if spec.firmware is Firmware.DIRECT and not spec.kernel:
         wrong("$.kernel", "direct boot needs a kernel")
-    startable = any(disk.file for disk in spec.disks) or any(nic.boot or nic.http for nic in spec.nics)
+    startable = any(disk.file for disk in spec.disks) or any(map(_starts, spec.nics))
     if spec.firmware is Firmware.UEFI and not spec.efi and not startable:
         wrong("$.efi", "UEFI needs a thimble.efi, a disk or a network to start from")
     if spec.firmware is Firmware.BIOS and not startable:
@@ -125,6 +127,10 @@ def check(spec: ServerSpec) -> None:
     if spec.secure_boot and spec.firmware is not Firmware.UEFI:
         wrong("$.secure_boot", "only UEFI has it")
     refuse(reasons, f"there can be no server like {spec.name!r}")
+
+
+def _starts(nic: Nic) -> bool:
+    return bool(nic.boot or nic.http or nic.pxe)
 
 
 def parse_size(text: str) -> int:
@@ -152,13 +158,19 @@ def parse_disk(text: str) -> Disk:
 
 
 def parse_nic(text: str) -> Nic:
-    """ "user", "user:443,22" (ports forwarded), "wire:NAME"; with ",model=e1000e" at its end if wanted."""
+    """ "user", "user:443,22" (ports forwarded), "wire:NAME"; at its end, if wanted, ",model=e1000e"; to start
+    from it ",pxe" or ",http".
+    """
     model = "virtio-net-pci"
+    text, pxe = text.removesuffix(",pxe"), text.endswith(",pxe")
+    text, http = text.removesuffix(",http"), text.endswith(",http")
     if ",model=" in text:
         text, model = text.split(",model=", 1)
     kind, _, rest = text.partition(":")
     if kind == "wire" and rest:
-        return Nic(wire=rest, model=model)
+        return Nic(wire=rest, model=model, pxe=pxe, http=http)
     if kind == "user" and all(port.isdecimal() for port in rest.split(",") if port):
-        return Nic(forwards=tuple(int(port) for port in rest.split(",") if port), model=model)
+        return Nic(
+            forwards=tuple(int(port) for port in rest.split(",") if port), model=model, pxe=pxe, http=http
+        )
     raise Problem(Code.INVALID, f"{text!r} is not a port", hint="write user, user:443,22 or wire:NAME")

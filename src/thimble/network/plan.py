@@ -194,9 +194,11 @@ def wanted(
     hosts: tuple[PortUse, ...],
     settings: Settings,
     conflicts: frozenset[str] = frozenset(),
+    lent: dict[str, str] | None = None,
 ) -> Wanted:
     """Everything that the switches and the VMs on them ask of the host.
 
+    `lent`: addresses of this host on switches that have none of their own.
     A NAT switch in `conflicts` gets its bridge, but no address: the host would lose its own way there.
     """
     bridges, nats, closed, dnats, dhcp = [], [], [], [], []
@@ -209,7 +211,7 @@ def wanted(
                 switch=name,
                 name=record.bridge,
                 adopted=record.adopted,
-                address=net.cidr if net else "",
+                address=net.cidr if net else (lent or {}).get(name, ""),
                 uplink=record.uplink if not record.adopted else "",
             )
         )

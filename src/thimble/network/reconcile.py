@@ -72,6 +72,7 @@ class Reconciler:
             self._network.all_hosts(),
             self._settings,
             frozenset(self._conflicts),
+            self._network.lent,
         )
 
     async def _bring(self) -> None:

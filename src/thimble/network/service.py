@@ -62,6 +62,8 @@ class Network:
         self._told: dict[str, str] = {}  # the `why` of each switch as others know it
         self._ports: dict[tuple[str, str], PortUse] = {}
         self._later: asyncio.Task[None] | None = None
+        #: Addresses with prefix this host has for a while on switches without one, by switch.
+        self.lent: dict[str, str] = {}
         #: Every NIC of every VM; set by `app` from the VM service.
         self.hosts: Callable[[], list[PortUse]] = _no_hosts
 

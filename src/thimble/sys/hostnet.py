@@ -68,6 +68,14 @@ def listening() -> list[tuple[str, int]]:
     return found
 
 
+def mac_of(address: str, link: str) -> str:
+    """The MAC behind an IPv4 address, as the kernel saw it on `link`; empty when it has not."""
+    for words in _table("/proc/net/arp"):
+        if words[0] == address and words[5] == link and words[3].strip("0:"):
+            return words[3].lower()
+    return ""
+
+
 def sysctl(key: str) -> str:
     """A value below /proc/sys; empty when there is none."""
     try:

@@ -95,6 +95,10 @@ class VmService(ShapingVerbs):
             found[driver.status.state] = found.get(driver.status.state, 0) + 1
         return found
 
+    def named(self) -> tuple[tuple[str, str], ...]:
+        """Name and state of each."""
+        return tuple(sorted((r.value.name, self.drivers[r.id].status.state.value) for r in self.store.all()))
+
     def volume_users(self) -> dict[str, str]:
         """volume ref → VM id. Disks beside a record that cannot be read are that VM's."""
         found = {volume_ref(r.shelf, r.id, disk): r.id for r in self.store.all() for disk in r.value.disks}

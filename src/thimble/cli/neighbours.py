@@ -1,0 +1,234 @@
+"""`thimble host serve-boot|neighbours`: boot the rack from this host, see who came, command them all."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from thimble.cli import each as each_
+from thimble.cli import show
+from thimble.cli.command import Changing, act, width
+from thimble.cli.deploy import sent
+from thimble.cli.document import given
+from thimble.cli.session import Session
+from thimble.cli.show import Column, table
+from thimble.contract.netboot import DocumentFor, Mode, Neighbour, NeighbourList, Netboot, ServeBoot, Stage
+from thimble.core.units import show_size
+
+ANY = "any"
+SERIAL = "serial:"
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+#: Seconds between two looks of --watch.
+WATCH_S = 2.0
+
+
+# ── serving ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def details(found: Netboot) -> str:
+    """What is served, and to whom. Pure."""
+    settings = found.settings
+    if settings is None:
+        return "no neighbours are booted from here"
+    image = settings.image or "the running one"
+    size = f", {show_size(found.image_bytes)}" if found.image_bytes else ""
+    lines = [
+        ("serving", f"at {found.address}" if found.on else f"not now: {found.why}"),
+        ("switch", settings.switch),
+        ("addresses", _addresses(settings)),
+        ("allowed", ", ".join(settings.allow)),
+        ("documents", ", ".join(document.match for document in settings.documents)),
+        ("image", f"{image}{size}"),
+        ("at most", f"{settings.most} neighbours"),
+        ("sent", show_size(found.bytes_sent)),
+        ("refused", f"{found.refused} requests" if found.refused else ""),
+    ]
+    return show.facts([(name, text) for name, text in lines if text])
+
+
+def _addresses(settings: ServeBoot) -> str:
+    if settings.mode is Mode.PROXY:
+        return "from the DHCP server that is there"
+    return "from this host" + (f", of {settings.subnet}" if settings.subnet else "")
+
+
+def document(text: str) -> DocumentFor:
+    """`[MATCH=]FILE`, read. Raises `Problem` when it cannot be."""
+    head, equals, rest = text.partition("=")
+    named = equals and (head == ANY or _MAC.fullmatch(head) or head.startswith(SERIAL))
+    match, source = (head, rest) if named else (ANY, text)
+    return DocumentFor(match=match, text=given(source).text)
+
+
+@click.command("serve-boot", cls=Changing)
+@click.option("--switch", metavar="NAME", help="The switch whose wire they are on.")
+@click.option("--proxy", is_flag=True, help="Another DHCP server gives the addresses there.")
+@click.option(
+    "--subnet",
+    metavar="CIDR",
+    help="Where this host has no address there: its subnet, or 10.9.0.2/24.",
+)
+@click.option("--allow", multiple=True, metavar="MAC|serial:N|any", help="Who is served; repeatable.")
+@click.option("--document", "documents", multiple=True, metavar="[MATCH=]FILE",
+              help="Their host document; MATCH as in --allow; repeatable.  [any]")  # fmt: skip
+@click.option("--image", metavar="FILE|URL|IMAGE", help="Another image than the running one.")
+@click.option("--most", type=click.IntRange(1, 1024), help="Serve so many neighbours at most.  [64]")
+@click.option("--off", is_flag=True, help="Boot no neighbours any more.")
+@click.pass_obj
+def serve_boot(session: Session, /, *, off: bool, switch: str | None, **options: Any) -> None:
+    """Boot neighbours from this host, over PXE and UEFI HTTP boot. Alone it shows what is served.
+
+    Those with a document of their own (a MAC's or a serial number's) are allowed, too.
+    """
+    more = [name for name, value in options.items() if value]
+    if off:
+        if switch or more:
+            raise click.UsageError("--off stands alone")
+        act(session, "netboot.stop")
+        session.say("no neighbours are booted from here any more; those that run go on")
+        return
+    if not switch:
+        if more or session.dry_run:
+            raise click.UsageError("--switch says on which wire the neighbours are")
+        found: Netboot = session.client.call("netboot.get")
+        session.emit(found, lambda: details(found))
+        return
+    made: Netboot = act(session, "netboot.serve", _wanted(session, switch, **options))
+    session.done(made, lambda: details(made))
+
+
+def _wanted(
+    session: Session,
+    switch: str,
+    *,
+    proxy: bool,
+    subnet: str | None,
+    allow: tuple[str, ...],
+    documents: tuple[str, ...],
+    image: str | None,
+    most: int | None,
+) -> ServeBoot:
+    """Files are read before anything is sent."""
+    texts = tuple(document(text) for text in documents)
+    if image and not session.dry_run:
+        image = sent(session, image)
+    return ServeBoot(
+        switch=switch,
+        mode=Mode.PROXY if proxy else Mode.DHCP,
+        subnet=subnet or "",
+        allow=allow,
+        documents=texts,
+        image=image or "",
+        **({"most": most} if most else {}),
+    )
+
+
+# ── those that came ──────────────────────────────────────────────────────────────────────────────
+
+_COLUMNS = (
+    Column("n", right=True),
+    Column("name", least=5),
+    Column("mac"),
+    Column("serial", least=4),
+    Column("address"),
+    Column("stage"),
+    Column("vms", right=True),
+    Column("doc", least=3),
+    Column("last seen", least=8, right=True),
+)
+
+
+def listing(neighbours: Sequence[Neighbour], *, now: float, width: int | None) -> str:
+    """A table, and below it what those that failed said. Pure."""
+    if not neighbours:
+        return "no neighbours yet"
+    lines = [table(_COLUMNS, [_row(one, now) for one in neighbours], width=width)]
+    lines += [
+        f"{one.number}: {one.report.problem}"
+        for one in neighbours
+        if one.report and one.report.problem and one.stage is Stage.FAILED
+    ]
+    return "\n".join(lines)
+
+
+def _row(one: Neighbour, now: float) -> tuple[str, ...]:
+    vms = one.report.vms if one.report else ()
+    running = sum(vm.state == "running" for vm in vms)
+    return (
+        str(one.number),
+        one.report.name if one.report else "–",
+        one.mac,
+        one.serial or "–",
+        one.ip or "–",
+        one.stage.value,
+        f"{running}/{len(vms)}" if one.report else "–",
+        _document(one.document),
+        ago(now - one.seen) if one.seen else "never",
+    )
+
+
+def _document(match: str) -> str:
+    if _MAC.fullmatch(match):
+        return "mac"
+    return "serial" if match.startswith(SERIAL) else match or "none"
+
+
+def ago(seconds: float) -> str:
+    """`12 s ago`, `3 min ago`, `4 h ago`, `2 d ago`. Pure."""
+    whole = max(0, int(seconds))
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if whole >= size:
+            return f"{whole // size} {unit} ago"
+    return f"{whole} s ago"
+
+
+@click.command("neighbours", cls=Changing)
+@click.option("--forget", metavar="MAC", help="Forget this one; its number is free again.")
+@click.option("--watch", "-w", is_flag=True, help="Show it again and again, until Ctrl-C.")
+@click.option("--each", is_flag=True, help="Run a command against each that is ready.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND…]")
+@click.pass_obj
+def neighbours(
+    session: Session, *, forget: str | None, watch: bool, each: bool, words: tuple[str, ...]
+) -> None:
+    """The hosts that were booted from this one, and what they say of themselves.
+
+    \b
+    thimble host neighbours --each -- vm list
+        Token or password: THIMBLE_TOKEN, a profile of that host, THIMBLE_PASSWORD, or asked for once.
+    """
+    if bool(forget) + watch + each > 1:
+        raise click.UsageError("--forget, --watch and --each exclude each other")
+    if each != bool(words):
+        raise click.UsageError("a command goes with --each: thimble host neighbours --each -- vm list")
+    if session.dry_run and not forget:
+        raise click.UsageError("--dry-run goes with --forget")
+    if forget:
+        act(session, "neighbour.delete", path={"mac": forget})
+        session.say(f"{forget} is forgotten")
+        return
+    if each:
+        raise click.exceptions.Exit(each_.run(session, _found(session).neighbours, words))
+    _show(session)
+    while watch:
+        time.sleep(WATCH_S)
+        if not session.json:
+            click.clear()
+        _show(session)
+
+
+def _found(session: Session) -> NeighbourList:
+    found: NeighbourList = session.client.call("neighbour.list")
+    return found
+
+
+def _show(session: Session) -> None:
+    found = _found(session)
+    session.emit(found, lambda: listing(found.neighbours, now=time.time(), width=width()))
+
+
+COMMANDS = (serve_boot, neighbours)

@@ -68,8 +68,8 @@ class Apply:
 def document(number: int) -> str:
     """Two new switches and two new VMs each time, and the first VM changed.
 
-    The VMs are stopped: a guest's firmware under nested emulation ends the outer QEMU now and then, and what is
-    on trial is the applying.
+    The VMs are stopped: a guest's firmware under nested emulation ends the outer QEMU now and then, and the
+    applying is on trial.
     """
     lines = ["format = 1", ""]
     for part in range(2):

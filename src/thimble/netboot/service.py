@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import msgspec
@@ -31,7 +31,7 @@ from thimble.netboot.web import Asgi, application
 from thimble.network.dhcp import Dhcp
 from thimble.network.service import Network
 from thimble.state.events import Events
-from thimble.state.store import Collection
+from thimble.state.store import Collection, check
 from thimble.sys import link, log
 
 #: Neighbours' firmware asks for this one; it cannot be told another one everywhere.
@@ -39,6 +39,10 @@ PORT = 80
 RETRY_S = 15.0
 #: Seconds a bridge may take until its address is on it.
 UP_S = 10.0
+
+NO_LOADER = Reason(
+    message="iPXE is missing on this host: Debian's package ipxe has it", code=Code.UNSUPPORTED, path="$"
+)
 
 Close = Callable[[], Awaitable[None]]
 
@@ -147,16 +151,16 @@ class NetbootService:
         )
         async with self._busy:
             old = self._records.find(ID)
+            check(call.if_match, old.rev if old else 0, "netboot")
             await self._end()
             try:
                 await self._start(new)
-            except Problem:
+                self._records.put(ID, new)
+            except BaseException:
                 await self._end()
-                if old is not None:
-                    with suppress(Problem):
-                        await self._start(old.value)
+                if old is not None:  # what was served before is served again
+                    self._again = asyncio.get_running_loop().create_task(self._begin_again())
                 raise
-            self._records.put(ID, new)
         log.say(f"netboot: serves on the switch {wanted.switch} at {place.address}")
         self._parts.events.publish("netboot.changed", wanted.switch, on="true")
         return await self.get(call)  # type: ignore[arg-type]
@@ -180,7 +184,8 @@ class NetbootService:
     async def _decide(self, wanted: ServeBoot) -> tuple[Place | None, list[Reason]]:
         """Where, and everything that stands in the way."""
         switches = self._parts.network.switches()
-        reasons = rules.reasons(wanted, {name: record.kind for name, record in switches.items()})
+        reasons = [] if Path(render.LOADERS, render.EFI_LOADER).is_file() else [NO_LOADER]
+        reasons += rules.reasons(wanted, {name: record.kind for name, record in switches.items()})
         reasons += await asyncio.to_thread(place_of.document_reasons, wanted)
         if any(reason.path == "$.switch" for reason in reasons):
             return None, reasons

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,9 @@ import msgspec
 import pytest
 import visitor
 from benchmarks.thimble_server import extended
+from wire_seat import WireSeat
 
+from thimble.api.passwords import hashed
 from thimble.cli.demo import after
 from thimble.client.http import Client
 from thimble.client.trust import Trust
@@ -20,28 +23,34 @@ from thimble.guest import cpio
 from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
-from thimble.lab.render import mac_of
+from thimble.lab.render import mac_of, wire_port
 from thimble.lab.server import Server
 from thimble.lab.spec import Firmware, Medium, Nic, ServerSpec
 
 #: From a neighbour's power-on until its VM runs; three servers share two processors here.
 NEIGHBOUR_S = 400.0
-TEXT = """\
+PASSWORD = "correct horse battery"
+TEXT = f"""\
 format = 1
 [host]
-name = "node{{n}}"
+name = "node{{{{n}}}}"
+
+[[user]]
+name = "admin"
+role = "admin"
+password_hash = "{hashed(PASSWORD, b"salt" * 4)}"
 
 [[switch]]
 name = "lan"
 kind = "isolated"
 
 [[vm]]
-name = "web{{n}}"
+name = "web{{{{n}}}}"
 memory_mib = 64
 firmware = "bios"
 vga = false
 tablet = false
-nics = [{ switch = "lan" }]
+nics = [{{ switch = "lan" }}]
 """
 
 
@@ -72,9 +81,9 @@ class Stick:
     def __init__(self, spec: ServerSpec, scratch: Path) -> None:
         self.server = Server.up(spec)
         self.server.wait_for(b"thimble: ready in ", visitor.BOOT_S)
-        self._fingerprint = after(self.server, b"certificate SHA-256 ")
-        self._password = after(self.server, b"login admin, password ")
-        self.thimble = visitor.Commands(self._signed_in(), self._fingerprint, scratch)
+        self.fingerprint = after(self.server, b"certificate SHA-256 ")
+        self.password = after(self.server, b"login admin, password ")
+        self.thimble = visitor.Commands(self._signed_in(), self.fingerprint, scratch)
 
     def power_cut(self) -> None:
         """And it is back, and somebody is signed in again."""
@@ -85,8 +94,8 @@ class Stick:
 
     def _signed_in(self) -> Client:
         url = f"https://127.0.0.1:{self.server.forward(443)}"
-        client = Client(url, trust=Trust(fingerprint=self._fingerprint))
-        client.token = visitor.signed_in(client, self._password)
+        client = Client(url, trust=Trust(fingerprint=self.fingerprint))
+        client.token = visitor.signed_in(client, self.password)
         return client
 
 
@@ -128,7 +137,7 @@ def test_the_stick_boots_blank_neighbours_and_goes_on_after_a_power_cut(image: P
                 "switch.create", SwitchCreate(name="rack", kind=SwitchKind.BRIDGED, uplink=uplink)
             )
             serve = ["host", "serve-boot", "--switch", "rack", "--document", str(document)]
-            serve += ["--allow", mac_of("one", 0), "--allow", "serial:two"]
+            serve += ["--allow", mac_of("one", 0), "--allow", "serial:two", "--subnet", "192.168.77.0/24"]
             assert "boots 52:54:" in thimble.ok(*serve, "--dry-run")
             thimble.ok(*serve)
             nic = Nic(wire=wire, pxe=True)
@@ -143,6 +152,10 @@ def test_the_stick_boots_blank_neighbours_and_goes_on_after_a_power_cut(image: P
             servers.append(Server.up(blank(image, "stranger", Firmware.BIOS, nic, memory_mib=256)))
             visitor.until("both run", lambda: applied(thimble, "node1", "node2"), NEIGHBOUR_S, 2.0)
             _told(thimble)
+            with WireSeat(wire_port(wire), "192.168.77.9/24") as seat:
+                _each_is_asked(seat, host, tmp_path)
+                _strangers_get_nothing(seat)
+            assert netboot(thimble).on, "whatever strangers sent"
             visitor.until("the stranger asked", lambda: netboot(thimble).refused > 0, 120)
             assert set(neighbours(thimble)) == {"node1", "node2"}
             thimble.ok("host", "serve-boot", "--off")
@@ -176,6 +189,29 @@ def _told(thimble: visitor.Commands) -> None:
 def _runs(thimble: visitor.Commands, name: str) -> bool:
     report = neighbours(thimble)[name].report
     return report is not None and [vm.state for vm in report.vms] == ["running"]
+
+
+def _each_is_asked(seat: WireSeat, host: Stick, scratch: Path) -> None:
+    """By one command, typed by somebody on that wire."""
+    keys = {"XDG_CONFIG_HOME": str(scratch / "seat"), "THIMBLE_FINGERPRINT": host.fingerprint}
+    typed = (sys.executable, "-m", "thimble.cli.main")
+    entered = seat.run(
+        *typed, "login", "https://192.168.77.1", "--user", "admin", **keys, THIMBLE_PASSWORD=host.password
+    )
+    assert entered.returncode == 0, entered.stderr
+    keys.pop("THIMBLE_FINGERPRINT")
+    told = seat.run(
+        *typed, "host", "neighbours", "--each", "--", "vm", "list", **keys, THIMBLE_PASSWORD=PASSWORD
+    )
+    assert told.returncode == 0, told.stderr
+    first, second = told.stdout.split("── 2 node2 ")
+    assert "── 1 node1 https://192.168.77." in first
+    assert "web1" in first and "web2" in second and "web2" not in first
+
+
+def _strangers_get_nothing(seat: WireSeat) -> None:
+    told = seat.run(sys.executable, str(Path(__file__).with_name("forger.py")), "192.168.77.1")
+    assert told.stdout.split() == ["403", "404", "404", "404", "error"], told.stderr
 
 
 def foreign(image: Path, wire: str, scratch: Path) -> ServerSpec:

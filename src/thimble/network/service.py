@@ -165,11 +165,13 @@ class Network:
 
     async def sync(self) -> None:
         """Make true what is wanted, looking at everything. Never fails for a single switch."""
+        self._adopt_uplink()  # at the start PID 1 may not have known which card it is
         await self._reconciler().sync()
         self._tell()
 
     async def refresh(self) -> None:
         """As `sync`, but only if something else is wanted than last time, or failed a while ago."""
+        self._adopt_uplink()
         await self._reconciler().refresh()
         self._tell()
 

@@ -10,6 +10,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
+from contextlib import suppress
 
 SERVER = sys.argv[1]
 DATA, ERROR = b"\0\3", b"\0\5"
@@ -29,11 +30,14 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
     for number in range(300):
         for port in (67, 69):
             line.sendto(os.urandom(200 + number), (SERVER, port))
-    line.settimeout(20)
-    line.sendto(b"\0\1../../state/tls/key.pem\0octet\0", (SERVER, 69))
-    while (answer := line.recv(600))[:2] != DATA:
-        if answer[:2] == ERROR and b"tls" in answer:
+    line.settimeout(3)
+    answer = b""
+    for _ in range(10):  # as any TFTP client does: the flood may have taken the request's place
+        with suppress(TimeoutError):
+            line.sendto(b"\0\1../../state/tls/key.pem\0octet\0", (SERVER, 69))
+            while (answer := line.recv(600))[:2] not in (DATA, ERROR) or b"tls" not in answer:
+                pass
             break
-    print("data" if answer[:2] == DATA else "error")
+    print({DATA: "data", ERROR: "error"}.get(answer[:2], "nothing"))
 with socket.create_connection((SERVER, 80), 20) as wire:
     wire.sendall(os.urandom(100_000))

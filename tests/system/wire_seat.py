@@ -14,11 +14,11 @@ import struct
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 GROUP, HERE = "230.84.77.66", "127.0.0.1"
 CLONE_NEWNET = 0x40000000
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x2, 0x1000
+SIOCGIFHWADDR = 0x8927
 CARD = "card0"
 
 
@@ -63,7 +63,8 @@ def main(port: int, address: str) -> None:
     fcntl.ioctl(card, TUNSETIFF, struct.pack("16sH14x", CARD.encode(), IFF_TAP | IFF_NO_PI))
     for words in (f"addr add {address} dev {CARD}", f"link set {CARD} up", "link set lo up"):
         subprocess.run(["ip", *words.split()], check=True)
-    own = bytes.fromhex(Path(f"/sys/class/net/{CARD}/address").read_text().strip().replace(":", ""))
+    with socket.socket() as asking:  # /sys still shows the cards of where we came from
+        own = fcntl.ioctl(asking, SIOCGIFHWADDR, CARD.encode().ljust(40, b"\0"))[18:24]
     print("ready", flush=True)
     while True:
         for ready in select.select([card, told], [], [])[0]:

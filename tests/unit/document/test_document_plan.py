@@ -26,6 +26,7 @@ from thimble.core.problem import Problem
 from thimble.document import export, plan, toml
 from thimble.document.read import read
 from thimble.storage.contents import Contents
+from thimble.vm.spec import HIDDEN
 
 WEB = (
     '[[vm]]\nname = "web1"\nmemory_mib = 512\ndisks = [{ size_bytes = 1048576 }]\n'
@@ -259,7 +260,9 @@ vms = st.fixed_dictionaries(
         "nics": st.lists(st.just({"switch": "nat"}), max_size=2),
         "autostart": st.fixed_dictionaries({"enabled": st.booleans()}),
         "description": st.text(max_size=20),
-        "seed": st.fixed_dictionaries({"user_data": st.text(max_size=40)}),
+        "seed": st.fixed_dictionaries(
+            {"user_data": st.text(max_size=40).filter(lambda text: text != HIDDEN)}
+        ),
         "vga": st.booleans(),
         "on_crash": st.sampled_from(["stop", "restart"]),
     },

@@ -189,7 +189,7 @@ class Agent:
         for task in (waiting, serving, *after):
             task.cancel()
         results = await asyncio.gather(serving, *after, return_exceptions=True)
-        if (self.options.state / "netboot").exists():
+        if self._netboot_asked:
             await self.netboot.close()
         await self.vms.close()
         await self.network.close(tidy=self.options.hosted)
@@ -223,9 +223,13 @@ class Agent:
 
         memory.give_back()
 
-    async def _begin_netboot(self) -> None:
+    @property
+    def _netboot_asked(self) -> bool:
         """Off, and not even imported, unless it was asked for."""
-        if (self.options.state / "netboot").exists():
+        return (self.options.state / "netboot").exists()
+
+    async def _begin_netboot(self) -> None:
+        if self._netboot_asked:
             await self.netboot.begin()
 
     async def _settle_boot(self) -> None:
@@ -451,6 +455,7 @@ class Agent:
             *self.network.warnings(),
             *self.vms.warnings(),
             *self._deploy_warnings(),
+            *(self.netboot.warnings() if self.ready and self._netboot_asked else ()),
         )
 
     def _deploy_warnings(self) -> tuple[str, ...]:

@@ -22,6 +22,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     net: Subnet
     made: bool
 
+    @property
+    def cidr(self) -> str:
+        """The address with its prefix."""
+        return f"{self.address}/{self.net.prefix}"
+
 
 async def find(
     network: Network, wanted: ServeBoot, record: SwitchRecord, before: str = ""

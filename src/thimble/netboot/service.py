@@ -146,9 +146,7 @@ class NetbootService:
             return DryRun(possible=not reasons, effects=effects, blockers=tuple(reasons))
         refuse(reasons, "neighbours cannot be booted like this")
         assert place is not None
-        new = NetbootRecord(
-            settings=wanted, subnet=f"{place.address}/{place.net.prefix}" if place.made else ""
-        )
+        new = NetbootRecord(settings=wanted, subnet=place.cidr if place.made else "")
         async with self._busy:
             old = self._records.find(ID)
             check(call.if_match, old.rev if old else 0, "netboot")
@@ -223,7 +221,7 @@ class NetbootService:
         async with self._parts.image(wanted.image) as path:
             image = await asyncio.to_thread(Image.load, path, self._folder)
         if place.made:
-            self._parts.network.lent[place.switch] = f"{place.address}/{place.net.prefix}"
+            self._parts.network.lent[place.switch] = place.cidr
         await self._parts.network.sync()
         await self._addressed(place)
         self.desk.open(wanted, place.address, place.bridge, image)
@@ -247,7 +245,7 @@ class NetbootService:
     async def _addressed(self, place: Place) -> None:
         """Wait until the address is there to be bound to."""
         deadline = asyncio.get_running_loop().time() + UP_S
-        wanted = f"{place.address}/{place.net.prefix}"
+        wanted = place.cidr
         while wanted not in (await link.links()).get(place.bridge, link.Link(name="")).addresses:
             if asyncio.get_running_loop().time() > deadline:
                 why = self._parts.network.why(place.switch) or f"{place.address} is not on {place.bridge}"

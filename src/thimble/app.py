@@ -11,7 +11,7 @@ off and reboot it in order: guests first.
 from __future__ import annotations
 
 # isort: off
-from thimble.sys import lean  # noqa: F401 — before asyncio: it makes that import cheaper
+from thimble.sys import slim_asyncio  # noqa: F401 — before asyncio: it makes that import cheaper
 # isort: on
 
 import asyncio
@@ -25,37 +25,38 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from thimble import options as command_line
-from thimble.api import server, tls
-from thimble.api.accounts import SessionService, TokenService, UserService
+from thimble.access import tls
+from thimble.access.auth import Auth
+from thimble.access.verbs import SessionService, TokenService, UserService
 from thimble.api.app import Api
-from thimble.api.auth import Auth
-from thimble.api.events import EventService
 from thimble.api.metrics import Sample
-from thimble.api.tasks import TaskService
 from thimble.console.serial import Consoles
-from thimble.core.later import Later
+from thimble.core.lazy import Later
 from thimble.core.problem import Problem
 from thimble.host import hardware
-from thimble.host.boot import Init
+from thimble.host.pid1 import Init
 from thimble.host.service import HostFacts, HostRecord, HostService
+from thimble.http import server
 from thimble.network.service import Network
 from thimble.options import Options
+from thimble.state.event_verbs import EventService
 from thimble.state.events import Events
 from thimble.state.store import Collection, is_durable
+from thimble.state.task_verbs import TaskService
 from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
 from thimble.sys import clock, files, log
-from thimble.vm.process import QemuPaths
+from thimble.vm.qemu.process import QemuPaths
 from thimble.vm.service import VmService
 
 if TYPE_CHECKING:
-    from thimble.api.http import Asgi
     from thimble.contract.deploy import Guests
     from thimble.deploy.service import DeployService
-    from thimble.document.gather import Sources
+    from thimble.document.host_facts import Sources
     from thimble.document.service import DocumentService
     from thimble.host.machine import MachineService
     from thimble.host.management import ManagementService
+    from thimble.http.protocol import Asgi
     from thimble.netboot.report import Reporter
     from thimble.netboot.service import NetbootService
 
@@ -124,7 +125,7 @@ class Agent:
         self.netboot: NetbootService = Later(self._netboot_service)  # type: ignore[assignment]
         self.fingerprint = ""
         self.hosts: Collection[HostRecord] = Collection(HostRecord, noun="host", durable=durable)
-        self.hosts.add_shelf("", options.state / "host")
+        self.hosts.add_root("", options.state / "host")
         self.services: dict[str, object] = {}
         self.document: DocumentService | None = None
         self.document_done = False  # the one found at boot is applied, now or before
@@ -238,7 +239,7 @@ class Agent:
             await self.deploy.begin()
 
     def _deploy_service(self) -> object:
-        from thimble.deploy.desk import DeployParts
+        from thimble.deploy.context import DeployParts
         from thimble.deploy.service import DeployService
 
         async def stop_guests(timeout: float, guests: Guests) -> None:
@@ -305,7 +306,7 @@ class Agent:
         found = self.init.document
         if found is None:
             return
-        from thimble.document.boot import BootDocument
+        from thimble.document.at_boot import BootDocument
 
         def say(line: str) -> None:
             log.say(line)
@@ -363,8 +364,8 @@ class Agent:
         return self.document
 
     def _document_sources(self) -> Sources:
-        from thimble.api.accounts import entries
-        from thimble.document.gather import Sources
+        from thimble.access.verbs import entries
+        from thimble.document.host_facts import Sources
 
         return Sources(
             services=self.services,
@@ -538,7 +539,7 @@ def warm() -> None:
     import ctypes
     import hashlib
 
-    from thimble.api import x509
+    from thimble.access import x509
 
     del ctypes, hashlib, x509
 

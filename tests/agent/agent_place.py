@@ -24,7 +24,7 @@ from typing import Any
 from thimble.client.http import Client
 from thimble.client.trust import Trust
 from thimble.contract.host import Login, Role, Session, TokenCreate
-from thimble.vm.boot import cgroup_root
+from thimble.vm.startup import cgroup_root
 
 PASSWORD = "correct horse battery"
 PORT = 8443

@@ -11,9 +11,9 @@ import pytest
 from agent_place import Agent, Cli, Place, until
 
 from thimble.client.http import Client
-from thimble.contract.apply import DocumentExport, DocumentPlan, DocumentState, DocumentText
 from thimble.contract.common import Task
 from thimble.contract.deploy import Guests, PolicyChange
+from thimble.contract.document_api import DocumentExport, DocumentPlan, DocumentState, DocumentText
 from thimble.contract.host import Role
 from thimble.contract.network import SwitchCreate, SwitchKind
 from thimble.contract.storage import VolumeCreate

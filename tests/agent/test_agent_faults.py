@@ -27,7 +27,7 @@ from thimble.contract.vm import (
     VmCreate,
 )
 from thimble.core.problem import Code, Problem
-from thimble.vm.boot import cgroup_root
+from thimble.vm.startup import cgroup_root
 
 #: Every step there is; `test_the_table_has_every_step` watches it.
 STEPS = {

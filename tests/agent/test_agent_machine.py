@@ -15,8 +15,8 @@ from agent_place import Agent, Cli, until
 
 from thimble.client.http import Client
 from thimble.contract.common import DryRun
+from thimble.contract.hardware import Hardware, Health, Level, Logs, Sensors, Time
 from thimble.contract.host import Blink, Host, HostChange, Role, TokenCreate, UserCreate
-from thimble.contract.machine import Hardware, Health, Level, Logs, Sensors, Time
 from thimble.contract.storage import DatastoreCreate, DatastoreKind
 from thimble.contract.vm import Firmware, SeedSpec, VmCreate
 from thimble.core.problem import Code, Problem

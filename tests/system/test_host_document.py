@@ -14,11 +14,11 @@ import pytest
 import stick
 import visitor
 
-from thimble.api.passwords import hashed
+from thimble.access.passwords import hashed
 from thimble.cli.demo import after
 from thimble.client.http import Client
 from thimble.client.trust import Trust
-from thimble.contract.apply import DocumentState
+from thimble.contract.document_api import DocumentState
 from thimble.contract.host import Host
 from thimble.contract.management import Management
 from thimble.contract.vm import PowerState, Vm

@@ -14,8 +14,8 @@ from deploy_host import until
 from visitor import visit
 
 from thimble.client.http import Client
+from thimble.contract.hardware import Finding, Hardware, Health, Level, Logs, Sensors, Time
 from thimble.contract.host import Blink
-from thimble.contract.machine import Finding, Hardware, Health, Level, Logs, Sensors, Time
 from thimble.contract.network import Switch, SwitchCreate, SwitchKind
 from thimble.core.problem import Code, Problem
 from thimble.guest import cpio

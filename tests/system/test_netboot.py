@@ -13,7 +13,7 @@ import visitor
 from benchmarks.thimble_server import extended
 from wire_seat import WireSeat
 
-from thimble.api.passwords import hashed
+from thimble.access.passwords import hashed
 from thimble.cli.demo import after
 from thimble.client.http import Client
 from thimble.client.trust import Trust

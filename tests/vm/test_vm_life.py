@@ -12,7 +12,7 @@ from vm_world import DEADLINE_S, FIRST_LINE, World, in_world
 from thimble.contract.common import TaskState
 from thimble.contract.vm import CrashPolicy, DeleteRequest, Intent, Machine, PowerState, StopRequest
 from thimble.core.problem import Code
-from thimble.vm import keeping
+from thimble.vm import monitor
 
 
 @in_world
@@ -105,9 +105,9 @@ async def test_a_qemu_that_was_frozen_when_the_agent_came_answers_later(world: W
     await world.gone()
     os.kill(pid, signal.SIGSTOP)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keeping, "ADOPT_S", 0.5)
+        patch.setattr(monitor, "ADOPT_S", 0.5)
         again = await World(world.root).open()
-    assert (await again.get(id)).status.why == keeping.SILENT
+    assert (await again.get(id)).status.why == monitor.SILENT
     os.kill(pid, signal.SIGCONT)
     async with asyncio.timeout(DEADLINE_S):
         follow = again.events.follow(again.events.rev)

@@ -231,7 +231,7 @@ async def test_a_disk_too_small_is_seen_before_anything_is_written(world: World)
 async def test_a_disk_that_fills_up_meanwhile_undoes_the_save(world: World) -> None:
     id = await counting(world)
     with small_disk(file(world, id).parent, "30m"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("thimble.vm.saving.blockers", lambda *_: [])
+        patch.setattr("thimble.vm.suspend.blockers", lambda *_: [])
         task = await world.ended(await world.vms.save(world.call(id)))
         assert task.problem is not None
         assert task.problem.code is Code.NO_SPACE
@@ -247,7 +247,7 @@ async def test_a_disk_that_fills_up_meanwhile_undoes_the_save(world: World) -> N
 async def test_a_save_can_be_cancelled(world: World) -> None:
     id = await counting(world)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("thimble.vm.migration._UNLIMITED", 1 << 20)  # 1 MiB/s
+        patch.setattr("thimble.vm.qemu.stream._UNLIMITED", 1 << 20)  # 1 MiB/s
         answer = await world.vms.save(world.call(id))
         await world.state(id, PowerState.SAVING)
         task = await world.tasks.cancel(answer.task.id)
@@ -261,7 +261,7 @@ async def test_a_save_can_be_cancelled(world: World) -> None:
 async def test_a_qemu_killed_while_it_is_saved_is_off(world: World) -> None:
     id = await counting(world)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("thimble.vm.migration._UNLIMITED", 1 << 20)
+        patch.setattr("thimble.vm.qemu.stream._UNLIMITED", 1 << 20)
         answer = await world.vms.save(world.call(id))
         await world.state(id, PowerState.SAVING)
         await world.done(await world.vms.kill(world.call(id)))

@@ -17,7 +17,7 @@ from vm_world import World, exit_code, needs_root
 
 from thimble.contract.common import TaskState
 from thimble.contract.vm import Intent, PowerState
-from thimble.vm.statefile import StateFile
+from thimble.vm.qemu.saved_file import StateFile
 
 S, I = PowerState, Intent  # noqa: E741
 RUNS = (S.RUNNING, I.RUNNING)

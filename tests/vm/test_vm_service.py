@@ -23,7 +23,7 @@ from thimble.contract.vm import (
 )
 from thimble.core.problem import Code, Problem
 from thimble.core.units import GIB, MIB
-from thimble.vm.process import QemuPaths
+from thimble.vm.qemu.process import QemuPaths
 
 
 @in_world

@@ -27,7 +27,7 @@ from thimble.state.events import Events
 from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
 from thimble.sys import clock
-from thimble.vm.process import QemuPaths
+from thimble.vm.qemu.process import QemuPaths
 from thimble.vm.service import VmService
 
 FIRST_LINE = "tiny guest: up"
@@ -157,7 +157,7 @@ class World:
         """QEMUs that were started from here."""
         found = []
         for driver in self.vms.drivers.values():
-            who = driver.place.identity()
+            who = driver.rundir.identity()
             if who is not None:
                 found.append(who.pid)
         return found
@@ -191,9 +191,9 @@ def in_world(test: Callable[[World], Awaitable[None]]) -> Callable[[Path], None]
                 await test(world)
             finally:
                 for path in (tmp_path / "run" / "vms").glob("*/process.json"):
-                    from thimble.vm.process import Place
+                    from thimble.vm.qemu.process import RunDir
 
-                    who = Place(tmp_path / "run", path.parent.name).identity()
+                    who = RunDir(tmp_path / "run", path.parent.name).identity()
                     if who is not None:
                         with suppress(ProcessLookupError):
                             os.kill(who.pid, signal.SIGKILL)

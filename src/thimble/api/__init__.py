@@ -1,7 +1,6 @@
-"""The HTTP facade: binds the contract's verbs to services. Decides nothing, keeps no state but sessions.
+"""The HTTP facade: binds the contract's verbs to services. Decides nothing, keeps no state.
 
-server ─► http, websocket      bytes on a socket ↔ ASGI
 app                            ASGI ↔ one verb of the contract: route, sign in, decode, call, encode
-auth, accounts                 who may do what; users, sessions, tokens
-events, sockets                what does not end with one answer
+binding, routes, codec         which verb, and what it is given         output    what it gave, in bytes
+sse, sockets                   what does not end with one answer        pages, metrics
 """

@@ -13,18 +13,19 @@ from contextlib import suppress
 
 import msgspec
 
-from thimble.api import answer as answers
+from thimble.access.attempts import Attempts, TooMany
+from thimble.access.auth import Auth
 from thimble.api import pages
-from thimble.api.answer import Answer
-from thimble.api.attempts import Attempts, TooMany
-from thimble.api.auth import Auth
 from thimble.api.binding import COOKIE, Binding, Seen
 from thimble.api.metrics import TYPE, Metrics, Numbers
-from thimble.api.request import Receive, Request, Scope, Send
+from thimble.api.output import value as output_answer
 from thimble.contract.common import DryRun
 from thimble.contract.host import Session
 from thimble.contract.verbs import PREFIX, VERBS, Shape, Verb
 from thimble.core.problem import Code, Problem
+from thimble.http import answer as answers
+from thimble.http.answer import Answer
+from thimble.http.request import Receive, Request, Scope, Send
 from thimble.sys import clock, log
 
 _SCHEMA = f"{PREFIX}/document/schema"
@@ -146,7 +147,7 @@ class Api:
 
 
 def _encoded(verb: Verb, output: object) -> Answer:
-    answer = answers.value(verb, output)
+    answer = output_answer(verb, output)
     if verb.name == "session.create" and isinstance(output, Session):
         return msgspec.structs.replace(answer, headers=(_cookie(output.token, 43_200),))
     if verb.name == "session.delete" and not isinstance(output, DryRun):

@@ -13,14 +13,14 @@ from typing import Any
 
 import msgspec
 
+from thimble.access.auth import Auth, Who
 from thimble.api import codec, routes
-from thimble.api.auth import Auth, Who
 from thimble.api.replay import Replay
-from thimble.api.request import Request
 from thimble.contract.call import Call
 from thimble.contract.host import Role
 from thimble.contract.verbs import PREFIX, Shape, Verb
 from thimble.core.problem import Code, Problem
+from thimble.http.request import Request
 
 BODY_MAX = 1 << 20
 BODY_S = 30.0
@@ -100,12 +100,12 @@ class Binding:
 
     def events(self, verb: Verb, call: Call[Any], last: str | None) -> AsyncIterator[bytes]:
         """The frames of an event stream. `last`: the `Last-Event-ID` of a reader that reconnects."""
-        from thimble.api import events
+        from thimble.api import sse
 
         if last and verb.name == "event.stream":  # it is further than its address says
             call = msgspec.structs.replace(call, query={**call.query, "after": last})
         who = self._auth.who(call.token)
-        return events.frames(self._method(verb)(call), still=self.still(who))
+        return sse.frames(self._method(verb)(call), still=self.still(who))
 
     async def session(self, request: Request, seen: Seen) -> tuple[Who, Any]:
         """(who asks, the session the service opened) for a WebSocket."""

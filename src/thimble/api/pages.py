@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thimble import __version__
-from thimble.api.answer import Answer
+from thimble.http.answer import Answer
 
 HTML = b"text/html; charset=utf-8"
 PLAIN = b"text/plain; charset=utf-8"

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from thimble.api.request import Receive, Send
+from thimble.http.request import Receive, Send
 
 CHECK_S = 15.0
 

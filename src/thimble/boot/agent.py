@@ -4,7 +4,7 @@ It is forked before the state partition is mounted: it imports what it needs whi
 waits for `go` (a word on a pipe) before its `main` runs.
 
 PID 1 and the agent speak over `/run/thimble/init.sock`:
-agent → PID 1 one JSON datagram each, see `power.py` and `main.py`; PID 1 → agent by SIGPWR and SIGUSR2.
+agent → PID 1 one JSON datagram each, see `power.py` and `stage2.py`; PID 1 → agent by SIGPWR and SIGUSR2.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .jobs import Children
+    from .children import Children
 
 RUN = "/run/thimble"
 STATE = "/var/lib/thimble"

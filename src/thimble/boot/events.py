@@ -17,16 +17,16 @@ import json
 import signal
 import time
 
-from . import first, management
+from . import management, stage1
+from .confirm import MOMENT
 from .power import KEXEC, POWEROFF, REBOOT
-from .tentative import MOMENT
 from .uplink import DIRECTORY, write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .main import Boot
+    from .stage2 import Boot
 
 
 def on_signal(boot: Boot, number: int) -> None:
@@ -84,7 +84,7 @@ def on_ready(boot: Boot, lines: list[str], login: str) -> None:
             boot.consoles.show_login(login)
         return
     boot.is_ready = True
-    first.mark("agent-ready")
+    stage1.mark("agent-ready")
     boot.say(f"ready in {time.clock_gettime(time.CLOCK_BOOTTIME):.1f} s")
     show_addresses(boot)
     for line in lines:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .jobs import Children
+    from .children import Children
     from .loop import Loop
     from .modalias import Table
     from .ring import Ring

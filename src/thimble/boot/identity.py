@@ -18,9 +18,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .children import Children
     from .cmdline import Settings
     from .ipparam import Plan
-    from .jobs import Children
     from .lease import Facts
     from .loop import Loop
 

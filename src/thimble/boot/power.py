@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .jobs import Children
+    from .children import Children
     from .loop import Loop
     from .supervise import Supervised
 

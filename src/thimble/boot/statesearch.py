@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .blocks import Seen
-    from .jobs import Children
+    from .children import Children
     from .loop import Loop
     from .modalias import Table
     from .statedisk import Candidate

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 
-from . import blocks, bridge, clock, drivers, entropy, first, linux, origins
+from . import blocks, boot_media, bridge, clock, drivers, entropy, linux, stage1
 from .phases import Phase
 from .tuning import apply
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .main import Boot
+    from .stage2 import Boot
 
     Done = Callable[[], None]
 
@@ -201,7 +201,7 @@ def ntp(boot: Boot, done: Done) -> None:
     boot.write_facts()
     linux.trim_heap()  # the driver table's file and whatever else only the boot needed
     if "thimble.timeline" in boot.settings.values:
-        boot.say("timeline " + ", ".join(f"{what} {at:.2f}" for what, at in first.marks))
+        boot.say("timeline " + ", ".join(f"{what} {at:.2f}" for what, at in stage1.marks))
 
 
 # A trailing underscore keeps a phase's name from hiding the module it uses.
@@ -215,13 +215,13 @@ ACTS: dict[str, Callable[[Boot, Done], None]] = {
     "seed": seed,
     "agent-go": agent_go,
     "nics": nics,
-    "document": origins.document_,
+    "document": boot_media.document_,
     "uplink": uplink,
     "address": address,
     "ready": ready,
-    "firmware": origins.firmware_,
+    "firmware": boot_media.firmware_,
     "rest": rest,
-    "discs": origins.discs,
+    "discs": boot_media.discs,
     "input": input_,
     "ntp": ntp,
 }

@@ -12,7 +12,7 @@ import signal
 import time
 
 from .backoff import Backoff
-from .jobs import describe
+from .children import describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

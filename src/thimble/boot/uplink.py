@@ -16,15 +16,15 @@ import socket
 
 from . import bridge, rtnl
 from .addressing import Addressing
-from .choice import Nic, choose
 from .ipparam import Plan
+from .nic_choice import Nic, choose
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .jobs import Children
+    from .children import Children
     from .loop import Loop
 
 BRIDGE = "uplink"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from thimble.cli.meter import meter
+from thimble.cli.progress import meter
 from thimble.cli.session import Session
 from thimble.core.problem import Code, Problem
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from thimble.cli import show
+from thimble.cli import tables
 from thimble.cli.session import Session
 from thimble.contract.common import DryRun, Task
 from thimble.contract.verbs import Started
@@ -153,7 +153,7 @@ def follow(
     seen: Callable[[Task], None] = lambda _: None,
 ) -> Task:
     """Wait for `task` and show its progress. Ctrl-C leaves it running and says how to come back."""
-    from thimble.cli.meter import meter, task_on
+    from thimble.cli.progress import meter, task_on
 
     asking = client or session.client
     try:
@@ -177,7 +177,7 @@ def preview(session: Session, dry: DryRun) -> None:
         lines = ["this would happen:", *[f"  {effect.what}" for effect in dry.effects]] if dry.effects else []
         lines += [f"warning: {warning}" for warning in dry.warnings]
         if dry.blockers:
-            lines += ["not possible:", *[show.reason_line(reason) for reason in dry.blockers]]
+            lines += ["not possible:", *[tables.reason_line(reason) for reason in dry.blockers]]
         return "\n".join(lines or ["nothing to do"])
 
     session.emit(dry, text)

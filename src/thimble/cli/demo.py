@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from thimble.cli import meter
+from thimble.cli import progress
 from thimble.client.http import Client
 from thimble.client.profile import Profile, location, read, write
 from thimble.client.trust import Trust
@@ -53,7 +53,7 @@ class Timeline:
 def show(*, once: bool, keep: bool, profile: str, out: Path) -> dict[str, object]:
     """Do all of it; the summary. `once` ends after the guest's SSH banner, `keep` leaves the server on."""
     began = time.monotonic()
-    with meter.meter(quiet=False) as shown:
+    with progress.meter(quiet=False) as shown:
         built = build.build(build.Options(profile=profile, out=out), shown.at)
         guest = debian.ensure(shown.at)
     image_bytes = built.total_bytes
@@ -174,10 +174,10 @@ def sign_in(server: Server, fingerprint: str, password: str) -> Client:
 
 def upload(client: Client, name: str, path: Path) -> None:
     size = path.stat().st_size
-    with path.open("rb") as file, meter.meter(quiet=False) as shown:
+    with path.open("rb") as file, progress.meter(quiet=False) as shown:
         client.upload(
             "image.upload", file, size, path={"image": f"local/{name}"},
-            progress=lambda sent: meter.bytes_on(shown, f"upload {name}", sent, size),
+            progress=lambda sent: progress.bytes_on(shown, f"upload {name}", sent, size),
         )  # fmt: skip
 
 

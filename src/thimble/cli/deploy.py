@@ -9,11 +9,11 @@ from typing import Any
 import click
 from msgspec import UNSET
 
-from thimble.cli import show
+from thimble.cli import tables
 from thimble.cli.command import Asking, Changing, Working, act, choice, confirm, preview, width
 from thimble.cli.session import Session
-from thimble.cli.show import Column, table
-from thimble.cli.vm_words import seconds
+from thimble.cli.tables import Column, table
+from thimble.cli.vm_parse import seconds
 from thimble.contract.common import DryRun, Task
 from thimble.contract.deploy import (
     UPLOAD,
@@ -53,7 +53,7 @@ def details(found: Deploy) -> str:
         ("last", _outcome(found.last) if found.last else ""),
         ("updates", _policy(found.policy)),
     ]
-    return show.facts([(name, text) for name, text in lines if text])
+    return tables.facts([(name, text) for name, text in lines if text])
 
 
 def _policy(policy: UpdatePolicy) -> str:
@@ -210,7 +210,7 @@ def _going(session: Session, verb: str, wanted: Any, done: str) -> None:
 
 def sent(session: Session, image: str) -> str:
     """A file of ours goes to the host first; anything else is a name it knows."""
-    from thimble.cli.meter import bytes_on, meter
+    from thimble.cli.progress import bytes_on, meter
 
     source = Path(image)
     if "://" in image or not source.is_file():

@@ -9,7 +9,7 @@ import click
 
 from thimble.cli.command import Asking, Changing, Working, act, choice, confirm, preview, width
 from thimble.cli.session import Session
-from thimble.cli.show import Column, table
+from thimble.cli.tables import Column, table
 from thimble.contract.storage import (
     Datastore,
     DatastoreCreate,
@@ -155,7 +155,7 @@ def image_list(session: Session) -> None:
 @click.pass_obj
 def upload(session: Session, file: str, name: str, sha256: str | None) -> None:
     """Upload an image: qcow2, raw, ISO, a kernel, an initrd, …"""
-    from thimble.cli.meter import bytes_on, meter
+    from thimble.cli.progress import bytes_on, meter
 
     source = Path(file)
     name = name or source.name

@@ -9,13 +9,13 @@ from pathlib import Path
 import click
 import msgspec
 
-from thimble.cli import reach, show
+from thimble.cli import reconnect, tables
 from thimble.cli.command import Asking, Local, Working, act, confirm, follow
-from thimble.cli.network import CONFIRM
+from thimble.cli.management import CONFIRM
 from thimble.cli.session import Session
-from thimble.cli.vm_words import seconds
-from thimble.contract.apply import SIZE_MAX, DocumentExport, DocumentPlan, DocumentState, DocumentText
+from thimble.cli.vm_parse import seconds
 from thimble.contract.common import Task
+from thimble.contract.document_api import SIZE_MAX, DocumentExport, DocumentPlan, DocumentState, DocumentText
 from thimble.contract.management import Management
 from thimble.contract.verbs import Started
 from thimble.core.problem import TABLE, Code, Problem, Reason
@@ -88,7 +88,7 @@ def plan_text(found: DocumentPlan, document: DocumentText) -> str:
     if found.drift:
         lines += ["left alone:", *(f"  {line}" for line in found.drift)]
     if found.blockers:
-        lines += ["not possible:", *(show.reason_line(_pointed(one, document)) for one in found.blockers)]
+        lines += ["not possible:", *(tables.reason_line(_pointed(one, document)) for one in found.blockers)]
     return "\n".join(lines)
 
 
@@ -146,11 +146,11 @@ def _applied(session: Session, text: DocumentText, found: DocumentPlan) -> Task:
         task: Task = act(session, "document.apply", text)
         return task
     started: Started = session.client.call("document.apply", text)
-    with reach.brief(session) as client:
-        task = reach.through(lambda: follow(session, started.task, client=client)) or started.task
-        now: Management | None = reach.through(lambda: client.call("management.get"))
+    with reconnect.brief(session) as client:
+        task = reconnect.through(lambda: follow(session, started.task, client=client)) or started.task
+        now: Management | None = reconnect.through(lambda: client.call("management.get"))
     if now is None or now.pending is not None:
-        reach.confirm(session, _addresses(text), text.confirm_within)
+        reconnect.confirm(session, _addresses(text), text.confirm_within)
     return follow(session, task)
 
 
@@ -200,7 +200,7 @@ def state_text(state: DocumentState, *, now: float) -> str:
     if not state.sha256:
         return "no document was applied to this host" + (f"; {state.problem}" if state.problem else "")
     ago = show_seconds(max(0.0, now - state.applied))
-    return show.facts(
+    return tables.facts(
         [
             ("document", state.source or "(sent by a client)"),
             ("SHA-256", state.sha256),

@@ -10,11 +10,11 @@ from typing import Any
 import click
 import msgspec
 
-from thimble.cli import show
+from thimble.cli import tables
 from thimble.cli.builder import part, reporting
 from thimble.cli.command import Asking, Changing, Local, Working, act, choice, confirm
 from thimble.cli.session import Session
-from thimble.cli.vm_words import seconds
+from thimble.cli.vm_parse import seconds
 from thimble.contract.common import Event
 from thimble.contract.host import Host, HostChange, HostLog, MediumWrites, PowerRequest, Pressure
 from thimble.contract.vm import HostShutdown
@@ -30,7 +30,7 @@ def details(one: Host) -> str:
     """Everything about the host. Pure."""
     load = " ".join(f"{value:.2f}" for value in one.load)
     accel = one.accel if one.accel == "kvm" else f"{one.accel}: {one.accel_why}"
-    return show.facts(
+    return tables.facts(
         [
             ("name", one.name),
             ("health", one.health),
@@ -136,7 +136,7 @@ def event_line(event: Event) -> str:
     """`12:00:01 vm.changed vm-1234 state=running`. Pure but for the time zone."""
     clock = datetime.datetime.fromtimestamp(event.time).strftime("%H:%M:%S")
     detail = " ".join(f"{key}={value}" for key, value in event.detail.items() if value)
-    return show.safe(f"{clock} {event.kind} {event.subject} {detail}".rstrip())
+    return tables.safe(f"{clock} {event.kind} {event.subject} {detail}".rstrip())
 
 
 @host.command("run", cls=Local)
@@ -193,9 +193,9 @@ def arguments(given: Mapping[str, Any], environment: Mapping[str, str], *, root:
 
 def _more() -> None:
     """Commands of this group that live in a module of their own."""
-    from thimble.cli import deploy, machine, neighbours, network
+    from thimble.cli import deploy, machine, management, neighbours
 
-    for command in (*deploy.COMMANDS, network.network, *machine.COMMANDS, *neighbours.COMMANDS):
+    for command in (*deploy.COMMANDS, management.network, *machine.COMMANDS, *neighbours.COMMANDS):
         host.add_command(command)
 
 

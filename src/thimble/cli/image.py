@@ -11,7 +11,7 @@ import msgspec
 from thimble.cli.builder import part, reporting
 from thimble.cli.command import Local, confirm
 from thimble.cli.session import Session
-from thimble.cli.show import as_json
+from thimble.cli.tables import as_json
 
 PROFILES = ("server", "virtual")
 

@@ -11,8 +11,8 @@ import click
 from thimble.cli.builder import part, reporting
 from thimble.cli.command import Local, width
 from thimble.cli.session import Session
-from thimble.cli.show import Column, as_json, table
-from thimble.cli.vm_words import memory_mib
+from thimble.cli.tables import Column, as_json, table
+from thimble.cli.vm_parse import memory_mib
 from thimble.core.units import MIB, show_size
 
 COLUMNS = (

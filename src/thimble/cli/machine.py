@@ -14,10 +14,10 @@ import msgspec
 from thimble.cli import machine_view as view
 from thimble.cli.command import Asking, Changing, act, choice
 from thimble.cli.session import Session
-from thimble.cli.show import safe
-from thimble.cli.vm_words import seconds
+from thimble.cli.tables import safe
+from thimble.cli.vm_parse import seconds
+from thimble.contract.hardware import Hardware, Health, Level, LogLevel, Logs, Sensors, Time
 from thimble.contract.host import Blink, Host, HostChange
-from thimble.contract.machine import Hardware, Health, Level, LogLevel, Logs, Sensors, Time
 from thimble.core.problem import Code, Problem
 from thimble.core.units import show_size
 

@@ -6,8 +6,8 @@ import datetime
 from collections.abc import Mapping
 from pathlib import Path
 
-from thimble.cli.show import Column, facts, table
-from thimble.contract.machine import DiskInfo, Hardware, Health, LogLine, Sensor, Sensors, Smart, Time
+from thimble.cli.tables import Column, facts, table
+from thimble.contract.hardware import DiskInfo, Hardware, Health, LogLine, Sensor, Sensors, Smart, Time
 from thimble.core.units import show_seconds, show_size
 
 _PCI_IDS = (Path("/usr/share/misc/pci.ids"), Path("/usr/share/hwdata/pci.ids"))

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from thimble import __version__
-from thimble.cli import show
+from thimble.cli import tables
 from thimble.cli.command import output_options, trust_options, word
 from thimble.cli.session import Session
 from thimble.core.problem import Code, Problem
@@ -30,7 +30,7 @@ COMMANDS = {
     "document": ("thimble.cli.document", "The document's schema, and the one applied last."),
     "vm": ("thimble.cli.vm", "Virtual machines."),
     "disk": ("thimble.cli.disk", "Volumes, images and datastores."),
-    "net": ("thimble.cli.net", "Virtual switches."),
+    "net": ("thimble.cli.switch", "Virtual switches."),
     "task": ("thimble.cli.task", "Long work."),
     "host": ("thimble.cli.host", "The host itself; also runs one here, hosted."),
     "user": ("thimble.cli.user", "Who may sign in."),
@@ -128,9 +128,9 @@ def report(session: Session, problem: Problem) -> int:
 
         traceback.print_exception(problem)
     if session.json:
-        click.echo(show.as_json(problem.document()), err=True)
+        click.echo(tables.as_json(problem.document()), err=True)
     else:
-        click.echo(show.safe(show.problem_text(problem)), err=True)
+        click.echo(tables.safe(tables.problem_text(problem)), err=True)
     return problem.exit_code
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from thimble.cli import each as each_
-from thimble.cli import show
+from thimble.cli import fleet_run as each_
+from thimble.cli import tables
 from thimble.cli.command import Changing, act, width
 from thimble.cli.deploy import sent
 from thimble.cli.document import given
 from thimble.cli.session import Session
-from thimble.cli.show import Column, table
+from thimble.cli.tables import Column, table
 from thimble.contract.netboot import DocumentFor, Mode, Neighbour, NeighbourList, Netboot, ServeBoot, Stage
 from thimble.core.units import show_size
 
@@ -47,7 +47,7 @@ def details(found: Netboot) -> str:
         ("sent", show_size(found.bytes_sent)),
         ("refused", f"{found.refused} requests" if found.refused else ""),
     ]
-    return show.facts([(name, text) for name, text in lines if text])
+    return tables.facts([(name, text) for name, text in lines if text])
 
 
 def _addresses(settings: ServeBoot) -> str:

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from thimble.cli import meter
+from thimble.cli import progress
 from thimble.cli.demo import after, say, sign_in, wait_for_interrupt
 from thimble.client.http import Client
 from thimble.contract.netboot import DocumentFor, Neighbour, Netboot, ServeBoot
@@ -60,7 +60,7 @@ def show(count: int, *, once: bool, keep: bool, profile: str, out: Path) -> dict
     """Do all of it; the summary. Raises `Problem` INVALID, TIMEOUT and what the lab raises."""
     if not 1 <= count <= MOST:
         raise Problem(Code.INVALID, f"a rack of {count}: 1 to {MOST} neighbours")
-    with meter.meter(quiet=False) as shown:
+    with progress.meter(quiet=False) as shown:
         built = build.build(build.Options(profile=profile, out=out), shown.at)
     return with_retries(lambda _: _rack(count, built.directory, once=once, keep=keep), say=say)
 

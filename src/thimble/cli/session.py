@@ -202,7 +202,7 @@ class Session:
 
     def emit(self, value: msgspec.Struct, text: Callable[[], str]) -> None:
         """The answer: its JSON, or `text()`, in which nothing from elsewhere can drive the terminal."""
-        from thimble.cli.show import as_json, safe
+        from thimble.cli.tables import as_json, safe
 
         click.echo(as_json(value) if self.json else safe(text()))
 

@@ -8,8 +8,8 @@ import click
 
 from thimble.cli.command import Asking, Changing, act, follow, width
 from thimble.cli.session import Session
-from thimble.cli.show import Column, facts, problem_text, table
-from thimble.cli.vm_words import seconds
+from thimble.cli.tables import Column, facts, problem_text, table
+from thimble.cli.vm_parse import seconds
 from thimble.contract.common import Task
 from thimble.contract.host import TaskList
 from thimble.core.units import show_seconds

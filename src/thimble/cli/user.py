@@ -10,8 +10,8 @@ from msgspec import UNSET
 
 from thimble.cli.command import Asking, Changing, Local, act, choice, confirm, secret, width
 from thimble.cli.session import Session
-from thimble.cli.show import Column, table
-from thimble.cli.vm_words import seconds
+from thimble.cli.tables import Column, table
+from thimble.cli.vm_parse import seconds
 from thimble.contract import host
 from thimble.contract.host import Role, TokenCreate, TokenList, User, UserChange, UserCreate, UserList
 from thimble.core.problem import Code, Problem
@@ -101,7 +101,7 @@ def user_change(
 @click.option("--password-file", metavar="FILE", help=f"Else {VARIABLE}, or a prompt.")
 def user_hash(password_file: str | None) -> None:
     """Print the hash of a password, for `password_hash` in a host document."""
-    from thimble.api.passwords import hashed
+    from thimble.access.passwords import hashed
 
     password = secret(password_file, VARIABLE, "Password", twice=True)
     if not 8 <= len(password) <= 1024:

@@ -10,7 +10,7 @@ from thimble.cli import vm_view
 from thimble.cli.command import Asking, Working, act, confirm, vm_names, width
 from thimble.cli.session import Session
 from thimble.cli.vm_edit import change, create
-from thimble.cli.vm_words import seconds
+from thimble.cli.vm_parse import seconds
 from thimble.contract.vm import ConsoleLog, DeleteRequest, PowerState, StartRequest, StopRequest, Vm, VmList
 from thimble.core.problem import Code, Problem
 

@@ -12,8 +12,8 @@ import click
 from thimble.cli import vm_view
 from thimble.cli.command import Working, act, choice, vm_names
 from thimble.cli.session import Session
+from thimble.cli.vm_parse import spec_file, typed
 from thimble.cli.vm_spec import alteration, creation
-from thimble.cli.vm_words import spec_file, typed
 from thimble.contract.vm import (
     CrashPolicy,
     Firmware,

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from thimble.cli.vm_words import cdrom, disk, edited, kept_cdrom, kept_disk, kept_nic, memory_mib, nic
+from thimble.cli.vm_parse import cdrom, disk, edited, kept_cdrom, kept_disk, kept_nic, memory_mib, nic
 from thimble.contract.vm import Firmware, Vm
 from thimble.core.problem import Code, Problem
 

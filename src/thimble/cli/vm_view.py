@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from thimble.cli.show import Column, facts, table
+from thimble.cli.tables import Column, facts, table
 from thimble.contract.vm import Vm, VmList
 from thimble.core.units import MIB, show_seconds, show_size
 

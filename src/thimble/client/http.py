@@ -25,7 +25,7 @@ from thimble.client.address import base_url, endpoint
 from thimble.client.events import EventParser
 from thimble.client.trust import Trust, context, unreachable
 from thimble.contract.common import Event, Task, TaskState
-from thimble.contract.machine import LogLine
+from thimble.contract.hardware import LogLine
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-from thimble.contract import apply, common, deploy, host, management, netboot, network, storage, vm
+from thimble.contract import common, deploy, document_api, host, management, netboot, network, storage, vm
 from thimble.contract.host import Role
 
 PREFIX = "/api/v1"
@@ -98,13 +98,13 @@ VERBS: tuple[Verb, ...] = (
     _v("host.get", "GET", "/host", host.Host, "The host's state"),
     _v("host.change", "PATCH", "/host", host.Host, "Rename the host", input=host.HostChange, role=_AD),
     _v("host.log", "GET", "/host/log", host.HostLog, "The last lines of the host's log", query=(("lines", "how many, 1 to 5000"),)),
-    _v("host.logs", "GET", "/host/logs", "machine.Logs", "The log: kernel, PID 1, agent and daemons", query=_LOG),
-    _v("host.follow", "GET", "/host/logs/follow", "machine.LogLine", "The log as it grows, as server-sent events", shape=Shape.EVENTS, query=_LOG),
-    _v("host.hardware", "GET", "/host/hardware", "machine.Hardware", "What the machine is made of"),
-    _v("host.sensors", "GET", "/host/sensors", "machine.Sensors", "Temperatures, fans, voltages, and the BMC"),
-    _v("host.health", "GET", "/host/health", "machine.Health", "How the host is, with reasons", query=(("thorough", "1: ask disks and BMC now, too"),)),
-    _v("host.time", "GET", "/host/time", "machine.Time", "The clock, and where it takes the time from"),
-    _v("host.bundle", "GET", "/host/bundle", "machine.Archive", "Everything support needs, without secrets, as tar.gz", role=_AD, shape=Shape.DOWNLOAD),
+    _v("host.logs", "GET", "/host/logs", "hardware.Logs", "The log: kernel, PID 1, agent and daemons", query=_LOG),
+    _v("host.follow", "GET", "/host/logs/follow", "hardware.LogLine", "The log as it grows, as server-sent events", shape=Shape.EVENTS, query=_LOG),
+    _v("host.hardware", "GET", "/host/hardware", "hardware.Hardware", "What the machine is made of"),
+    _v("host.sensors", "GET", "/host/sensors", "hardware.Sensors", "Temperatures, fans, voltages, and the BMC"),
+    _v("host.health", "GET", "/host/health", "hardware.Health", "How the host is, with reasons", query=(("thorough", "1: ask disks and BMC now, too"),)),
+    _v("host.time", "GET", "/host/time", "hardware.Time", "The clock, and where it takes the time from"),
+    _v("host.bundle", "GET", "/host/bundle", "hardware.Archive", "Everything support needs, without secrets, as tar.gz", role=_AD, shape=Shape.DOWNLOAD),
     _v("host.blink", "POST", "/host/blink", common.Nothing, "Blink the light of a network port or a disk", input=host.Blink, role=_OP),
     _v("host.reboot", "POST", "/host/reboot", Started, "Stop the guests, reboot", input=host.PowerRequest, role=_AD, shape=_TASK),
     _v("host.shutdown", "POST", "/host/shutdown", Started, "Stop the guests, power off", input=host.PowerRequest, role=_AD, shape=_TASK),
@@ -126,10 +126,10 @@ VERBS: tuple[Verb, ...] = (
     _v("management.change", "PATCH", "/host/management", management.Management, "Change the management network", input=management.ManagementChange, role=_AD),
     _v("management.confirm", "POST", "/host/management/confirm", management.Management, "Keep the new settings of the management network", role=_AD),
     _v("management.undo", "POST", "/host/management/undo", management.Management, "Take them back", role=_AD),
-    _v("document.plan", "POST", "/document/plan", apply.DocumentPlan, "What applying a document would do", input=apply.DocumentText, role=_AD),
-    _v("document.apply", "POST", "/document/apply", Started, "Make the host what a document says", input=apply.DocumentText, role=_AD, shape=_TASK),
-    _v("document.export", "GET", "/document/export", apply.DocumentExport, "The document of this host as it is", role=_AD),
-    _v("document.get", "GET", "/document", apply.DocumentState, "The document applied last, and the drift since", role=_AD),
+    _v("document.plan", "POST", "/document/plan", document_api.DocumentPlan, "What applying a document would do", input=document_api.DocumentText, role=_AD),
+    _v("document.apply", "POST", "/document/apply", Started, "Make the host what a document says", input=document_api.DocumentText, role=_AD, shape=_TASK),
+    _v("document.export", "GET", "/document/export", document_api.DocumentExport, "The document of this host as it is", role=_AD),
+    _v("document.get", "GET", "/document", document_api.DocumentState, "The document applied last, and the drift since", role=_AD),
     _v("vm.list", "GET", "/vms", vm.VmList, "List VMs"),
     _v("vm.create", "POST", "/vms", Started, "Create a VM", input=vm.VmCreate, role=_OP, shape=_TASK),
     _v("vm.get", "GET", "/vms/{vm}", vm.Vm, "One VM"),

@@ -10,6 +10,6 @@
     attach    a VM's serial line on this terminal
     main      the loop that puts them together
 
-PID 1 starts it when somebody presses Enter (boot/seats.py); it ends by itself when nobody types any more. It
-never leaves a trace on the screen and never keeps a password longer than the call that needs it.
+PID 1 starts it when somebody presses Enter (boot/console_sessions.py); it ends by itself when nobody types
+any more. It never leaves a trace on the screen and never keeps a password longer than the call that needs it.
 """

@@ -6,13 +6,13 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from thimble.contract.deploy import Deploy, InstallRequest, OldState, RollbackRequest, UpdateRequest
-from thimble.dcui import step
+from thimble.dcui import actions
 from thimble.dcui.model import Answer, Ask, Model, Step
 from thimble.dcui.pages import Act, Field, Form, Item, Menu
 
 
 def deploy(model: Model, _arg: str) -> Step:
-    return step.ask(model, Ask(to="deploy", verb="deploy.get"))
+    return actions.ask(model, Ask(to="deploy", verb="deploy.get"))
 
 
 def deploy_came(model: Model, answer: Answer) -> Step:
@@ -26,7 +26,7 @@ def deploy_came(model: Model, answer: Answer) -> Step:
     if here.installed:
         items.append(Item("Roll back", Act("deploy.rollback"), "Start the other slot's version again."))
     menu = Menu(title="Install, update, roll back", items=tuple(items), intro=deploy_lines(here))
-    return step.push(replace(model, deploy=here), menu), ()
+    return actions.push(replace(model, deploy=here), menu), ()
 
 
 def deploy_lines(here: Deploy) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def install(model: Model, _arg: str) -> Step:
             _choice("reboot", "Restart after", ("no", "yes"), "From the disk, when it is installed."),
         ),
     )
-    return step.push(model, form), ()
+    return actions.push(model, form), ()
 
 
 def _choice(name: str, label: str, choices: tuple[str, ...], text: str) -> Field:
@@ -81,7 +81,7 @@ def install_check(model: Model, _arg: str) -> Step:
         state=OldState(form.value("state")),
         reboot=form.value("reboot") == "yes",
     )
-    return step.propose(model, "Install", Ask(to="install", verb="deploy.install", input=request))
+    return actions.propose(model, "Install", Ask(to="install", verb="deploy.install", input=request))
 
 
 def update(model: Model, _arg: str) -> Step:
@@ -95,7 +95,7 @@ def update(model: Model, _arg: str) -> Step:
             Field(name="sha256", label="SHA-256", help="Of the file; may be empty."),
         ),
     )
-    return step.push(model, form), ()
+    return actions.push(model, form), ()
 
 
 def update_check(model: Model, _arg: str) -> Step:
@@ -105,11 +105,11 @@ def update_check(model: Model, _arg: str) -> Step:
     request = UpdateRequest(
         image=form.value("image").strip() or UNSET, sha256=form.value("sha256").strip().lower()
     )
-    return step.propose(model, "Update", Ask(to="update", verb="deploy.update", input=request))
+    return actions.propose(model, "Update", Ask(to="update", verb="deploy.update", input=request))
 
 
 def rollback(model: Model, _arg: str) -> Step:
-    return step.propose(
+    return actions.propose(
         model, "Roll back", Ask(to="rollback", verb="deploy.rollback", input=RollbackRequest())
     )
 

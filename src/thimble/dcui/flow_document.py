@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from thimble.contract.apply import DocumentPlan, DocumentText
-from thimble.dcui import step
+from thimble.contract.document_api import DocumentPlan, DocumentText
+from thimble.dcui import actions
 from thimble.dcui.flow_network import CONFIRM_S
 from thimble.dcui.model import Answer, Ask, Failed, Load, Model, Step
 from thimble.dcui.pages import Act, Editor, Field, Form, Item, Menu, Proposal, Text, Wait
@@ -28,19 +28,21 @@ def document(model: Model, _arg: str) -> Step:
         Item("Change the one of this host as it is", Act("document.edit"), "What `thimble export` writes."),
     ]
     intro = ("It says what this host is. Nothing is done before you have seen what it would do.",)
-    return step.push(model, Menu(title="Host document", items=tuple(items), intro=intro)), ()
+    return actions.push(model, Menu(title="Host document", items=tuple(items), intro=intro)), ()
 
 
 def load(model: Model, where: str) -> Step:
     if "document.text" in model.asking:
         return model, ()
-    model = step.push(model, Wait(title="Host document", note=f"reading {where}", since=model.now))
+    model = actions.push(model, Wait(title="Host document", note=f"reading {where}", since=model.now))
     return replace(model, asking=(*model.asking, "document.text")), (Load("document.text", where),)
 
 
 def url(model: Model, _arg: str) -> Step:
     fields = (Field(name="url", label="URL", value="https://"),)
-    return step.push(model, Form(title="A document from a URL", fields=fields, act=Act("document.fetch"))), ()
+    return actions.push(
+        model, Form(title="A document from a URL", fields=fields, act=Act("document.fetch"))
+    ), ()
 
 
 def fetch(model: Model, _arg: str) -> Step:
@@ -49,20 +51,20 @@ def fetch(model: Model, _arg: str) -> Step:
         return model, ()
     where = form.value("url").strip()
     if not where.startswith(("http://", "https://")) or len(where) < 10:
-        return step.swap(model, replace(form, note=("An address begins with http:// or https://.",))), ()
+        return actions.swap(model, replace(form, note=("An address begins with http:// or https://.",))), ()
     return load(model, where)
 
 
 def edit(model: Model, _arg: str) -> Step:
-    model = step.push(model, Wait(title="Host document", note="writing down this host", since=model.now))
-    return step.ask(model, Ask(to="document.text", verb="document.export"))
+    model = actions.push(model, Wait(title="Host document", note="writing down this host", since=model.now))
+    return actions.ask(model, Ask(to="document.text", verb="document.export"))
 
 
 def came(model: Model, answer: Answer) -> Step:
     """The text is there: into the editor, so that it is seen before it is used."""
     text = answer.value if isinstance(answer.value, str) else answer.value.text
     if isinstance(model.page, Wait):
-        model = step.pop(model)
+        model = actions.pop(model)
     lines = tuple(text.replace("\r\n", "\n").replace("\r", "\n").expandtabs(2).rstrip("\n").split("\n"))
     return _editor(replace(model, draft=lines))
 
@@ -72,7 +74,7 @@ def new(model: Model, _arg: str) -> Step:
     model, effects = _editor(replace(model, draft=lines))
     page = model.page
     if isinstance(page, Editor):
-        model = step.swap(model, replace(page, row=len(lines) - 1))
+        model = actions.swap(model, replace(page, row=len(lines) - 1))
     return model, effects
 
 
@@ -82,7 +84,7 @@ def write(model: Model, _arg: str) -> Step:
 
 def _editor(model: Model) -> Step:
     page = Editor(title="Host document", kind="editor", lines=model.draft or ("",), act=Act("document.check"))
-    return step.push(model, page), ()
+    return actions.push(model, page), ()
 
 
 def keep_draft(model: Model) -> Model:
@@ -95,10 +97,10 @@ def check(model: Model, _arg: str) -> Step:
     page = model.page
     if not isinstance(page, Editor):
         return model, ()
-    model = step.push(
+    model = actions.push(
         keep_draft(model), Wait(title="Host document", note="looking what it would do", since=model.now)
     )
-    return step.ask(model, Ask(to="document.plan", verb="document.plan", input=_text(model)))
+    return actions.ask(model, Ask(to="document.plan", verb="document.plan", input=_text(model)))
 
 
 def _text(model: Model) -> DocumentText:
@@ -110,7 +112,7 @@ def planned(model: Model, answer: Answer) -> Step:
     plan: DocumentPlan = answer.value
     if not isinstance(model.page, Wait):
         return model, ()
-    blockers = tuple(step.in_words(reason) for reason in plan.blockers)
+    blockers = tuple(actions.in_words(reason) for reason in plan.blockers)
     effects = tuple(effect.what for effect in plan.effects)
     drift = tuple(f"on the host and not in the document, stays: {line}" for line in plan.drift)
     page = Proposal(
@@ -120,29 +122,29 @@ def planned(model: Model, answer: Answer) -> Step:
         blockers=blockers,
         act=Act("document.apply") if effects and not blockers else None,
     )
-    return step.swap(model, page), ()
+    return actions.swap(model, page), ()
 
 
 def not_planned(model: Model, failed: Failed) -> Step:
     """Every error with its line and column; the editor's cursor goes to the first."""
     if isinstance(model.page, Wait):
-        model = step.pop(model)
+        model = actions.pop(model)
     editor, first = model.page, next((reason for reason in failed.problem.reasons if reason.line), None)
     if isinstance(editor, Editor) and first is not None:
         row = max(0, min(first.line, len(editor.lines)) - 1)
-        model = step.swap(model, replace(editor, row=row, col=max(0, first.column - 1)))
+        model = actions.swap(model, replace(editor, row=row, col=max(0, first.column - 1)))
     page = Text(
         title="The document cannot be used",
-        lines=step.problem_lines(failed.problem),
+        lines=actions.problem_lines(failed.problem),
         hint="Enter: back to the editor",
         alarm=True,
     )
-    return step.push(model, page), ()
+    return actions.push(model, page), ()
 
 
 def apply(model: Model, _arg: str) -> Step:
     question = Ask(to="document", verb="document.apply", input=_text(model))
-    return step.run(step.pop(model), "Apply the host document", question, Act("management.after"))
+    return actions.run(actions.pop(model), "Apply the host document", question, Act("management.after"))
 
 
 ACTS = {

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from thimble.contract.common import Task
 from thimble.contract.host import PowerRequest
-from thimble.dcui import step
+from thimble.dcui import actions
 from thimble.dcui.flow_session import sign_in
 from thimble.dcui.model import Answer, Ask, Look, Looked, Measure, Model, Step, TellInit
 from thimble.dcui.pages import Act, Item, Menu, Proposal, Text, Wait
@@ -29,13 +29,13 @@ def power(model: Model, _arg: str) -> Step:
         Item("Restart", Act("power.do", "reboot"), "Stop the virtual machines, then start the host again."),
         Item("Shut down", Act("power.do", "shutdown"), "Stop the virtual machines, then power off."),
     )
-    return step.push(model, Menu(title="Restart or shut down", items=items)), ()
+    return actions.push(model, Menu(title="Restart or shut down", items=items)), ()
 
 
 def power_do(model: Model, which: str) -> Step:
     title = "Restart" if which == "reboot" else "Shut down"
     if not model.silent:
-        return step.propose(model, title, Ask(to="power", verb=f"host.{which}", input=PowerRequest()))
+        return actions.propose(model, title, Ask(to="power", verb=f"host.{which}", input=PowerRequest()))
     verb = "reboot" if which == "reboot" else "poweroff"
     effects = ("restarts the host at once" if which == "reboot" else "powers the host off at once",)
     page = Proposal(
@@ -45,11 +45,11 @@ def power_do(model: Model, which: str) -> Step:
         blockers=() if model.local.managed else ("another operating system runs this machine: use its own",),
         act=Act("power.init", verb) if model.local.managed else None,
     )
-    return step.push(model, page), ()
+    return actions.push(model, page), ()
 
 
 def power_init(model: Model, verb: str) -> Step:
-    return step.swap(model, Wait(title="Going down", note="PID 1 was told", since=model.now)), (
+    return actions.swap(model, Wait(title="Going down", note="PID 1 was told", since=model.now)), (
         TellInit(verb),
     )
 
@@ -59,7 +59,7 @@ def log(model: Model, _arg: str) -> Step:
         return model, (Look(log=True),)
     if model.session is None:
         return sign_in(model, "log")
-    return step.ask(model, Ask(to="log", verb="host.log", query={"lines": "1000"}))
+    return actions.ask(model, Ask(to="log", verb="host.log", query={"lines": "1000"}))
 
 
 def bundle(model: Model, _arg: str) -> Step:
@@ -74,7 +74,7 @@ def bundle(model: Model, _arg: str) -> Step:
         "",
         f"or a browser that is signed in: https://{where}/api/v1/host/bundle",
     )
-    return step.push(model, Text(title="Support bundle", lines=lines)), ()
+    return actions.push(model, Text(title="Support bundle", lines=lines)), ()
 
 
 def show_log(model: Model, lines: tuple[str, ...]) -> Step:
@@ -86,8 +86,8 @@ def show_log(model: Model, lines: tuple[str, ...]) -> Step:
         hint="Arrows, Page up and down; F5 again",
     )
     if any(old.kind == "log" for old in model.pages):
-        return step.change(model, "log", page), ()
-    return step.push(model, page), ()
+        return actions.change(model, "log", page), ()
+    return actions.push(model, page), ()
 
 
 def logged(model: Model, answer: Answer) -> Step:
@@ -101,7 +101,7 @@ def looked(model: Model, message: Looked) -> Step:
 
 def tasks(model: Model, _arg: str) -> Step:
     page = Text(title="Tasks", kind="tasks", lines=("looking ...",), hint="Newest first")
-    return step.ask(step.push(model, page), Ask(to="tasks", verb="task.list"))
+    return actions.ask(actions.push(model, page), Ask(to="tasks", verb="task.list"))
 
 
 def tasks_come(model: Model, answer: Answer) -> Step:
@@ -109,14 +109,14 @@ def tasks_come(model: Model, answer: Answer) -> Step:
     if not isinstance(found, Text):
         return model, ()
     lines = tuple(task_line(task) for task in answer.value.tasks) or ("nothing was done yet",)
-    return step.change(model, "tasks", replace(found, lines=lines)), ()
+    return actions.change(model, "tasks", replace(found, lines=lines)), ()
 
 
 def task_line(task: Task) -> str:
     percent = f" {task.progress:.0%}" if task.ended is None else ""
     why = f": {task.problem.detail}" if task.problem else ""
     owner = f" by {task.owner}" if task.owner else ""
-    return f"{step.moment(task.created)} {task.verb} {task.subject} {task.state}{percent}{owner}{why}"
+    return f"{actions.moment(task.created)} {task.verb} {task.subject} {task.state}{percent}{owner}{why}"
 
 
 ACTS = {

@@ -6,7 +6,7 @@ import msgspec
 from msgspec.structs import replace
 
 from thimble.contract.management import Management, ManagementChange, ManagementSettings
-from thimble.dcui import step
+from thimble.dcui import actions
 from thimble.dcui.model import Answer, Ask, Failed, Model, Step
 from thimble.dcui.pages import Act, Editor, Field, Form, Trial, Wait
 
@@ -25,14 +25,14 @@ NET_FIELDS = (
 
 
 def management(model: Model, _arg: str) -> Step:
-    return step.ask(model, Ask(to="management", verb="management.get"))
+    return actions.ask(model, Ask(to="management", verb="management.get"))
 
 
 def management_came(model: Model, answer: Answer) -> Step:
     found: Management = answer.value
     model = replace(model, management=found)
     if found.pending is not None:
-        return step.push(model, trial_page(found)), ()
+        return actions.push(model, trial_page(found)), ()
     cards = tuple(f"Cards of this host: {', '.join(model.local.nics)}" for _ in model.local.nics[:1])
     there = tuple(f"Reached now at {', '.join(model.host.addresses)}" for _ in (1,) if model.host)
     fields = tuple(
@@ -46,7 +46,7 @@ def management_came(model: Model, answer: Answer) -> Step:
         intro=(*there, *cards, f"A change is undone after {CONFIRM_S} s unless you keep it."),
         fields=fields,
     )
-    return step.push(model, form), ()
+    return actions.push(model, form), ()
 
 
 def shown(settings: ManagementSettings, name: str) -> str:
@@ -79,9 +79,11 @@ def management_check(model: Model, _arg: str) -> Step:
         return model, ()
     change = wanted(form, here.settings)
     if isinstance(change, str):
-        return step.swap(model, replace(form, note=(change,))), ()
+        return actions.swap(model, replace(form, note=(change,))), ()
     question = Ask(to="management.changed", verb="management.change", input=change, if_match=here.rev)
-    return step.propose(step.swap(model, replace(form, note=())), "Change the management network", question)
+    return actions.propose(
+        actions.swap(model, replace(form, note=())), "Change the management network", question
+    )
 
 
 def management_changed(model: Model, answer: Answer) -> Step:
@@ -89,23 +91,23 @@ def management_changed(model: Model, answer: Answer) -> Step:
     found: Management = answer.value
     model = replace(model, management=found)
     while isinstance(model.page, Wait | Form | Trial):
-        model = step.pop(model)
+        model = actions.pop(model)
     if found.pending is None:
-        return step.toast(model, "The management network is so now, and stays so."), ()
-    return step.push(model, trial_page(found)), ()
+        return actions.toast(model, "The management network is so now, and stays so."), ()
+    return actions.push(model, trial_page(found)), ()
 
 
 def after_document(model: Model, _arg: str) -> Step:
     """A document may have changed how the host is reached: then that is on trial, too."""
     if isinstance(model.page, Editor):
-        model = step.pop(model)
-    return step.ask(model, Ask(to="management.seen", verb="management.get"))
+        model = actions.pop(model)
+    return actions.ask(model, Ask(to="management.seen", verb="management.get"))
 
 
 def seen(model: Model, answer: Answer) -> Step:
     found: Management = answer.value
     model = replace(model, management=found)
-    return (step.push(model, trial_page(found)) if found.pending else model), ()
+    return (actions.push(model, trial_page(found)) if found.pending else model), ()
 
 
 def trial_page(found: Management) -> Trial:
@@ -124,7 +126,7 @@ def trial_page(found: Management) -> Trial:
 
 
 def _decide(model: Model, verb: str) -> Step:
-    return step.ask(model, Ask(to=f"management.{verb}", verb=f"management.{verb}", fresh=True))
+    return actions.ask(model, Ask(to=f"management.{verb}", verb=f"management.{verb}", fresh=True))
 
 
 def keep(model: Model, _arg: str) -> Step:
@@ -136,36 +138,38 @@ def undo(model: Model, _arg: str) -> Step:
 
 
 def kept(model: Model, answer: Answer) -> Step:
-    return step.toast(
+    return actions.toast(
         _off_trial(replace(model, management=answer.value)), "The new management network is kept."
     ), ()
 
 
 def undone(model: Model, answer: Answer) -> Step:
-    return step.toast(
+    return actions.toast(
         _off_trial(replace(model, management=answer.value)), "The management network is as before."
     ), ()
 
 
 def _off_trial(model: Model) -> Model:
-    return step.pop(model) if isinstance(model.page, Trial) else model
+    return actions.pop(model) if isinstance(model.page, Trial) else model
 
 
 def not_kept(model: Model, failed: Failed) -> Step:
     """Too late, or not in force yet: the trial stays until its time is over."""
     page = model.page
     if isinstance(page, Trial):
-        return step.swap(
-            model, replace(page, lines=(*page.lines[:4], "", *step.problem_lines(failed.problem)))
+        return actions.swap(
+            model, replace(page, lines=(*page.lines[:4], "", *actions.problem_lines(failed.problem)))
         ), ()
-    return step.push(model, step.problem_page(failed.problem, "Keep the management network")), ()
+    return actions.push(model, actions.problem_page(failed.problem, "Keep the management network")), ()
 
 
 def overdue(model: Model) -> Model:
     """The time to keep it is over."""
     page = model.page
     if isinstance(page, Trial) and model.clock > page.until + 1:
-        return step.toast(step.pop(model), "Nobody kept it: the management network goes back to what it was.")
+        return actions.toast(
+            actions.pop(model), "Nobody kept it: the management network goes back to what it was."
+        )
     return model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from thimble.contract.host import Login, PasswordChange
-from thimble.dcui import step
+from thimble.dcui import actions
 from thimble.dcui.model import (
     Answer,
     Ask,
@@ -32,7 +32,7 @@ MENU = (
 
 
 def back(model: Model, _arg: str) -> Step:
-    return step.pop(model), ()
+    return actions.pop(model), ()
 
 
 def leave(model: Model, _arg: str) -> Step:
@@ -44,7 +44,7 @@ def sign_in(model: Model, after: str) -> Step:
     if model.session is not None:
         return menu(model, after)
     if model.silent:
-        return step.toast(model, "Nobody can sign in while the agent does not answer."), ()
+        return actions.toast(model, "Nobody can sign in while the agent does not answer."), ()
     form = Form(
         title="Sign in",
         kind="sign-in",
@@ -56,7 +56,7 @@ def sign_in(model: Model, after: str) -> Step:
         ),
         cursor=1,
     )
-    return step.push(replace(model, after_sign_in=after), form), ()
+    return actions.push(replace(model, after_sign_in=after), form), ()
 
 
 def sign_in_do(model: Model, _arg: str) -> Step:
@@ -64,8 +64,8 @@ def sign_in_do(model: Model, _arg: str) -> Step:
     if not isinstance(form, Form) or "session" in model.asking:
         return model, ()
     given = Login(user=form.value("user").strip(), password=form.value("password"))
-    model = step.swap(model, form.cleared("Checking the password ..."))
-    return step.ask(model, Ask(to="session", verb="session.create", input=given, signed=False))
+    model = actions.swap(model, form.cleared("Checking the password ..."))
+    return actions.ask(model, Ask(to="session", verb="session.create", input=given, signed=False))
 
 
 def signed_in(model: Model, answer: Answer) -> Step:
@@ -77,7 +77,7 @@ def signed_in(model: Model, answer: Answer) -> Step:
 def not_signed_in(model: Model, failed: Failed) -> Step:
     form = model.page
     if isinstance(form, Form) and form.kind == "sign-in":
-        return step.swap(model, form.cleared(*step.problem_lines(failed.problem))), ()
+        return actions.swap(model, form.cleared(*actions.problem_lines(failed.problem))), ()
     return model, ()
 
 
@@ -85,13 +85,13 @@ def menu(model: Model, after: str = "") -> Step:
     from thimble.dcui.update import act
 
     if not any(page.kind == "main" for page in model.pages):
-        model = step.push(model, Menu(title="This host", kind="main", items=MENU))
+        model = actions.push(model, Menu(title="This host", kind="main", items=MENU))
     return act(replace(model, after_sign_in=""), Act(after)) if after else (model, ())
 
 
 def sign_out(model: Model, _arg: str) -> Step:
     token = model.session.token if model.session else ""
-    model = step.toast(replace(model, session=None, pages=(), refreshed=-1e9), "Signed out.")
+    model = actions.toast(replace(model, session=None, pages=(), refreshed=-1e9), "Signed out.")
     return model, (Ask(to="", verb="session.delete", token=token),) if token else ()
 
 
@@ -104,7 +104,7 @@ def password(model: Model, _arg: str) -> Step:
         intro=("At least 8 characters. Everybody else signed in by this name is signed out.",),
         fields=tuple(Field(name=name, label=label, secret=True) for name, label in fields),
     )
-    return step.push(model, form), ()
+    return actions.push(model, form), ()
 
 
 def password_do(model: Model, _arg: str) -> Step:
@@ -113,23 +113,23 @@ def password_do(model: Model, _arg: str) -> Step:
         return model, ()
     old, new = form.value("old"), form.value("new")
     if new != form.value("again"):
-        return step.swap(model, form.cleared("The two new passwords are not the same.")), ()
+        return actions.swap(model, form.cleared("The two new passwords are not the same.")), ()
     if len(new) < 8:
-        return step.swap(model, form.cleared("A password has at least 8 characters.")), ()
-    model = step.swap(model, form.cleared("Changing it ..."))
-    return step.ask(
+        return actions.swap(model, form.cleared("A password has at least 8 characters.")), ()
+    model = actions.swap(model, form.cleared("Changing it ..."))
+    return actions.ask(
         model, Ask(to="password", verb="session.password", input=PasswordChange(old=old, new=new))
     )
 
 
 def password_done(model: Model, _answer: Answer) -> Step:
-    return step.toast(step.pop(model), "The password is changed."), ()
+    return actions.toast(actions.pop(model), "The password is changed."), ()
 
 
 def password_failed(model: Model, failed: Failed) -> Step:
     form = model.page
     if isinstance(form, Form) and form.kind == "password":
-        return step.swap(model, form.cleared(*step.problem_lines(failed.problem))), ()
+        return actions.swap(model, form.cleared(*actions.problem_lines(failed.problem))), ()
     return model, ()
 
 
@@ -141,13 +141,13 @@ ACTS = {
     "sign-out": sign_out,
     "password": password,
     "password.do": password_do,
-    "proposal.do": step.do_proposed,
+    "proposal.do": actions.do_proposed,
 }
 ANSWERS = {
     "session": signed_in,
     "password": password_done,
-    "proposed": step.proposed,
-    "started": step.started,
-    "task": step.polled,
+    "proposed": actions.proposed,
+    "started": actions.started,
+    "task": actions.polled,
 }
 FAILURES = {"session": not_signed_in, "password": password_failed}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from thimble.contract.vm import StartRequest, StopRequest, VmSummary
-from thimble.dcui import step
+from thimble.dcui import actions
 from thimble.dcui.model import Answer, Ask, Attach, Detached, Model, Step
 from thimble.dcui.pages import Act, Item, Menu, Text
 
@@ -24,7 +24,7 @@ INPUTS = {"start": StartRequest(), "stop": StopRequest()}
 
 def vms(model: Model, _arg: str) -> Step:
     page = Menu(title="Virtual machines", kind="vms", items=(), head=" ", intro=("Looking ...",))
-    return step.ask(step.push(model, page), Ask(to="vms", verb="vm.list"))
+    return actions.ask(actions.push(model, page), Ask(to="vms", verb="vm.list"))
 
 
 def came(model: Model, answer: Answer) -> Step:
@@ -32,13 +32,13 @@ def came(model: Model, answer: Answer) -> Step:
     model = replace(model, vms=answer.value.vms)
     page = next((old for old in model.pages if old.kind == "vms"), None)
     if isinstance(page, Menu):
-        model = step.change(model, "vms", listed(page, model.vms))
+        model = actions.change(model, "vms", listed(page, model.vms))
     for old in model.pages:
         if isinstance(old, Menu) and old.kind.startswith("vm:"):
             vm = find(model, old.kind[3:])
             fresh = None if vm is None else of_one(vm).at(old.cursor)
             if fresh is not None and fresh.items != old.items:
-                model = step.change(model, old.kind, fresh)
+                model = actions.change(model, old.kind, fresh)
     return model, ()
 
 
@@ -67,8 +67,8 @@ def find(model: Model, id: str) -> VmSummary | None:
 def one(model: Model, id: str) -> Step:
     vm = find(model, id)
     if vm is None:
-        return step.toast(model, "That virtual machine is gone."), ()
-    return step.push(model, of_one(vm)), ()
+        return actions.toast(model, "That virtual machine is gone."), ()
+    return actions.push(model, of_one(vm)), ()
 
 
 def of_one(vm: VmSummary) -> Menu:
@@ -90,11 +90,11 @@ def do(model: Model, arg: str) -> Step:
     verb, _, id = arg.partition(" ")
     vm = find(model, id)
     if vm is None:
-        return step.toast(model, "That virtual machine is gone."), ()
+        return actions.toast(model, "That virtual machine is gone."), ()
     label, _, careful = VERBS[verb]
     question = Ask(to="vm", verb=f"vm.{verb}", path={"vm": id}, input=INPUTS.get(verb))
     title = f"{label}: {vm.name}"
-    return (step.propose if careful else step.run)(model, title, question)
+    return (actions.propose if careful else actions.run)(model, title, question)
 
 
 def console(model: Model, id: str) -> Step:
@@ -106,16 +106,16 @@ def console(model: Model, id: str) -> Step:
 
 def detached(model: Model, message: Detached) -> Step:
     model = replace(model, last_key=model.now, refreshed=-1e9)
-    return (step.toast(model, message.why) if message.why else model), ()
+    return (actions.toast(model, message.why) if message.why else model), ()
 
 
 def log(model: Model, id: str) -> Step:
-    return step.ask(model, Ask(to="vm.log", verb="vm.log", path={"vm": id}))
+    return actions.ask(model, Ask(to="vm.log", verb="vm.log", path={"vm": id}))
 
 
 def logged(model: Model, answer: Answer) -> Step:
     lines = tuple(answer.value.text.replace("\r", "").splitlines()) or ("it said nothing yet",)
-    return step.push(model, Text(title="Last serial output", lines=lines, top=max(0, len(lines) - 16))), ()
+    return actions.push(model, Text(title="Last serial output", lines=lines, top=max(0, len(lines) - 16))), ()
 
 
 ACTS = {"vms": vms, "vm": one, "vm.do": do, "vm.console": console, "vm.log": log}

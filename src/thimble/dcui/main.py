@@ -16,7 +16,7 @@ from types import FrameType
 
 from thimble import __version__
 from thimble.core.problem import Problem
-from thimble.dcui.link import Link
+from thimble.dcui.api_thread import Link
 from thimble.dcui.local import look
 from thimble.dcui.model import (
     IDLE_S,

@@ -12,7 +12,15 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from thimble.core.problem import Code
-from thimble.dcui import flow_deploy, flow_document, flow_machine, flow_network, flow_session, flow_vms, step
+from thimble.dcui import (
+    actions,
+    flow_deploy,
+    flow_document,
+    flow_machine,
+    flow_network,
+    flow_session,
+    flow_vms,
+)
 from thimble.dcui.model import (
     REFRESH_S,
     Answer,
@@ -78,7 +86,7 @@ def pressed(model: Model, name: str) -> Step:
     if page is None:
         return act(model, HOME[name]) if name in HOME else (model, ())
     page, chosen = page.key(name)
-    model = step.swap(model, page)
+    model = actions.swap(model, page)
     if chosen is None:
         return model, ()
     if isinstance(page, Wait) and page.task is None and chosen.name == "back":
@@ -100,7 +108,7 @@ def ticked(model: Model) -> Step:
     if model.toast and model.now > model.toast_until:
         model = replace(model, toast="")
     model = flow_network.overdue(model)
-    model, effects = step.poll(model)
+    model, effects = actions.poll(model)
     if model.now - model.refreshed < REFRESH_S:
         return model, effects
     model, more = look(replace(model, refreshed=model.now))
@@ -124,7 +132,7 @@ def look(model: Model) -> Step:
     elif kind == "tasks":
         wanted = [Ask(to="tasks", verb="task.list")]
     for question in wanted:
-        model, more = step.ask(model, question)
+        model, more = actions.ask(model, question)
         all_effects += more
     return model, all_effects
 
@@ -150,18 +158,20 @@ def failed(model: Model, message: Failed) -> Step:
         return model, ()
     signed = isinstance(message.ask, Ask) and message.ask.signed and to != "session"
     if problem.code is Code.UNAUTHENTICATED and signed and to != "password" and model.session is not None:
-        return step.toast(replace(model, session=None, pages=()), "The session is over: sign in again."), ()
+        return actions.toast(
+            replace(model, session=None, pages=()), "The session is over: sign in again."
+        ), ()
     if to in FAILURES:
         return FAILURES[to](model, message)
     page = model.page
     if to == "task":
         if isinstance(page, Wait):
-            model = step.swap(model, replace(page, note=f"no answer for now: {problem.detail}"))
+            model = actions.swap(model, replace(page, note=f"no answer for now: {problem.detail}"))
         return model, ()
     title = page.title if page is not None else "It failed"
     if isinstance(page, Wait):
-        return step.swap(model, step.problem_page(problem, title)), ()
-    return step.push(model, step.problem_page(problem, title)), ()
+        return actions.swap(model, actions.problem_page(problem, title)), ()
+    return actions.push(model, actions.problem_page(problem, title)), ()
 
 
 def _answered(model: Model, to: str) -> Model:

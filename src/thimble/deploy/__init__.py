@@ -5,7 +5,7 @@
     image source trust        the new image: had from somewhere, read, checked, its signature believed
     install update devices    do it
     proof                     whether a new slot stays
-    desk installing service   the verbs
+    context installing service   the verbs
 
 Invariant: at every instant there is one thing to start that was good before, or the medium we run from.
 """

@@ -14,11 +14,11 @@ import msgspec
 
 from thimble.contract.deploy import BootDevice
 from thimble.core.problem import Code, Problem
-from thimble.deploy import esp, look, slots
+from thimble.deploy import esp, probe, slots
 from thimble.deploy.esp import Source
 from thimble.deploy.image import inspect
 from thimble.deploy.slots import Esp, Op, PutImage
-from thimble.host.boot import BootFacts
+from thimble.host.pid1 import BootFacts
 from thimble.medium import loader
 
 
@@ -46,9 +46,9 @@ class Devices:
             return ()
         found = [Device(disk=boot.medium.disk, esp=boot.medium.esp, booted=True)]
         kind, state = self._state()
-        for member in look.members(state) if kind == "partition" else ():
-            disk = look.disk_of(member)
-            partition = look.boot_partition(disk)
+        for member in probe.members(state) if kind == "partition" else ():
+            disk = probe.disk_of(member)
+            partition = probe.boot_partition(disk)
             if partition and partition != boot.medium.esp:
                 found.append(Device(disk=disk, esp=partition))
         return tuple(found)
@@ -56,7 +56,7 @@ class Devices:
     def array(self) -> str:
         """The array the state lies on; empty when it lies on none."""
         kind, state = self._state()
-        return state if kind == "partition" and look.members(state) else ""
+        return state if kind == "partition" and probe.members(state) else ""
 
     def mirror(self) -> str:
         """How the mirror of the state is: `none`, `healthy`, `rebuilding`, `degraded`."""

@@ -20,12 +20,12 @@ import msgspec
 from thimble.contract.storage import DatastoreKind
 from thimble.core.problem import Code, Problem
 from thimble.core.units import MIB
-from thimble.deploy import esp, look, plan, slots
+from thimble.deploy import esp, plan, probe, slots
 from thimble.deploy.devices import Device, Devices
 from thimble.deploy.esp import Source
 from thimble.deploy.image import Image, Loaders, loaders
 from thimble.deploy.plan import Fresh, InstallPlan, Renew, Target
-from thimble.host.boot import BootFacts
+from thimble.host.pid1 import BootFacts
 from thimble.medium import layout, loader
 from thimble.state.tasks import Progress
 from thimble.storage import disks as stores
@@ -147,7 +147,7 @@ class Installer:
         from thimble.sys import raid
 
         first, *others = [_part(target, layout.STATE) for target in targets]
-        size = look.size_of(first)
+        size = probe.size_of(first)
         array = await asyncio.to_thread(raid.create, first, _ARRAY)
         try:
             await command.run(

@@ -11,11 +11,11 @@ from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Effect, Task
 from thimble.contract.document import InstallEntry
 from thimble.contract.verbs import Started
+from thimble.core.decision import Accept, Deny, Ignore
 from thimble.core.problem import Code, Problem
-from thimble.core.verdict import Accept, Deny, Ignore
 from thimble.deploy import image as images
-from thimble.deploy import look, plan
-from thimble.deploy.desk import Desk
+from thimble.deploy import plan, probe
+from thimble.deploy.context import Desk
 from thimble.deploy.install import Host, Installer
 from thimble.deploy.plan import InstallPlan
 from thimble.state.tasks import Progress
@@ -74,7 +74,7 @@ class InstallVerbs(Desk):
     async def _install(
         self, request: wire.InstallRequest, wanted: InstallPlan, progress: Progress
     ) -> dict[str, str]:
-        boot = look.boot_facts(self._parts.init)
+        boot = probe.boot_facts(self._parts.init)
         async with AsyncExitStack() as stack:
             path = await self._source(stack, request.image, boot, progress)
             async with progress.step("check"):
@@ -107,10 +107,10 @@ class InstallVerbs(Desk):
         return plan.install(request, facts), facts
 
     def _facts(self, request: wire.InstallRequest, erasable: tuple[str, ...]) -> plan.Facts:
-        boot = look.boot_facts(self._parts.init)
-        members = tuple(look.disk_of(part) for part in look.members(self._parts.init.state[1]))
-        booted = look.started_from(boot)
-        found = look.all_disks(self._run)
+        boot = probe.boot_facts(self._parts.init)
+        members = tuple(probe.disk_of(part) for part in probe.members(self._parts.init.state[1]))
+        booted = probe.started_from(boot)
+        found = probe.all_disks(self._run)
         return plan.Facts(
             disks=found,
             booted=booted,
@@ -120,8 +120,8 @@ class InstallVerbs(Desk):
             build=boot.build if not request.image else "",
             version=__version__,
             lost_vms=self._parts.ram_vms(),
-            named=look.named((request.disk, request.mirror), found, (booted, *members)),
-            erasable=frozenset(look.named(erasable, found, ()).values()) - {""},
+            named=probe.named((request.disk, request.mirror), found, (booted, *members)),
+            erasable=frozenset(probe.named(erasable, found, ()).values()) - {""},
         )
 
 

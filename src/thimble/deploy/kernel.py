@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from thimble.core.problem import Code, Problem
-from thimble.deploy import esp, look
+from thimble.deploy import esp, probe
 from thimble.deploy.image import inspect
 from thimble.medium import loader
 from thimble.medium.uki import Section
@@ -23,7 +23,7 @@ def load(partition: str, slot: str, run: Path) -> None:
         image = inspect(path)
         parts = {name: _piece(path, image.uki.sections[name]) for name in (".linux", ".initrd")}
     words = f"{image.command_line} thimble.slot={slot} thimble.trial=1"
-    if name := look.part_uuid(partition):
+    if name := probe.part_uuid(partition):
         words += f" thimble.boot={name}"
     try:
         kexec.load(parts[".linux"], parts[".initrd"], words)

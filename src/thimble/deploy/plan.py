@@ -11,9 +11,9 @@ from typing import TypeAlias
 import msgspec
 
 from thimble.contract.deploy import InstallRequest, OldState
+from thimble.core.decision import Accept, Deny, Ignore
 from thimble.core.problem import Code, Problem, Reason
 from thimble.core.units import MIB, show_size
-from thimble.core.verdict import Accept, Deny, Ignore
 from thimble.medium import layout
 from thimble.medium.layout import Partition
 

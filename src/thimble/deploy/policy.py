@@ -34,7 +34,7 @@ class Policy:
         self._records: Collection[UpdatePolicy] = Collection(
             UpdatePolicy, noun="update policy", durable=durable
         )
-        self._records.add_shelf("", state / "deploy")
+        self._records.add_root("", state / "deploy")
 
     @property
     def value(self) -> UpdatePolicy:

@@ -17,11 +17,11 @@ from thimble.contract.common import DryRun, Effect
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem, Reason, refuse
 from thimble.deploy import image as images
-from thimble.deploy import look, policy, slots
+from thimble.deploy import policy, probe, slots
+from thimble.deploy.image_source import is_url
 from thimble.deploy.installing import InstallVerbs
 from thimble.deploy.policy import Restart
-from thimble.deploy.source import is_url
-from thimble.host.boot import BootFacts
+from thimble.host.pid1 import BootFacts
 from thimble.state.tasks import Progress
 
 
@@ -41,12 +41,12 @@ class DeployService(InstallVerbs):
 
     def opened(self, name: str) -> AbstractAsyncContextManager[Path]:
         """The image that `name` stands for, as in a request; empty for the running one. Raises `Problem`."""
-        return self._sources.opened(name, look.boot_facts(self._parts.init))
+        return self._sources.opened(name, probe.boot_facts(self._parts.init))
 
     # ── verbs ────────────────────────────────────────────────────────────────────────────────────
 
     async def get(self, _call: Call[None]) -> wire.Deploy:
-        boot = look.boot_facts(self._parts.init)
+        boot = probe.boot_facts(self._parts.init)
         return await asyncio.to_thread(self._view, boot)
 
     def _view(self, boot: BootFacts) -> wire.Deploy:
@@ -108,7 +108,7 @@ class DeployService(InstallVerbs):
 
     async def update(self, call: Call[wire.UpdateRequest]) -> Started | DryRun:
         self._not_hosted()
-        boot, request = look.boot_facts(self._parts.init), call.input
+        boot, request = probe.boot_facts(self._parts.init), call.input
         image, how = self.policy.image(request), self.policy.restart(request)
         if call.dry_run:
             return await self._preview(image, request, how, boot)
@@ -131,7 +131,7 @@ class DeployService(InstallVerbs):
 
     async def rollback(self, call: Call[wire.RollbackRequest]) -> Started | DryRun:
         self._not_hosted()
-        boot, how = look.boot_facts(self._parts.init), self.policy.restart(call.input)
+        boot, how = probe.boot_facts(self._parts.init), self.policy.restart(call.input)
         slot, manifest = await self._updates.candidate(boot)
         if call.dry_run:
             what = f"goes back to {manifest.version} (build {manifest.build}) in slot {slot}"

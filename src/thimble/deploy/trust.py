@@ -39,7 +39,7 @@ class KeyService:
         self, state: Path, scratch: Path, *, durable: bool, rev: Callable[[], int], built_in: Path = BUILT_IN
     ) -> None:
         self._records: Collection[KeyRecord] = Collection(KeyRecord, noun="key", durable=durable)
-        self._records.add_shelf("", state / "trust")
+        self._records.add_root("", state / "trust")
         self._scratch = scratch
         self._built_in = built_in
         self._rev = rev

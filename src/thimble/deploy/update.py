@@ -18,14 +18,14 @@ from thimble.contract.deploy import Guests, Reboot, SlotState, UpdateRequest
 from thimble.core.problem import Code, Problem, Reason, refuse
 from thimble.core.units import MIB, show_size
 from thimble.deploy import image as images
-from thimble.deploy import look, slots
+from thimble.deploy import probe, slots
 from thimble.deploy.devices import Device, Devices
 from thimble.deploy.esp import Source
 from thimble.deploy.image import Image
 from thimble.deploy.policy import Restart
 from thimble.deploy.slots import Expect, Manifest, Trial
 from thimble.deploy.trust import KeyService
-from thimble.host.boot import BootFacts, Init
+from thimble.host.pid1 import BootFacts, Init
 from thimble.medium import loader
 from thimble.state.tasks import Progress
 from thimble.sys import clock, log
@@ -74,8 +74,8 @@ class Updates:
 
     def _room(self, device: Device, found: Image) -> list[Reason]:
         there = self._devices.read(device)
-        size = look.size_of(device.esp)
-        slot = look.boot_facts(self._init).slot
+        size = probe.size_of(device.esp)
+        slot = probe.boot_facts(self._init).slot
         mine = there.files.get(loader.slot_path(slot), 0)
         room = size - mine - 8 * MIB
         if not size or found.file_bytes <= room:
@@ -116,7 +116,7 @@ class Updates:
             manifest=there.manifests.get(slot, nothing),
             before=there.manifests.get(boot.slot, nothing),
             begun=clock.now(),
-            boot=look.boot_id(),
+            boot=probe.boot_id(),
             expect=await self._expect(),
         )
         # what is started without the loader has used up one of its tries already

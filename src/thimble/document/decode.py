@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from thimble.document.locate import Path
+from thimble.document.positions import Path
 
 #: How TOML's kinds of values are called in front of people; the keys are msgspec's words.
 _WORDS = {

@@ -18,11 +18,11 @@ from thimble.contract.network import SwitchCreate
 from thimble.contract.storage import DatastoreCreate, DatastoreKind
 from thimble.contract.vm import Autostart, Intent, VmChange
 from thimble.document import toml
-from thimble.document.effect import LOCAL, UPLINK
 from thimble.document.facts import Facts, VmFacts
+from thimble.document.steps import LOCAL, UPLINK
 from thimble.network.records import SwitchRecord
-from thimble.vm import change
-from thimble.vm.spec import Phase
+from thimble.vm.record import change
+from thimble.vm.record.spec import Phase
 
 replace = msgspec.structs.replace
 

@@ -12,7 +12,7 @@ from thimble.network.records import SwitchRecord
 from thimble.storage.contents import Contents
 from thimble.storage.records import DatastoreRecord
 from thimble.sys.disks import Disk
-from thimble.vm.spec import Running, VmRecord
+from thimble.vm.record.spec import Running, VmRecord
 
 
 class VmFacts(msgspec.Struct, frozen=True, kw_only=True):

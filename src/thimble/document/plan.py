@@ -17,10 +17,11 @@ import msgspec
 from thimble.contract.document import Document
 from thimble.contract.host import HostChange
 from thimble.contract.management import ManagementChange, ManagementNet, ManagementSettings
-from thimble.document import change, people, places
-from thimble.document.effect import LOCAL, UPLINK, Ask, Blocker, Effect
+from thimble.document import access, infrastructure
+from thimble.document import vms as vm_changes
 from thimble.document.facts import Facts
-from thimble.document.locate import Path
+from thimble.document.positions import Path
+from thimble.document.steps import LOCAL, UPLINK, Ask, Blocker, Effect
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,14 +36,14 @@ def plan(document: Document, facts: Facts) -> Plan:
     warnings: list[str] = []
     found = [
         *_host(document, facts),
-        *people.policy(document, facts),
-        *people.trust(document, facts, warnings),
-        *places.datastores(document, facts, warnings),
-        *places.switches(document, facts),
-        *change.vms(document, facts),
-        *places.forwards(document, facts),
-        *people.users(document, facts),
-        *people.tokens(document, facts),
+        *access.policy(document, facts),
+        *access.trust(document, facts, warnings),
+        *infrastructure.datastores(document, facts, warnings),
+        *infrastructure.switches(document, facts),
+        *vm_changes.vms(document, facts),
+        *infrastructure.forwards(document, facts),
+        *access.users(document, facts),
+        *access.tokens(document, facts),
         *_management(document, facts, warnings),
     ]
     return Plan(

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from thimble.contract.apply import SIZE_MAX
 from thimble.contract.document import Document
+from thimble.contract.document_api import SIZE_MAX
 from thimble.contract.vm import Autostart, Intent
 from thimble.core.problem import Code, Problem, Reason
 from thimble.document import rules
 from thimble.document.decode import Fault, decode
-from thimble.document.locate import Path, Places
+from thimble.document.positions import Path, Places
 from thimble.document.records import digest
 
 #: More mistakes than anybody reads at once.

@@ -17,13 +17,13 @@ from thimble.contract.vm import VmCreate
 from thimble.core.ids import name_reasons
 from thimble.core.problem import Reason
 from thimble.document.decode import Fault
-from thimble.document.locate import Path
+from thimble.document.positions import Path
 from thimble.host.rules import management_reasons, syslog_reasons, time_reasons
 from thimble.network import rules as network_rules
 from thimble.storage import rules as storage_rules
 from thimble.sys.link import Link
-from thimble.vm import rules as vm_rules
-from thimble.vm.spec import HIDDEN
+from thimble.vm.record import rules as vm_rules
+from thimble.vm.record.spec import HIDDEN
 
 #: A host on which everything has room, for the rules that would ask for its size.
 _ANY_HOST = vm_rules.HostFacts(cpus=255, memory_bytes=1 << 60, memory_available_bytes=1 << 60, accel="kvm")

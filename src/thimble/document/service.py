@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from thimble.contract.apply import DocumentExport, DocumentPlan, DocumentState, DocumentText
 from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Effect, TaskState
+from thimble.contract.document_api import DocumentExport, DocumentPlan, DocumentState, DocumentText
 from thimble.contract.host import Role
 from thimble.contract.management import REACH, ManagementChange
 from thimble.contract.verbs import Started
@@ -29,10 +29,10 @@ from thimble.state.tasks import Progress, Tasks
 
 if TYPE_CHECKING:
     from thimble.contract.document import Document
-    from thimble.document.effect import Ask
-    from thimble.document.gather import Sources
+    from thimble.document.host_facts import Sources
     from thimble.document.plan import Plan
     from thimble.document.read import Read
+    from thimble.document.steps import Ask
 
 APPLIED = "applied"
 APPLYING = "applying"
@@ -49,7 +49,7 @@ class DocumentService:
         self._records: Collection[DocumentRecord] = Collection(
             DocumentRecord, noun="document", durable=durable
         )
-        self._records.add_shelf("", state / "document")
+        self._records.add_root("", state / "document")
         self._sources = sources
         self._tasks = tasks
         self._clock = clock
@@ -143,7 +143,7 @@ class DocumentService:
         return Started(task=task, subject="host")
 
     async def _plan(self, given: DocumentText) -> tuple[Read, DocumentPlan]:
-        from thimble.document.preview import preview
+        from thimble.document.dry_run import preview
 
         async def attempt(ask: Ask) -> object:
             wanted = self._tried(ask.probe or ask.input, given.confirm_within)

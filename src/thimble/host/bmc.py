@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from thimble.contract.machine import Bmc, Sensor
+from thimble.contract.hardware import Bmc, Sensor
 from thimble.host import ipmi
-from thimble.sys.ipmi import Door
+from thimble.sys.ipmi import Socket
 
 _APP, _SENSOR, _STORAGE, _TRANSPORT = 0x06, 0x04, 0x0A, 0x0C
 #: At most so many of the event log's last entries, and of sensors.
@@ -27,13 +27,13 @@ class Controller:
 
     def ask(self) -> tuple[Bmc, tuple[Sensor, ...]]:
         """Raises OSError when there is none or it does not answer."""
-        with Door() as door:
-            device = door.ask(_APP, 0x01)
+        with Socket() as bmc:
+            device = bmc.ask(_APP, 0x01)
             if self._records is None:
-                self._records = tuple(_records(door))
+                self._records = tuple(_records(bmc))
             names = {one.number: one.name for one in self._records}
-            total, events = _events(door)
-            address = _lan(door, 3)
+            total, events = _events(bmc)
+            address = _lan(bmc, 3)
             return (
                 Bmc(
                     version=f"{device[2] & 0x7F}.{device[3] >> 4}{device[3] & 0xF}",
@@ -41,50 +41,50 @@ class Controller:
                     manufacturer=int.from_bytes(device[6:9], "little") & 0xFFFFF,
                     product=int.from_bytes(device[9:11], "little"),
                     address=".".join(map(str, address)) if len(address) == 4 and any(address) else "",
-                    mac=_lan(door, 5).hex(":"),
+                    mac=_lan(bmc, 5).hex(":"),
                     events_total=total,
                     events=tuple(ipmi.event(record, names) for record in events),
                 ),
-                tuple(_readings(door, self._records)),
+                tuple(_readings(bmc, self._records)),
             )
 
 
-def _readings(door: Door, records: tuple[ipmi.Analog, ...]) -> list[Sensor]:
+def _readings(bmc: Socket, records: tuple[ipmi.Analog, ...]) -> list[Sensor]:
     found = []
     for one in records:
         answer = b""
         with suppress(OSError):  # a sensor of a part that is off, or not there
-            answer = door.ask(_SENSOR, 0x2D, bytes((one.number,)))
+            answer = bmc.ask(_SENSOR, 0x2D, bytes((one.number,)))
         found.append(ipmi.reading(one, answer))
     return found
 
 
-def _lan(door: Door, parameter: int) -> bytes:
+def _lan(bmc: Socket, parameter: int) -> bytes:
     """A setting of the first LAN channel that has one; b"" when none has."""
     for channel in (1, 2, 8):
         with suppress(OSError):
-            answer = door.ask(_TRANSPORT, 0x02, bytes((channel, parameter, 0, 0)))
+            answer = bmc.ask(_TRANSPORT, 0x02, bytes((channel, parameter, 0, 0)))
             if len(answer) > 1:
                 return answer[1:]
     return b""
 
 
-def _events(door: Door) -> tuple[int, list[bytes]]:
+def _events(bmc: Socket) -> tuple[int, list[bytes]]:
     """(how many there are, the last `EVENTS`)."""
-    count = int.from_bytes(door.ask(_STORAGE, 0x40)[1:3], "little")
+    count = int.from_bytes(bmc.ask(_STORAGE, 0x40)[1:3], "little")
     found: list[bytes] = []
     following = 0
     for _ in range(count + 1):
         if following == 0xFFFF or not count:
             break
-        answer = door.ask(_STORAGE, 0x43, bytes((0, 0)) + following.to_bytes(2, "little") + bytes((0, 0xFF)))
+        answer = bmc.ask(_STORAGE, 0x43, bytes((0, 0)) + following.to_bytes(2, "little") + bytes((0, 0xFF)))
         following = int.from_bytes(answer[:2], "little")
         if len(answer) >= 18:
             found.append(answer[2:18])
     return count, found[-EVENTS:]
 
 
-def _records(door: Door) -> list[ipmi.Analog]:
+def _records(bmc: Socket) -> list[ipmi.Analog]:
     """The sensors the controller describes itself; none when it has no repository."""
     found: list[ipmi.Analog] = []
     following = 0
@@ -92,20 +92,20 @@ def _records(door: Door) -> list[ipmi.Analog]:
         for _ in range(4 * SENSORS):
             if following == 0xFFFF or len(found) >= SENSORS:
                 break
-            following, record = _record(door, following)
+            following, record = _record(bmc, following)
             if (one := ipmi.analog(record)) is not None:
                 found.append(one)
     return found
 
 
-def _record(door: Door, identity: int) -> tuple[int, bytes]:
+def _record(bmc: Socket, identity: int) -> tuple[int, bytes]:
     """(the next record's number, this one), read in pieces: few controllers give a whole one at once."""
-    ticket = door.ask(_STORAGE, 0x22)[:2]
+    ticket = bmc.ask(_STORAGE, 0x22)[:2]
     following, record, wanted = 0xFFFF, b"", 5
     while len(record) < wanted:
         size = min(_PIECE, wanted - len(record))
         asked = ticket + identity.to_bytes(2, "little") + bytes((len(record), size))
-        answer = door.ask(_STORAGE, 0x23, asked)
+        answer = bmc.ask(_STORAGE, 0x23, asked)
         if len(answer) <= 2:
             break
         following, record = int.from_bytes(answer[:2], "little"), record + answer[2:]

@@ -24,7 +24,7 @@ import msgspec
 from thimble.contract.call import Call
 from thimble.contract.host import Role
 from thimble.core.problem import Problem
-from thimble.host.secrets import Mask
+from thimble.host.redact import Mask
 from thimble.sys import command
 
 #: Seconds for each part.

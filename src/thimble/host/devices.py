@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from thimble.contract import machine as wire
+from thimble.contract import hardware as wire
 from thimble.sys import disks as disk_names
 from thimble.sys import ethtool, smart
 from thimble.sys.sysfs import entries, link_name, number, word

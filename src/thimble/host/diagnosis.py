@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from thimble.contract.machine import Bmc, DiskInfo, Level, Sensor, Time
+from thimble.contract.hardware import Bmc, DiskInfo, Level, Sensor, Time
 from thimble.host import ipmi
 
 #: Degrees below its limit before a temperature is well again.

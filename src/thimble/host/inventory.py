@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from thimble.contract import machine as wire
+from thimble.contract import hardware as wire
 from thimble.host import devices, smbios
 from thimble.sys.sysfs import entries, number, word
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from thimble.contract.machine import BmcEvent, Level, Sensor
+from thimble.contract.hardware import BmcEvent, Level, Sensor
 
 _UNITS = {
     1: ("temperature", "°C"),

@@ -12,7 +12,7 @@ import re
 
 import msgspec
 
-from thimble.contract.machine import LogLevel, LogLine
+from thimble.contract.hardware import LogLevel, LogLine
 from thimble.core.problem import Code, Problem
 
 LEVELS = tuple(LogLevel)

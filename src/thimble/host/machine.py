@@ -14,17 +14,17 @@ from typing import Any
 import msgspec
 
 from thimble import __version__
-from thimble.contract import machine as wire
+from thimble.contract import hardware as wire
 from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Effect, Nothing
 from thimble.contract.host import Blink
 from thimble.core.problem import Code, Problem
-from thimble.host import blinking, inventory, loglines, ntp
-from thimble.host.boot import Init
-from thimble.host.logbook import Logbook
+from thimble.host import inventory, locate_led, loglines, ntp
+from thimble.host.health import ANSWER_S, SLOW_S, Watch
+from thimble.host.journal import Logbook
+from thimble.host.pid1 import Init
 from thimble.host.rules import syslog_target
 from thimble.host.syslog import Sender
-from thimble.host.watch import ANSWER_S, SLOW_S, Watch
 from thimble.state.events import Events
 from thimble.sys import clock
 
@@ -134,7 +134,7 @@ class MachineService:
 
     async def blink(self, call: Call[Blink]) -> Nothing | DryRun:
         wanted = call.input
-        target = await asyncio.to_thread(blinking.find, wanted.what, self._root)
+        target = await asyncio.to_thread(locate_led.find, wanted.what, self._root)
         if call.dry_run:
             return DryRun(
                 possible=True, effects=(Effect(what=f"blinks {target} for {wanted.seconds:.0f} s"),)

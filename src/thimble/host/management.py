@@ -24,7 +24,7 @@ from thimble.contract.common import DryRun, Effect
 from thimble.contract.management import Management, ManagementChange, ManagementSettings, PendingNet
 from thimble.core.problem import Code, Problem, Reason, refuse
 from thimble.host import hardware, rules
-from thimble.host.boot import Init, NetworkTrial
+from thimble.host.pid1 import Init, NetworkTrial
 from thimble.state.events import Events
 from thimble.state.store import Collection, check
 from thimble.sys import clock, hostnet
@@ -46,7 +46,7 @@ class ManagementService:
         self.records: Collection[ManagementSettings] = Collection(
             ManagementSettings, noun=NOUN, durable=durable
         )
-        self.records.add_shelf("", state / "management")
+        self.records.add_root("", state / "management")
 
     @property
     def settings(self) -> ManagementSettings:

@@ -14,7 +14,7 @@ import socket
 import struct
 from pathlib import Path
 
-from thimble.contract.machine import Time, TimeSource
+from thimble.contract.hardware import Time, TimeSource
 
 SOCKET = Path("/run/chrony/chronyd.sock")
 _UNSYNC = 0x40
@@ -52,19 +52,19 @@ def ask(now: float, *, managed: bool, path: Path = SOCKET, timeout: float = 2.0)
     if not managed:
         return plain
     try:
-        with Door(path, timeout) as door:
-            return _with_chronyd(plain, door)
+        with Socket(path, timeout) as chronyd:
+            return _with_chronyd(plain, chronyd)
     except (OSError, ValueError, struct.error) as error:
         why = getattr(error, "strerror", None) or str(error)
         return Time(now=now, synchronized=synchronized, managed=True, error_s=plain.error_s,
                     why=f"chronyd does not tell: {why}")  # fmt: skip
 
 
-def _with_chronyd(plain: Time, door: Door) -> Time:
-    reference, server, stratum, leap, offset, delay, dispersion = tracking(door.ask(_TRACKING))
+def _with_chronyd(plain: Time, chronyd: Socket) -> Time:
+    reference, server, stratum, leap, offset, delay, dispersion = tracking(chronyd.ask(_TRACKING))
     asked = [
-        source(door.ask(_SOURCE, struct.pack("!i", number)))
-        for number in range(min(struct.unpack("!I", door.ask(_SOURCES)[:4])[0], 32))
+        source(chronyd.ask(_SOURCE, struct.pack("!i", number)))
+        for number in range(min(struct.unpack("!I", chronyd.ask(_SOURCES)[:4])[0], 32))
     ]
     sources = tuple(one for one in asked if one.address)
     known = bool(reference) and leap != 3
@@ -125,7 +125,7 @@ def real(raw: int) -> float:
     return float(coefficient * 2.0 ** (exponent - 25))
 
 
-class Door:
+class Socket:
     """A question at a time to chronyd; its own socket lies beside chronyd's, for the answer."""
 
     def __init__(self, path: Path, timeout: float) -> None:
@@ -141,7 +141,7 @@ class Door:
             raise
         self._number = 0
 
-    def __enter__(self) -> Door:
+    def __enter__(self) -> Socket:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from thimble.contract.machine import Level
+from thimble.contract.hardware import Level
 from thimble.host import pressure
 
 if TYPE_CHECKING:
-    from thimble.host.watch import Watch
+    from thimble.host.health import Watch
 
 #: (name, value, labels, help)
 Number = tuple[str, float, dict[str, str], str]

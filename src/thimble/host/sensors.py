@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from thimble.contract.machine import Level, Sensor
+from thimble.contract.hardware import Level, Sensor
 from thimble.sys.sysfs import entries, link_name, number, word
 
 #: prefix → (kind, unit, divisor)

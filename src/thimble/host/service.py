@@ -24,17 +24,17 @@ from thimble.contract.vm import HostShutdown
 from thimble.core.ids import name_reasons
 from thimble.core.problem import Code, Problem, refuse
 from thimble.host import hardware
-from thimble.host.boot import Init
+from thimble.host.pid1 import Init
 from thimble.state.store import Collection
 from thimble.state.tasks import Progress, Tasks
 from thimble.sys import clock, log
 
 if TYPE_CHECKING:
-    from thimble.contract import machine as parts
+    from thimble.contract import hardware as parts
     from thimble.contract.common import Nothing
     from thimble.host.machine import MachineService
     from thimble.host.numbers import Number
-    from thimble.host.writes import Writes
+    from thimble.host.wear import Writes
 
 
 #: Seconds after "ready" in which VMs start and nobody looks at sensors.
@@ -148,7 +148,7 @@ class HostService:
 
     async def count_writes(self) -> None:
         """Watches what is written to the boot medium, for ever."""
-        from thimble.host.writes import Writes
+        from thimble.host.wear import Writes
 
         self._writes = Writes(self._init)
         await self._writes.run()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from thimble.contract.machine import MemoryModule
+from thimble.contract.hardware import MemoryModule
 
 _ARRAY, _MODULE, _IPMI, _END = 16, 17, 38, 127
 _ECC = {3: "none", 4: "parity", 5: "single-bit ECC", 6: "multi-bit ECC", 7: "CRC"}

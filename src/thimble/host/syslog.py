@@ -12,8 +12,8 @@ import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from thimble.contract.machine import LogLine
-from thimble.host.logbook import PAUSE_S, Logbook
+from thimble.contract.hardware import LogLine
+from thimble.host.journal import PAUSE_S, Logbook
 from thimble.host.loglines import LEVELS
 from thimble.host.rules import Target
 from thimble.sys import log

@@ -41,7 +41,7 @@ CMDLINE = (
 _PROJECT = Path(__file__).resolve().parents[3]
 
 _INIT = """#!/py/bin/python3.13 -BIS
-from thimble.boot.first import main
+from thimble.boot.stage1 import main
 main()
 """
 

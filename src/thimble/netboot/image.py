@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from thimble.core.problem import Problem
-from thimble.deploy.source import check_memory
+from thimble.deploy.image_source import check_memory
 from thimble.medium import uki
-from thimble.netboot.web import Span
+from thimble.netboot.http import Span
 from thimble.sys import files
 
 NAME = "image.efi"

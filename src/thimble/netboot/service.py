@@ -3,8 +3,8 @@
     serve ──► image into memory ──► address on the switch ──► web, dnsmasq ──► record
     stop  ──► no record ──► nothing of it is left
 
-What neighbours ask is answered by `desk`. A host that cannot serve (its card is gone, its medium was pulled)
-says why, and tries again.
+What neighbours ask is answered by `responder`. A host that cannot serve (its card is gone, its medium was
+pulled) says why, and tries again.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Effect, Nothing
 from thimble.contract.netboot import Mode, NeighbourList, Netboot, ServeBoot
 from thimble.core.problem import Code, Problem, Reason, refuse
-from thimble.netboot import place as place_of
-from thimble.netboot import render, rules
-from thimble.netboot.desk import Desk
+from thimble.netboot import addressing, render, rules
+from thimble.netboot.addressing import Serving
+from thimble.netboot.http import Asgi, application
 from thimble.netboot.image import Image
-from thimble.netboot.place import Place
 from thimble.netboot.probe import dhcp_server
 from thimble.netboot.records import ID, NetbootRecord
-from thimble.netboot.web import Asgi, application
+from thimble.netboot.responder import Responder
 from thimble.network.dhcp import Dhcp
 from thimble.network.service import Network
 from thimble.state.events import Events
@@ -69,15 +68,15 @@ class NetbootService:
         self._records: Collection[NetbootRecord] = Collection(
             NetbootRecord, noun="netboot", durable=parts.durable
         )
-        self._records.add_shelf("", parts.state / "netboot")
-        self.desk = Desk(
+        self._records.add_root("", parts.state / "netboot")
+        self.responder = Responder(
             parts.state, parts.events, durable=parts.durable, clock=parts.clock, entropy=parts.entropy
         )
-        self.neighbours = NeighbourService(self.desk, parts.events)
+        self.neighbours = NeighbourService(self.responder, parts.events)
         self._dhcp = Dhcp(parts.run / "netboot")
         self._folder = parts.run / "netboot"
         self._close: Close | None = None
-        self._place: Place | None = None
+        self._serving: Serving | None = None
         self._why = ""
         self._busy = asyncio.Lock()
         self._again: asyncio.Task[None] | None = None
@@ -101,7 +100,7 @@ class NetbootService:
         return (f"neighbours cannot boot from here: {self._why}",) if self._why else ()
 
     async def _begin_again(self) -> None:
-        while (found := self._records.find(ID)) is not None and self._place is None:
+        while (found := self._records.find(ID)) is not None and self._serving is None:
             async with self._busy:
                 try:
                     await self._start(found.value)
@@ -121,32 +120,32 @@ class NetbootService:
             return Netboot()
         settings = found.value.settings
         hidden = tuple(msgspec.structs.replace(document, text="") for document in settings.documents)
-        place, image = self._place, self.desk.image
-        why = self._why or (self._dhcp.why.get(place.bridge, "") if place else "it is being set up")
+        serving, image = self._serving, self.responder.image
+        why = self._why or (self._dhcp.why.get(serving.bridge, "") if serving else "it is being set up")
         return Netboot(
-            on=place is not None and not why,
+            on=serving is not None and not why,
             rev=found.rev,
             why=why,
             settings=msgspec.structs.replace(settings, documents=hidden),
-            address=place.address if place else "",
+            address=serving.address if serving else "",
             image_bytes=image.size if image else 0,
-            bytes_sent=self.desk.bytes_sent,
-            refused=self.desk.refused,
+            bytes_sent=self.responder.bytes_sent,
+            refused=self.responder.refused,
         )
 
     async def serve(self, call: Call[ServeBoot]) -> Netboot | DryRun:
         wanted = call.input
-        place, reasons = await self._decide(wanted)
+        serving, reasons = await self._decide(wanted)
         if call.dry_run:
             effects = (
                 ()
-                if reasons or place is None
-                else tuple(Effect(what=line) for line in place_of.words(wanted, place))
+                if reasons or serving is None
+                else tuple(Effect(what=line) for line in addressing.words(wanted, serving))
             )
             return DryRun(possible=not reasons, effects=effects, blockers=tuple(reasons))
         refuse(reasons, "neighbours cannot be booted like this")
-        assert place is not None
-        new = NetbootRecord(settings=wanted, subnet=place.cidr if place.made else "")
+        assert serving is not None
+        new = NetbootRecord(settings=wanted, subnet=serving.cidr if serving.made else "")
         async with self._busy:
             old = self._records.find(ID)
             check(call.if_match, old.rev if old else 0, "netboot")
@@ -159,7 +158,7 @@ class NetbootService:
                 if old is not None:  # what was served before is served again
                     self._again = asyncio.get_running_loop().create_task(self._begin_again())
                 raise
-        log.say(f"netboot: serves on the switch {wanted.switch} at {place.address}")
+        log.say(f"netboot: serves on the switch {wanted.switch} at {serving.address}")
         self._parts.events.publish("netboot.changed", wanted.switch, on="true")
         return await self.get(call)  # type: ignore[arg-type]
 
@@ -179,22 +178,22 @@ class NetbootService:
 
     # ── deciding ─────────────────────────────────────────────────────────────────────────────────
 
-    async def _decide(self, wanted: ServeBoot) -> tuple[Place | None, list[Reason]]:
+    async def _decide(self, wanted: ServeBoot) -> tuple[Serving | None, list[Reason]]:
         """Where, and everything that stands in the way."""
         switches = self._parts.network.switches()
         reasons = [] if Path(render.LOADERS, render.EFI_LOADER).is_file() else [NO_LOADER]
         reasons += rules.reasons(wanted, {name: record.kind for name, record in switches.items()})
-        reasons += await asyncio.to_thread(place_of.document_reasons, wanted)
+        reasons += await asyncio.to_thread(addressing.document_reasons, wanted)
         if any(reason.path == "$.switch" for reason in reasons):
             return None, reasons
         record = switches[wanted.switch]
         old = self._records.find(ID)
         before = old.value.subnet if old and old.value.settings.switch == wanted.switch else ""
-        place, against = await place_of.find(self._parts.network, wanted, record, before)
+        serving, against = await addressing.find(self._parts.network, wanted, record, before)
         reasons += against
-        if place is not None and wanted.mode is Mode.DHCP:
+        if serving is not None and wanted.mode is Mode.DHCP:
             other = await dhcp_server(record.bridge, int.from_bytes(self._parts.entropy(4), "big"))
-            if other and other != place.address and not self._own(other):
+            if other and other != serving.address and not self._own(other):
                 reasons.append(
                     Reason(
                         message=f"{other} gives addresses on that wire already: serve with mode proxy",
@@ -202,10 +201,10 @@ class NetbootService:
                         path="$.mode",
                     )
                 )
-        return place, reasons
+        return serving, reasons
 
     def _own(self, address: str) -> bool:
-        return self._place is not None and self._place.address == address
+        return self._serving is not None and self._serving.address == address
 
     # ── acting ───────────────────────────────────────────────────────────────────────────────────
 
@@ -215,41 +214,43 @@ class NetbootService:
         switch = self._parts.network.switches().get(wanted.switch)
         if switch is None:
             raise Problem(Code.NOT_FOUND, f"there is no switch {wanted.switch!r} any more")
-        place, reasons = await place_of.find(self._parts.network, wanted, switch, record.subnet)
+        serving, reasons = await addressing.find(self._parts.network, wanted, switch, record.subnet)
         refuse(reasons, "neighbours cannot be booted now")
-        assert place is not None
+        assert serving is not None
         async with self._parts.image(wanted.image) as path:
             image = await asyncio.to_thread(Image.load, path, self._folder)
-        if place.made:
-            self._parts.network.lent[place.switch] = place.cidr
+        if serving.made:
+            self._parts.network.lent[serving.switch] = serving.cidr
         await self._parts.network.sync()
-        await self._addressed(place)
-        self.desk.open(wanted, place.address, place.bridge, image)
-        self._close = await self._parts.listen(application(self.desk), place.address, PORT)
+        await self._addressed(serving)
+        self.responder.open(wanted, serving.address, serving.bridge, image)
+        self._close = await self._parts.listen(application(self.responder), serving.address, PORT)
         from thimble.network.reconcile import account
 
         plan = render.dhcp(
-            place.switch,
-            place.bridge,
+            serving.switch,
+            serving.bridge,
             wanted.mode,
-            place.address,
-            place.net,
+            serving.address,
+            serving.net,
             macs=rules.addresses_for(wanted),
             most=wanted.most,
-            directory=str(self._folder / place.bridge),
+            directory=str(self._folder / serving.bridge),
             account=account(self._parts.run),
         )
         await self._dhcp.start(plan)
-        self._place, self._why = place, ""
+        self._serving, self._why = serving, ""
 
-    async def _addressed(self, place: Place) -> None:
+    async def _addressed(self, serving: Serving) -> None:
         """Wait until the address is there to be bound to."""
         deadline = asyncio.get_running_loop().time() + UP_S
-        wanted = place.cidr
-        while wanted not in (await link.links()).get(place.bridge, link.Link(name="")).addresses:
+        wanted = serving.cidr
+        while wanted not in (await link.links()).get(serving.bridge, link.Link(name="")).addresses:
             if asyncio.get_running_loop().time() > deadline:
-                why = self._parts.network.why(place.switch) or f"{place.address} is not on {place.bridge}"
-                raise Problem(Code.UNAVAILABLE, f"the switch {place.switch} is not up: {why}")
+                why = (
+                    self._parts.network.why(serving.switch) or f"{serving.address} is not on {serving.bridge}"
+                )
+                raise Problem(Code.UNAVAILABLE, f"the switch {serving.switch} is not up: {why}")
             await asyncio.sleep(0.1)
 
     async def _end(self) -> None:
@@ -259,9 +260,9 @@ class NetbootService:
             self._close = None
         for bridge in list(self._dhcp.told()):
             await self._dhcp.stop(bridge)
-        self.desk.shut()
+        self.responder.shut()
         Image.drop(self._folder)
-        self._place, self._why = None, ""
+        self._serving, self._why = None, ""
         if self._parts.network.lent:
             self._parts.network.lent.clear()
             await self._parts.network.sync()
@@ -270,16 +271,16 @@ class NetbootService:
 class NeighbourService:
     """`neighbour.*`."""
 
-    def __init__(self, desk: Desk, events: Events) -> None:
-        self._desk = desk
+    def __init__(self, responder: Responder, events: Events) -> None:
+        self._responder = responder
         self._events = events
 
     async def list(self, _call: Call[None]) -> NeighbourList:
-        return NeighbourList(rev=self._events.rev, neighbours=self._desk.neighbours())
+        return NeighbourList(rev=self._events.rev, neighbours=self._responder.neighbours())
 
     async def delete(self, call: Call[None]) -> Nothing | DryRun:
-        mac = self._desk.known(call.path["mac"])
+        mac = self._responder.known(call.path["mac"])
         if call.dry_run:
             return DryRun(possible=True, effects=(Effect(what=f"forgets {mac}"),))
-        self._desk.forget(mac)
+        self._responder.forget(mac)
         return Nothing()

@@ -18,7 +18,7 @@ import msgspec
 from thimble.contract.common import Event
 from thimble.contract.network import Protocol, SwitchKind
 from thimble.contract.vm import NicSpec
-from thimble.core.later import Later
+from thimble.core.lazy import Later
 from thimble.core.problem import Code, Problem, Reason
 from thimble.network import subnet
 from thimble.network.records import Port, PortUse, SwitchRecord
@@ -69,9 +69,9 @@ class Network:
 
     async def open(self) -> None:
         """Read the records; make the first ones."""
-        shelf = self._root / "switches"
-        first = not shelf.exists()
-        self._records.add_shelf("", shelf)
+        root = self._root / "switches"
+        first = not root.exists()
+        self._records.add_root("", root)
         if first:
             self._first()
         self._adopt_uplink()

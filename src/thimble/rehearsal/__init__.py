@@ -3,6 +3,6 @@
 site       a virtual server and the way in
 ledger     changes that were acknowledged, and whether they are still there
 scenario   what every scenario answers; update, install and apply are three
-shelf      the images, served to the server
+image_server  the images, served to the server
 run        the loop: begin, cut, power on, verify
 """

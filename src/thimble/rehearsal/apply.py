@@ -7,7 +7,7 @@ import time
 
 import msgspec
 
-from thimble.contract.apply import DocumentPlan, DocumentText
+from thimble.contract.document_api import DocumentPlan, DocumentText
 from thimble.lab.spec import STATE_LABEL, Disk, ServerSpec
 from thimble.rehearsal.ledger import Ledger
 from thimble.rehearsal.scenario import Broken, keeps_word

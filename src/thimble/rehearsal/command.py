@@ -12,10 +12,10 @@ from thimble.lab.command import spec_of_image
 from thimble.lab.spec import Firmware, ServerSpec
 from thimble.rehearsal import pair
 from thimble.rehearsal.apply import Apply
+from thimble.rehearsal.image_server import Image, ImageServer
 from thimble.rehearsal.install import Install
 from thimble.rehearsal.run import rehearse
 from thimble.rehearsal.scenario import Scenario
-from thimble.rehearsal.shelf import Image, Shelf
 from thimble.rehearsal.update import Update
 
 KINDS = ("update", "install", "apply")
@@ -40,7 +40,7 @@ def cuts(
         if kind == "apply":
             scenario = Apply(spec)
         elif kind == "install":
-            certificate, first, _ = _shelved(built, Path(scratch), report)
+            certificate, first, _ = _served(built, Path(scratch), report)
             scenario = Install(spec, first, certificate, firmware)
         else:
             scenario = update(spec, built, Path(scratch), firmware, report)
@@ -49,12 +49,12 @@ def cuts(
 
 def update(spec: ServerSpec, built: Path, scratch: Path, firmware: Firmware, report: Report) -> Update:
     """Updates to and fro between two builds of this image; `scratch` has to stay."""
-    certificate, first, second = _shelved(built, scratch, report)
+    certificate, first, second = _served(built, scratch, report)
     return Update(spec, (first, second), certificate, firmware)
 
 
-def _shelved(built: Path, scratch: Path, report: Report) -> tuple[Path, Image, Image]:
+def _served(built: Path, scratch: Path, report: Report) -> tuple[Path, Image, Image]:
     certificate = pair.make(built, scratch, report)
-    shelf = Shelf(scratch)
-    first, second = (shelf.image(name) for name in pair.NAMES)
+    image_server = ImageServer(scratch)
+    first, second = (image_server.image(name) for name in pair.NAMES)
     return certificate, first, second

@@ -13,9 +13,9 @@ from thimble.contract.common import TaskState
 from thimble.contract.deploy import InstallRequest, KeyCreate
 from thimble.core.problem import Problem
 from thimble.lab.spec import Disk, Firmware, ServerSpec
+from thimble.rehearsal.image_server import Image
 from thimble.rehearsal.ledger import Ledger
 from thimble.rehearsal.scenario import Broken
-from thimble.rehearsal.shelf import Image
 from thimble.rehearsal.site import Site
 
 GIB = 1 << 30

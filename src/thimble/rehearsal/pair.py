@@ -15,14 +15,14 @@ PADDING = bytes(512)
 NAMES = ("a.efi", "b.efi")
 
 
-def make(built: Path, shelf: Path, report: Report) -> Path:
-    """Put both, signed with a new key, onto the shelf; the key's certificate."""
-    keys.make(shelf / "keys", report, name="Rehearsal")
-    signer = signing.from_folder(shelf / "keys")
+def make(built: Path, images: Path, report: Report) -> Path:
+    """Put both, signed with a new key, among the images; the key's certificate."""
+    keys.make(images / "keys", report, name="Rehearsal")
+    signer = signing.from_folder(images / "keys")
     packer = Packer(box=toolbox.ensure(report), epoch=packages.read_lock().epoch)
     original = manifest.image_of(built)
     for name, padding in zip(NAMES, (b"", PADDING), strict=True):
-        folder = shelf / f"of-{name}"
+        folder = images / f"of-{name}"
         folder.mkdir()
         for part in media.KERNEL_FILES:
             shutil.copyfile(built / part, folder / part)
@@ -31,6 +31,6 @@ def make(built: Path, shelf: Path, report: Report) -> Path:
         build = media.build_id([folder / part for part in media.KERNEL_FILES])
         image = dataclasses.replace(original, folder=folder, build=build)
         media.make(packer, image, report, kinds=(), signer=signer)
-        (folder / media.EFI).rename(shelf / name)
+        (folder / media.EFI).rename(images / name)
         shutil.rmtree(folder)
-    return shelf / "keys" / "db.crt"
+    return images / "keys" / "db.crt"

@@ -21,9 +21,9 @@ from thimble.contract.deploy import (
 from thimble.contract.host import PowerRequest
 from thimble.core.problem import Problem
 from thimble.lab.spec import Disk, Firmware, ServerSpec
+from thimble.rehearsal.image_server import Image
 from thimble.rehearsal.ledger import Ledger
 from thimble.rehearsal.scenario import Broken, keeps_word
-from thimble.rehearsal.shelf import Image
 from thimble.rehearsal.site import Site
 
 GIB = 1 << 30

@@ -1,11 +1,11 @@
 """Durable records: one file each, versioned, compare-and-set.
 
-    <shelf>/<id>.json                 a plain collection
-    <shelf>/<id>/<inside>             when a record lives in a directory with its things, as a VM does
+    <root>/<id>.json                 a plain collection
+    <root>/<id>/<inside>             when a record lives in a directory with its things, as a VM does
 
     {"format": 1, "rev": 7, "record": {…}}
 
-A shelf is a directory; a collection may have several (VM records live in their datastores). A file that
+A root is a directory; a collection may have several (VM records live in their datastores). A file that
 cannot be read, is of a newer format or has unknown fields is refused: it stays untouched, its id is taken,
 and `broken` says why. The store never decides what a record means.
 """
@@ -28,11 +28,11 @@ Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Record(msgspec.Struct, Generic[T], frozen=True):
-    """A value, the revision it has, and the shelf it stands on."""
+    """A value, the revision it has, and the root it stands on."""
 
     id: str
     rev: int
-    shelf: str
+    root: str
     value: T
 
 
@@ -61,7 +61,7 @@ class Collection(Generic[T]):
         self._inside = inside
         self._upgrades = upgrades
         self._durable = durable
-        self._shelves: dict[str, Path] = {}
+        self._roots: dict[str, Path] = {}
         self._records: dict[str, Record[T]] = {}
 
     @property
@@ -69,13 +69,13 @@ class Collection(Generic[T]):
         return len(self._upgrades) + 1
 
     @property
-    def shelves(self) -> frozenset[str]:
+    def roots(self) -> frozenset[str]:
         """The names of those in use."""
-        return frozenset(self._shelves)
+        return frozenset(self._roots)
 
-    def add_shelf(self, name: str, directory: Path) -> list[Record[T]]:
-        """Take a shelf into use and read all that stands on it; what is refused is in `broken`."""
-        self._shelves[name] = directory
+    def add_root(self, name: str, directory: Path) -> list[Record[T]]:
+        """Take a root into use and read all that stands on it; what is refused is in `broken`."""
+        self._roots[name] = directory
         directory.mkdir(parents=True, exist_ok=True)
         pattern = f"*/.{self._inside}.*.new" if self._inside else ".*.json.*.new"
         for unfinished in directory.glob(pattern):  # of a write that was cut off
@@ -88,7 +88,7 @@ class Collection(Generic[T]):
                 continue
             try:
                 if id in self._records:
-                    raise ValueError(f"{id} is also on {self._records[id].shelf}")
+                    raise ValueError(f"{id} is also on {self._records[id].root}")
                 if not files.regular(path, directory):
                     raise ValueError("it is not a plain file")
                 record = self._decode(id, name, path.read_bytes())
@@ -102,12 +102,12 @@ class Collection(Generic[T]):
     def refuse(self, id: str, why: str) -> None:
         """Do not use a record that was read: it becomes a broken one. Its file stays."""
         record = self._records.pop(id)
-        self.broken[self.path(id, record.shelf)] = why
+        self.broken[self.path(id, record.root)] = why
 
-    def drop_shelf(self, name: str) -> None:
-        """Forget a shelf and its records; the files stay."""
-        directory = self._shelves.pop(name, None)
-        self._records = {id: record for id, record in self._records.items() if record.shelf != name}
+    def drop_root(self, name: str) -> None:
+        """Forget a root and its records; the files stay."""
+        directory = self._roots.pop(name, None)
+        self._records = {id: record for id, record in self._records.items() if record.root != name}
         self.broken = {
             p: why for p, why in self.broken.items() if directory is None or directory not in p.parents
         }
@@ -125,7 +125,7 @@ class Collection(Generic[T]):
     def find(self, id: str) -> Record[T] | None:
         return self._records.get(id)
 
-    def put(self, id: str, value: T, *, shelf: str = "", expect: int | None = None) -> Record[T]:
+    def put(self, id: str, value: T, *, root: str = "", expect: int | None = None) -> Record[T]:
         """Make `value` durable under `id`: the commit point. `expect`: the revision it has now (0: none).
 
         Raises `Problem` STALE, NO_SPACE, FAILED; then nothing has changed.
@@ -133,8 +133,8 @@ class Collection(Generic[T]):
         old = self._records.get(id)
         rev = old.rev if old else 0
         check(expect, rev, self.noun)
-        record = Record(id, rev + 1, old.shelf if old else shelf, value)
-        path = self.path(id, record.shelf)
+        record = Record(id, rev + 1, old.root if old else root, value)
+        path = self.path(id, record.root)
         if old is None and path in self.broken:
             raise Problem(Code.EXISTS, f"{path} is there but cannot be read: {self.broken[path]}")
         raw = msgspec.Raw(msgspec.json.encode(value))
@@ -147,15 +147,13 @@ class Collection(Generic[T]):
         """Remove the record's file, not its directory. Raises `Problem` NOT_FOUND, STALE, FAILED."""
         record = self.get(id)
         check(expect, record.rev, self.noun)
-        files.remove(self.path(id, record.shelf))
+        files.remove(self.path(id, record.root))
         del self._records[id]
 
-    def path(self, id: str, shelf: str) -> Path:
-        return (
-            self._shelves[shelf] / id / self._inside if self._inside else self._shelves[shelf] / f"{id}.json"
-        )
+    def path(self, id: str, root: str) -> Path:
+        return self._roots[root] / id / self._inside if self._inside else self._roots[root] / f"{id}.json"
 
-    def _decode(self, id: str, shelf: str, data: bytes) -> Record[T]:
+    def _decode(self, id: str, root: str, data: bytes) -> Record[T]:
         head = msgspec.json.decode(data, type=_File)
         if head.format > self.format:
             raise ValueError(
@@ -164,11 +162,11 @@ class Collection(Generic[T]):
         if head.format < 1:
             raise ValueError(f"no Thimble ever wrote format {head.format}")
         if head.format == self.format:
-            return Record(id, head.rev, shelf, msgspec.json.decode(head.record, type=self._kind))
+            return Record(id, head.rev, root, msgspec.json.decode(head.record, type=self._kind))
         tree = msgspec.json.decode(head.record)
         for upgrade in self._upgrades[head.format - 1 :]:
             tree = upgrade(tree)
-        return Record(id, head.rev, shelf, msgspec.convert(tree, self._kind))
+        return Record(id, head.rev, root, msgspec.convert(tree, self._kind))
 
 
 def check(expect: int | None, rev: int, noun: str) -> None:

@@ -55,7 +55,7 @@ class Datastores:
     def open(self) -> None:
         """Read the records, make `local` if it is new, and mount what can be mounted."""
         self._state.mkdir(parents=True, exist_ok=True)
-        self._records.add_shelf("", self._state / "storage")
+        self._records.add_root("", self._state / "storage")
         if self._records.find(LOCAL) is None:
             self._records.put(LOCAL, self._first_local(), expect=0)
         for record in self._records.all():

@@ -11,9 +11,9 @@ from typing import TypeAlias
 import msgspec
 
 from thimble.contract.storage import DatastoreCreate, DatastoreKind
+from thimble.core.decision import Accept, Deny
 from thimble.core.problem import Code, Reason
 from thimble.core.units import show_size
-from thimble.core.verdict import Accept, Deny
 from thimble.storage.contents import Contents
 from thimble.storage.rules import DISK_MIN
 

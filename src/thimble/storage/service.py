@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thimble.contract.vm import DiskFormat, DiskSpec
-from thimble.core.later import Later
+from thimble.core.lazy import Later
 from thimble.core.problem import Code, Problem, Reason
 from thimble.state.events import Events
 from thimble.state.tasks import Tasks

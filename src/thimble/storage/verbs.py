@@ -19,9 +19,9 @@ from thimble.contract.storage import (
     VolumeList,
 )
 from thimble.contract.verbs import Started
+from thimble.core.decision import Accept
 from thimble.core.problem import Code, Problem, Reason, refuse
 from thimble.core.units import show_size
-from thimble.core.verdict import Accept
 from thimble.state.store import check
 from thimble.state.tasks import Progress
 from thimble.storage import plan, rules

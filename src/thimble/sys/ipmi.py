@@ -20,7 +20,7 @@ class Refused(OSError):
     """The controller answered with a completion code."""
 
 
-class Door:
+class Socket:
     """An open way to the controller. `timeout`: seconds for each answer."""
 
     def __init__(self, *, timeout: float = 5.0, device: Path = DEVICE) -> None:
@@ -28,7 +28,7 @@ class Door:
         self._descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
         self._number = 0
 
-    def __enter__(self) -> Door:
+    def __enter__(self) -> Socket:
         return self
 
     def __exit__(self, *_: object) -> None:

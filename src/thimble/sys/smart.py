@@ -11,7 +11,7 @@ import fcntl
 import os
 import struct
 
-from thimble.contract.machine import Smart
+from thimble.contract.hardware import Smart
 
 _NVME_ADMIN = 0xC0484E41
 _SG_IO = 0x2285

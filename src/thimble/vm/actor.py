@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from thimble.contract.vm import PowerState, VmStatus
-from thimble.vm import control, lifecycle
-from thimble.vm.engine import Engine
-from thimble.vm.spec import VmRecord
-from thimble.vm.world import World
+from thimble.vm.qemu import qmp
+from thimble.vm.qemu.context import World
+from thimble.vm.qemu.engine import Engine
+from thimble.vm.record import lifecycle
+from thimble.vm.record.spec import VmRecord
 
 T = TypeVar("T")
 replace = msgspec.structs.replace
@@ -33,10 +34,10 @@ class Actor:
         self.id = id
         self.status = VmStatus(state=state, since=world.clock(), why=why)
         self.engine = Engine(id, world, self._tell)
-        self.place = self.engine.place
+        self.rundir = self.engine.rundir
         self._world = world
         self._inbox: deque[Callable[[], Awaitable[None]]] = deque()
-        self._told: deque[tuple[str, control.Json]] = deque()
+        self._told: deque[tuple[str, qmp.Json]] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -60,7 +61,7 @@ class Actor:
         self._rouse()
         return await asyncio.shield(done)
 
-    def _tell(self, name: str, data: control.Json) -> None:
+    def _tell(self, name: str, data: qmp.Json) -> None:
         self._told.append((name, data))
         self._rouse()
 
@@ -79,7 +80,7 @@ class Actor:
                 else:
                     await self._inbox.popleft()()
 
-    async def _listen(self, name: str, data: control.Json) -> None:
+    async def _listen(self, name: str, data: qmp.Json) -> None:
         raise NotImplementedError
 
     # ── status ───────────────────────────────────────────────────────────────────────────────────
@@ -99,7 +100,7 @@ class Actor:
 
     def was(self, why: str, state: PowerState) -> None:
         """What is known of it at the agent's start."""
-        output = self.place.last_output() if state is PowerState.CRASHED else ""
+        output = self.rundir.last_output() if state is PowerState.CRASHED else ""
         self.status = replace(self.status, state=state, why=why, last_output=output)
 
     def created(self) -> None:

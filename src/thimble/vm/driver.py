@@ -1,6 +1,6 @@
 """One VM: what is asked of it. It alone owns the VM's status, its QEMU process and its QMP connection.
 
-    Driver: requests  ─ on ─  Keeper: what QEMU tells  ─ on ─  Actor: one thing at a time
+    Driver: requests  ─ on ─  Monitor: what QEMU tells  ─ on ─  Actor: one thing at a time
 
 Only `kill` does not queue: its signal goes out at once. The driver never writes records.
 """
@@ -12,21 +12,22 @@ from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 from thimble.contract.vm import Intent, PowerState
+from thimble.core.decision import Accept
 from thimble.core.problem import Code, Problem, Reason
 from thimble.core.units import show_seconds, show_size
-from thimble.core.verdict import Accept
 from thimble.state.tasks import Progress
-from thimble.vm import change, control, lifecycle
-from thimble.vm.keeping import REACH_S, Keeper
-from thimble.vm.lifecycle import Verb
-from thimble.vm.spec import STATE_NEW, STATE_USED, VmRecord
-from thimble.vm.world import World
+from thimble.vm.monitor import REACH_S, Monitor
+from thimble.vm.qemu import qmp as control
+from thimble.vm.qemu.context import World
+from thimble.vm.record import change, lifecycle
+from thimble.vm.record.lifecycle import Verb
+from thimble.vm.record.spec import STATE_NEW, STATE_USED, VmRecord
 
 if TYPE_CHECKING:
-    from thimble.vm.saved import Saved
+    from thimble.vm.record.saved_state import Saved
 
 
-class Driver(Keeper):
+class Driver(Monitor):
     def __init__(self, id: str, world: World, state: PowerState, *, why: str = "") -> None:
         super().__init__(id, world, state, why=why)
         #: Held by a change from its first file to its last.
@@ -81,21 +82,21 @@ class Driver(Keeper):
                 await asyncio.to_thread(lambda: file.drop(all=discard))
                 self._world.note_unsaved(self.id)
             return None
-        from thimble.vm import saving
+        from thimble.vm import suspend
 
         try:
-            return saving.loadable(self.engine, self._world.accel.name)
+            return suspend.loadable(self.engine, self._world.accel.name)
         except Problem as problem:
             self._set(self.status.state, why=problem.detail)
             raise
 
     async def _go_on(self, progress: Progress, saved: Saved) -> None:
-        from thimble.vm import saving
+        from thimble.vm import suspend
 
-        await saving.load(self.engine, progress)
+        await suspend.load(self.engine, progress)
         self._world.note_unsaved(self.id)
         try:
-            await saving.go_on(self.engine, progress, runs=saved.goes_on)
+            await suspend.go_on(self.engine, progress, runs=saved.goes_on)
         except Problem:
             if self._is_saved():
                 self._world.note_saved(self.id, None)
@@ -104,23 +105,23 @@ class Driver(Keeper):
             self._world.note_unsaved(self.id)
         if self._record.guest_agent and saved.goes_on:  # its clock stood still
             time = self._world.clock()
-            self._helper = asyncio.get_running_loop().create_task(control.guest_time(self.place.qga, time))
+            self._helper = asyncio.get_running_loop().create_task(control.guest_time(self.rundir.qga, time))
 
     def cannot_go_on(self) -> Problem | None:
         """Why a start would not resume what was saved; None when it would, or nothing was."""
         if self._record.saved or self.status.state is PowerState.SAVED:
-            from thimble.vm import saving
+            from thimble.vm import suspend
 
             try:
-                saving.loadable(self.engine, self._world.accel.name)
+                suspend.loadable(self.engine, self._world.accel.name)
             except Problem as problem:
                 return problem
         return None
 
     def save_blockers(self) -> list[Reason]:
-        from thimble.vm import saving
+        from thimble.vm import suspend
 
-        return saving.blockers(self.engine, self._record)
+        return suspend.blockers(self.engine, self._record)
 
     # ── save ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -132,13 +133,13 @@ class Driver(Keeper):
         before = self.status.state
         if not isinstance(lifecycle.decide(before, self._record.phase, Verb.SAVE), Accept):
             raise Problem(Code.CONFLICT, f"it is {before} now")
-        from thimble.vm import saving
+        from thimble.vm import suspend
 
         await self._connected()
         self.stop_saving = False
         self._set(PowerState.SAVING)
         try:
-            size = await saving.save(
+            size = await suspend.save(
                 self.engine, progress, goes_on=before is PowerState.RUNNING, stays=stays,
                 cancelled=lambda: self.stop_saving,
             )  # fmt: skip
@@ -184,7 +185,7 @@ class Driver(Keeper):
         if self.status.state is not PowerState.STOPPING:
             self._set(PowerState.STOPPING)
         if self._record.guest_agent:
-            self._helper = asyncio.get_running_loop().create_task(control.guest_shutdown(self.place.qga))
+            self._helper = asyncio.get_running_loop().create_task(control.guest_shutdown(self.rundir.qga))
 
     async def stop_refused(self, waited: float) -> None:
         """The guest did not obey: it runs on, and we say so."""
@@ -215,7 +216,7 @@ class Driver(Keeper):
         with suppress(Problem):  # what it cannot follow now is pending
             await self._reach(REACH_S)
         try:
-            await self.engine.follow(found.value, found.shelf)
+            await self.engine.follow(found.value, found.root)
         finally:
             pending = change.plan(self.engine.running, found.value).pending
             self._set(self.status.state, why=self.status.why, pending=pending)

@@ -18,13 +18,15 @@ from thimble.network.service import Network
 from thimble.state.events import Events
 from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
-from thimble.vm import boot, lifecycle, process, spec
-from thimble.vm.desk import refuse_verb
-from thimble.vm.lifecycle import Verb
-from thimble.vm.process import QemuPaths
-from thimble.vm.shaping import ShapingVerbs
-from thimble.vm.spec import volume_ref
-from thimble.vm.world import World
+from thimble.vm import startup
+from thimble.vm.qemu import process
+from thimble.vm.qemu.context import World
+from thimble.vm.qemu.process import QemuPaths
+from thimble.vm.record import lifecycle, spec
+from thimble.vm.record.lifecycle import Verb
+from thimble.vm.record.spec import volume_ref
+from thimble.vm.table import refuse_verb
+from thimble.vm.verbs.reconfigure import ShapingVerbs
 
 
 class VmService(ShapingVerbs):
@@ -51,11 +53,11 @@ class VmService(ShapingVerbs):
             storage=storage, network=network, consoles=consoles, events=events, tasks=tasks, accel=accel,
             qemu=qemu, run=run, clock=clock,
             own_users=(root and not self._private) if own_users is None else own_users,
-            cgroups=boot.cgroup_root(run) if root else None,
+            cgroups=startup.cgroup_root(run) if root else None,
         )  # fmt: skip
         super().__init__(world, entropy, durable=durable)
         world.restart = self._restart
-        self._boot = boot.Boot(self, entropy)
+        self._boot = startup.Boot(self, entropy)
 
     # ── for app ──────────────────────────────────────────────────────────────────────────────────
 
@@ -69,9 +71,9 @@ class VmService(ShapingVerbs):
 
     async def stop_all(self, timeout: float, how: HostShutdown | None = None) -> None:
         """The host goes down: each VM as its `host_shutdown` says, or all as `how`; see `down`."""
-        from thimble.vm import down
+        from thimble.vm import shutdown
 
-        await down.stop_all(self, timeout, how)
+        await shutdown.stop_all(self, timeout, how)
 
     async def close(self) -> None:
         """Let go of everything; QEMUs run on."""
@@ -87,7 +89,7 @@ class VmService(ShapingVerbs):
     def in_memory(self) -> tuple[str, ...]:
         """The names of VMs whose datastore does not outlast a reboot."""
         stores = self.world.storage.datastores
-        return tuple(sorted(r.value.name for r in self.store.all() if not stores.view(r.shelf).durable))
+        return tuple(sorted(r.value.name for r in self.store.all() if not stores.view(r.root).durable))
 
     def states(self) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -101,7 +103,7 @@ class VmService(ShapingVerbs):
 
     def volume_users(self) -> dict[str, str]:
         """volume ref → VM id. Disks beside a record that cannot be read are that VM's."""
-        found = {volume_ref(r.shelf, r.id, disk): r.id for r in self.store.all() for disk in r.value.disks}
+        found = {volume_ref(r.root, r.id, disk): r.id for r in self.store.all() for disk in r.value.disks}
         for name, home in self.world.storage.homes().items() if self.store.broken else ():
             for record in self.store.broken:
                 if home in record.parents:
@@ -116,7 +118,7 @@ class VmService(ShapingVerbs):
             refs = [cdrom.image for cdrom in r.value.cdroms]
             if r.value.direct:
                 refs += [r.value.direct.kernel, r.value.direct.initrd]
-            found |= {ref if "/" in ref else f"{r.shelf}/{ref}": r.id for ref in refs if ref}
+            found |= {ref if "/" in ref else f"{r.root}/{ref}": r.id for ref in refs if ref}
         return found
 
     def warnings(self) -> tuple[str, ...]:
@@ -147,12 +149,12 @@ class VmService(ShapingVerbs):
         found = self.find(call.path["vm"])
         status = self.drivers[found.id].status
         verbs = lifecycle.allowed(status.state, found.value.phase)
-        return spec.view(found.id, found.rev, found.shelf, found.value, status, verbs, role=call.role)
+        return spec.view(found.id, found.rev, found.root, found.value, status, verbs, role=call.role)
 
     async def log(self, call: Call[None]) -> wire.ConsoleLog:
         found = self.find(call.path["vm"])
         data = self.world.consoles.tail(found.id)
-        log = self.drivers[found.id].place.serial_log
+        log = self.drivers[found.id].rundir.serial_log
         if not data:
             data = process.tail(log, 64 * 1024)
         longer = log.exists() and log.stat().st_size > len(data)

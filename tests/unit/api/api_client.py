@@ -16,11 +16,12 @@ import msgspec
 from api_world import World
 from jsonschema import Draft202012Validator
 
-from thimble.api import routes, tls
-from thimble.api.http import Limits
-from thimble.api.server import Server
+from thimble.access import tls
+from thimble.api import routes
 from thimble.contract.openapi import document
 from thimble.contract.verbs import PREFIX, VERBS
+from thimble.http.protocol import Limits
+from thimble.http.server import Server
 
 DOCUMENT: dict[str, Any] = msgspec.json.decode(document("0"))
 _TREE = routes.tree(VERBS)

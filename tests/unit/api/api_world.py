@@ -9,13 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from thimble.api import passwords
-from thimble.api.accounts import SessionService, TokenService, UserService
+from thimble.access import passwords
+from thimble.access.auth import Auth
+from thimble.access.verbs import SessionService, TokenService, UserService
 from thimble.api.app import Api
-from thimble.api.auth import Auth
-from thimble.api.events import EventService
 from thimble.api.metrics import Sample
-from thimble.api.tasks import TaskService
 from thimble.contract import network, storage
 from thimble.contract import vm as wire
 from thimble.contract.call import Call
@@ -23,8 +21,10 @@ from thimble.contract.common import DryRun, Effect
 from thimble.contract.host import Role
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem
+from thimble.state.event_verbs import EventService
 from thimble.state.events import Events
 from thimble.state.store import check
+from thimble.state.task_verbs import TaskService
 from thimble.state.tasks import Progress, Tasks
 
 PASSWORD = "correct horse"

@@ -9,12 +9,13 @@ import pytest
 from api_client import Got, ask, run
 from api_world import HASH, PASSWORD, World, counted
 
-from thimble.api import passwords
-from thimble.api.accounts import entries
-from thimble.api.attempts import Attempts, TooMany, network
-from thimble.api.auth import SESSION_S, TICKET_S, Auth
+from thimble.access import passwords
+from thimble.access.attempts import Attempts, TooMany
+from thimble.access.auth import SESSION_S, TICKET_S, Auth
+from thimble.access.verbs import entries
 from thimble.contract.host import Role
 from thimble.core.problem import Code, Problem
+from thimble.http.request import network
 
 
 def do(world: World, method: str, path: str, body: object = None, token: str = "", **more: Any) -> Got:

@@ -10,7 +10,7 @@ import pytest
 from api_client import run, served
 from api_world import PASSWORD, World
 
-from thimble.api.tls import fingerprint
+from thimble.access.tls import fingerprint
 from thimble.client.http import Client
 from thimble.client.trust import Trust
 from thimble.contract import host, vm

@@ -9,9 +9,10 @@ import pytest
 from api_client import Got, ask, check, run, validator
 from api_world import World
 
-from thimble.api import events
+from thimble.api import sse
 from thimble.contract.call import Call
 from thimble.core.problem import Code, Problem
+from thimble.state import event_verbs
 
 
 async def opening(world: World, query: str = "", **headers: str) -> tuple[int, bytes]:
@@ -102,24 +103,24 @@ def test_head_of_a_stream_is_refused(world: World) -> None:
 
 
 async def collect(world: World, still: list[bool], heartbeat: float = 0.001) -> list[bytes]:
-    batches = events.EventService(world.events).stream(Call(input=None))
-    return [frame async for frame in events.frames(batches, still=lambda: still.pop(0), heartbeat=heartbeat)]
+    batches = event_verbs.EventService(world.events).stream(Call(input=None))
+    return [frame async for frame in sse.frames(batches, still=lambda: still.pop(0), heartbeat=heartbeat)]
 
 
 def test_a_quiet_stream_beats_and_ends_with_the_sign_in(world: World) -> None:
     frames = run(collect(world, [True, True, False]))
-    assert frames[1:] == [b": still here\n\n"] * 2 + [events.GONE]
+    assert frames[1:] == [b": still here\n\n"] * 2 + [sse.GONE]
 
 
 def test_a_reader_too_slow_is_told_to_begin_anew(world: World) -> None:
     async def story() -> None:
-        stream = events.EventService(world.events).stream(Call(input=None))
-        frames = events.frames(stream, still=lambda: True, heartbeat=5)
+        stream = event_verbs.EventService(world.events).stream(Call(input=None))
+        frames = sse.frames(stream, still=lambda: True, heartbeat=5)
         await anext(frames)
         publish(world, 1)
         assert revisions(await anext(frames)) == [1001]
         publish(world, 40)
-        assert await anext(frames) == events.GONE
+        assert await anext(frames) == sse.GONE
         with pytest.raises(StopAsyncIteration):
             await anext(frames)
 
@@ -128,5 +129,5 @@ def test_a_reader_too_slow_is_told_to_begin_anew(world: World) -> None:
 
 def test_gone_is_told_before_the_stream_begins(world: World) -> None:
     with pytest.raises(Problem) as caught:
-        events.EventService(world.events).stream(Call(input=None, query={"after": "1"}))
+        event_verbs.EventService(world.events).stream(Call(input=None, query={"after": "1"}))
     assert caught.value.code is Code.GONE

@@ -12,9 +12,10 @@ from api_world import World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thimble.api import request, routes
+from thimble.api import routes
 from thimble.contract.verbs import PREFIX, VERBS
 from thimble.core.problem import Problem
+from thimble.http import request
 
 WORLD = World(Path(tempfile.mkdtemp(prefix="thimble-fuzz-")))
 TREE = routes.tree(VERBS)

@@ -9,7 +9,7 @@ import pytest
 from api_client import ask, run, served
 from api_world import PASSWORD, World
 
-from thimble.api.tls import fingerprint
+from thimble.access.tls import fingerprint
 from thimble.client.plain import PlainClient, PlainSocket
 from thimble.client.trust import Trust
 from thimble.contract import host, vm

@@ -11,8 +11,8 @@ import pytest
 from api_client import Wire, answer, request, run, served
 from api_world import PASSWORD, World
 
-from thimble.api import server
 from thimble.core.problem import Code, Problem
+from thimble.http import server
 from thimble.sys import clock
 
 LOGIN = b'{"user":"admin","password":"%b"}' % PASSWORD.encode()

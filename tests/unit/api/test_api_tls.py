@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from api_client import run
 
-from thimble.api import tls, x509
+from thimble.access import tls, x509
 from thimble.core.problem import Code, Problem
 
 

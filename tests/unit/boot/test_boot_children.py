@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from thimble.boot import jobs
+from thimble.boot import children
 from thimble.boot.backoff import Backoff
-from thimble.boot.jobs import Children
+from thimble.boot.children import Children
 from thimble.boot.loop import FATAL, Loop
 from thimble.boot.ring import Ring
 from thimble.boot.supervise import Supervised
@@ -70,8 +70,8 @@ def test_a_job_that_raises_answers_with_the_problem(world: World) -> None:
 
 
 def test_words_of_our_own_come_as_they_are() -> None:
-    assert jobs.in_words(OSError(0, "it is full")) == "it is full"
-    assert jobs.in_words(OSError(5, "Input/output error")) == "OSError: [Errno 5] Input/output error"
+    assert children.in_words(OSError(0, "it is full")) == "it is full"
+    assert children.in_words(OSError(5, "Input/output error")) == "OSError: [Errno 5] Input/output error"
 
 
 def test_a_job_that_is_killed_answers_too(world: World) -> None:
@@ -84,7 +84,7 @@ def test_a_job_that_is_killed_answers_too(world: World) -> None:
 def test_a_job_that_hangs_is_late_and_its_end_is_only_logged(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(jobs.DEADLINES, "kvm", 0.05)
+    monkeypatch.setitem(children.DEADLINES, "kvm", 0.05)
     gate = world.log.parent / "gate"
     os.mkfifo(gate)
     told: list[Any] = []
@@ -98,7 +98,7 @@ def test_a_job_that_hangs_is_late_and_its_end_is_only_logged(
 
 
 def test_a_job_in_time_is_never_late(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(jobs.DEADLINES, "kvm", 5.0)
+    monkeypatch.setitem(children.DEADLINES, "kvm", 5.0)
     told: list[Any] = []
     world.children.job("kvm", lambda: 1, lambda *answer: told.append(answer), told.append)
     world.until(lambda: told)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from thimble.boot import clock
 from thimble.boot.backoff import Backoff
 from thimble.boot.buttons import has_key, pressed
-from thimble.boot.choice import Nic, choose
 from thimble.boot.drivers import kvm_module
 from thimble.boot.entropy import is_virtual
 from thimble.boot.identity import default_name
+from thimble.boot.nic_choice import Nic, choose
 from thimble.boot.phases import Phase, Progress
 from thimble.boot.ring import Lines
 from thimble.boot.statedisk import Candidate

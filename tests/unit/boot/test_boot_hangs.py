@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from thimble.boot import drivers, statedisk, steps
-from thimble.boot.main import Boot
 from thimble.boot.modalias import EMPTY
+from thimble.boot.stage2 import Boot
 from thimble.boot.statesearch import StateSearch
 
 

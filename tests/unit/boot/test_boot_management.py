@@ -91,7 +91,7 @@ def test_what_the_agent_keeps_is_what_pid_1_reads(tmp_path: Path) -> None:
     """One record, two readers who share no code."""
     given = ManagementSettings(**STATIC | {"dns": ("10.0.0.1",), "nic": "52:54:00:aa:00:01", "ntp": ("t1",)})
     kept: Collection[ManagementSettings] = Collection(ManagementSettings, noun="x")
-    kept.add_shelf("", tmp_path / "management")
+    kept.add_root("", tmp_path / "management")
     kept.put("management", given)
     found = management.plan(ipparam.plan([]), management.read_record(str(tmp_path)), None)
     assert (found.source, found.warnings, found.ntp, found.dns) == ("the record", [], ["t1"], ["10.0.0.1"])

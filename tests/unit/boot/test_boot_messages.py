@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thimble.boot import events, lease, main, rtnl, superblock, uevent
+from thimble.boot import events, lease, rtnl, stage2, superblock, uevent
 from thimble.boot.netaddr import is_link_local
 
 DUMP = """\
@@ -48,7 +48,7 @@ def link(kind: int, flags: int, name: str = "eth0") -> bytes:
 def test_the_password_is_shown_each_time_it_is_new_and_never_logged() -> None:
     shown: list[str] = []
     logged: list[str] = []
-    boot = main.Boot.__new__(main.Boot)
+    boot = stage2.Boot.__new__(stage2.Boot)
     boot.is_ready, boot.ready_done = False, lambda: None
     boot.say = logged.append  # type: ignore[method-assign]
     boot.uplink = SimpleNamespace(urls=list)  # type: ignore[assignment]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thimble.boot.driver_table import compile_table
 from thimble.boot.modalias import LATER, NETWORK, STORAGE, Table, glob_matches, rank
-from thimble.boot.table import compile_table
 
 DEP = """\
 kernel/drivers/net/igb/igb.ko.xz: kernel/drivers/i2c/algos/i2c-algo-bit.ko.xz kernel/drivers/dca/dca.ko.xz

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from thimble.api.passwords import matches
-from thimble.contract.apply import DocumentExport, DocumentPlan, DocumentState, PlannedEffect
+from thimble.access.passwords import matches
 from thimble.contract.common import Task, TaskState
+from thimble.contract.document_api import DocumentExport, DocumentPlan, DocumentState, PlannedEffect
 from thimble.contract.management import Management, ManagementSettings, PendingNet
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem, Reason

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from thimble.cli import machine_view as view
-from thimble.contract import machine as wire
-from thimble.contract.machine import Level
+from thimble.contract import hardware as wire
+from thimble.contract.hardware import Level
 
 HARDWARE = wire.Hardware(
     system=wire.System(vendor="Supermicro", product="SYS-1", serial="S123"),

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from thimble.cli import reach
+from thimble.cli import reconnect
 from thimble.client import profile
 from thimble.contract.management import Management, ManagementSettings, PendingNet
 from thimble.core.problem import Code, Problem
@@ -27,7 +27,7 @@ def management(settings: ManagementSettings, *, in_force: bool | None = None) ->
 
 @pytest.fixture(autouse=True)
 def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "PAUSE_S", 0.01)
+    monkeypatch.setattr(reconnect, "PAUSE_S", 0.01)
 
 
 def only_at(place: str, answer: Any) -> Callable[[httpx.Request], Any]:
@@ -140,4 +140,4 @@ def test_confirming_and_undoing_by_hand(host, thimble) -> None:
     ],
 )
 def test_where_the_host_may_answer(url: str, addresses: tuple[str, ...], wanted: tuple[str, ...]) -> None:
-    assert reach.candidates(url, *addresses) == wanted
+    assert reconnect.candidates(url, *addresses) == wanted

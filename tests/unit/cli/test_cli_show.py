@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thimble.cli.show import Column, facts, problem_text, safe, table
+from thimble.cli.tables import Column, facts, problem_text, safe, table
 from thimble.core.problem import Code, Problem, Reason
 
 COLUMNS = (Column("name", least=4), Column("size", right=True), Column("note", least=3))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thimble.cli.net import forwarded
-from thimble.cli.vm_words import cdrom, disk, edited, forward, memory_mib, nic, seconds, spec_file
+from thimble.cli.switch import forwarded
+from thimble.cli.vm_parse import cdrom, disk, edited, forward, memory_mib, nic, seconds, spec_file
 from thimble.contract.network import Forward, Protocol
 from thimble.contract.vm import CdromSpec, DiskBus, DiskFormat, DiskSpec, NicModel, NicSpec
 from thimble.core.problem import Code, Problem

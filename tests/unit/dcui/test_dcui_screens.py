@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from thimble.contract.apply import DocumentPlan, PlannedEffect
 from thimble.contract.common import DryRun, Effect, Task, TaskState
 from thimble.contract.deploy import Deploy, Outcome, OutcomeState, Slot, SlotState
+from thimble.contract.document_api import DocumentPlan, PlannedEffect
 from thimble.contract.management import Management, ManagementSettings, PendingNet
 from thimble.contract.verbs import Started
 from thimble.contract.vm import VmList

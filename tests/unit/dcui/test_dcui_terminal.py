@@ -22,7 +22,7 @@ import pytest
 from console_screen import Screen
 from thimble.core.problem import Code
 from thimble.dcui import local
-from thimble.dcui.link import Link
+from thimble.dcui.api_thread import Link
 from thimble.dcui.model import Ask, Failed, Load, Looked, Message
 
 

@@ -6,8 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from thimble.contract.deploy import InstallRequest, OldState
+from thimble.core.decision import Accept, Deny, Ignore
 from thimble.core.units import GIB, MIB
-from thimble.core.verdict import Accept, Deny, Ignore
 from thimble.deploy import plan
 from thimble.deploy.plan import DiskFacts, Facts, Fresh, InstallPlan, PartFacts, Renew
 from thimble.medium import layout

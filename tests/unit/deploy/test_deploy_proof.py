@@ -13,14 +13,14 @@ from deploy_world import BIOS, UEFI, made, starts, stick
 from thimble.contract.common import Task, TaskState
 from thimble.contract.deploy import Guests, OutcomeState, Reboot, SlotState, UpdateRequest
 from thimble.core.problem import Code, Problem
-from thimble.deploy import esp, look, slots
+from thimble.deploy import esp, probe, slots
 from thimble.deploy.devices import Devices
 from thimble.deploy.image import Image
 from thimble.deploy.policy import Restart
-from thimble.deploy.proof import Proof
 from thimble.deploy.slots import Expect
+from thimble.deploy.trial import Proof
 from thimble.deploy.update import Updates
-from thimble.host.boot import BootFacts, Medium
+from thimble.host.pid1 import BootFacts, Medium
 from thimble.state.events import Events
 from thimble.state.tasks import Progress
 
@@ -125,8 +125,8 @@ def boots(tmp_path: Path, old: Image, monkeypatch: pytest.MonkeyPatch) -> Callab
         nonlocal count
         count += 1
         name = f"boot-{count}"
-        monkeypatch.setattr(look, "boot_id", lambda: name)
-        monkeypatch.setattr(look, "size_of", lambda _: 1 << 30)
+        monkeypatch.setattr(probe, "boot_id", lambda: name)
+        monkeypatch.setattr(probe, "size_of", lambda _: 1 << 30)
         return World(root, tmp_path, image, slot, firmware)
 
     return boot

@@ -13,17 +13,17 @@ from thimble.contract.management import ManagementSettings
 from thimble.contract.network import SwitchKind
 from thimble.contract.storage import DatastoreKind
 from thimble.contract.vm import Intent, PowerState, VmCreate
-from thimble.document.effect import Ask
 from thimble.document.facts import DeviceFacts, Facts, VmFacts
 from thimble.document.plan import Plan, plan
 from thimble.document.read import read
+from thimble.document.steps import Ask
 from thimble.network.records import SwitchRecord
 from thimble.storage.contents import Contents
 from thimble.storage.records import DatastoreRecord
 from thimble.sys.disks import Disk
-from thimble.vm import change, draft, layout, rules
-from thimble.vm.spec import Disk as VmDisk
-from thimble.vm.spec import Phase, Running, VmRecord
+from thimble.vm.record import assign, change, layout, rules
+from thimble.vm.record.spec import Disk as VmDisk
+from thimble.vm.record.spec import Phase, Running, VmRecord
 
 replace = msgspec.structs.replace
 HASH = f"scrypt$14$8$1${'ab' * 16}${'cd' * 32}"
@@ -160,9 +160,9 @@ def _vms(ask: Ask, facts: Facts) -> tuple[VmFacts, ...]:
 
 
 def vm_record(want: VmCreate) -> VmRecord:
-    nics = draft.make_nics(want, (), set(), set(), entropy, lambda *_: "")
+    nics = assign.make_nics(want, (), set(), set(), entropy, lambda *_: "")
     disks = tuple(_disk(disk) for disk in want.disks)
-    record = draft.record(want, uid=100_000, created=1.0, entropy=entropy, nics=nics, disks=disks)
+    record = assign.record(want, uid=100_000, created=1.0, entropy=entropy, nics=nics, disks=disks)
     return replace(record, phase=Phase.READY)
 
 
@@ -194,7 +194,7 @@ def _vm(ask: Ask, vm: VmFacts) -> VmFacts:
                 change.merged_disk(disk, known[disk.name]) if disk.name in known else _disk(disk)
                 for disk in want.disks
             )
-            nics = draft.make_nics(want, record.nics, set(), set(), entropy, lambda *_: "")
+            nics = assign.make_nics(want, record.nics, set(), set(), entropy, lambda *_: "")
             new = replace(record, **fields, disks=disks, nics=nics, cdroms=change.merged_cdroms(want.cdroms))
             new = replace(new, addresses=layout.assign(new))
             pending = change.plan(vm.running, new).pending if vm.running else ()

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from document_host import FRESH, done, replace
 
-from thimble.contract.apply import DocumentText
 from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Nothing, Task, TaskState
 from thimble.contract.document import Document
+from thimble.contract.document_api import DocumentText
 from thimble.contract.verbs import BY_NAME, Shape, Started
 from thimble.core.problem import Code, Problem, Reason
-from thimble.document.effect import Ask
 from thimble.document.facts import Facts
 from thimble.document.records import digest
 from thimble.document.service import DocumentService
+from thimble.document.steps import Ask
 from thimble.state.events import Events
 from thimble.state.tasks import Tasks
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from thimble.contract.apply import DocumentText
 from thimble.contract.call import Call
+from thimble.contract.document_api import DocumentText
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem, Reason
-from thimble.document.boot import BootDocument
+from thimble.document.at_boot import BootDocument
 from thimble.document.read import read
 from thimble.document.records import digest
-from thimble.host.boot import DocumentFacts
+from thimble.host.pid1 import DocumentFacts
 from thimble.state.events import Events
 from thimble.state.tasks import Tasks
 

@@ -26,7 +26,7 @@ from thimble.core.problem import Problem
 from thimble.document import export, plan, toml
 from thimble.document.read import read
 from thimble.storage.contents import Contents
-from thimble.vm.spec import HIDDEN
+from thimble.vm.record.spec import HIDDEN
 
 WEB = (
     '[[vm]]\nname = "web1"\nmemory_mib = 512\ndisks = [{ size_bytes = 1048576 }]\n'

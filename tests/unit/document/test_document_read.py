@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from thimble.contract.vm import Autostart, Intent
 from thimble.core.problem import Code, Problem
 from thimble.document import toml
-from thimble.document.locate import Places
+from thimble.document.positions import Places
 from thimble.document.read import read
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from thimble.host.boot import BootFacts, DocumentFacts, Init, Medium
+from thimble.host.pid1 import BootFacts, DocumentFacts, Init, Medium
 from thimble.host.service import state_warnings
-from thimble.host.writes import Writes, before, whole
+from thimble.host.wear import Writes, before, whole
 
 
 def written(run: Path, **facts: object) -> Init:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from thimble.contract.machine import Level
+from thimble.contract.hardware import Level
 from thimble.host import ipmi, ntp
 from thimble.sys import smart
 

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from thimble.contract.common import Event
-from thimble.contract.machine import Bmc, BmcEvent, DiskInfo, Level, Sensor, Smart, Time
+from thimble.contract.hardware import Bmc, BmcEvent, DiskInfo, Level, Sensor, Smart, Time
 from thimble.host import devices, sensors
-from thimble.host.boot import Init
 from thimble.host.diagnosis import Mirror, Readings, Space, signs
+from thimble.host.health import Watch, all_mirrors
+from thimble.host.pid1 import Init
 from thimble.host.probes import Probes
-from thimble.host.watch import Watch, all_mirrors
 from thimble.state.events import Events
 
 
@@ -256,7 +256,7 @@ def test_a_chip_that_does_not_answer_is_told_while_the_rest_is_judged(
     (tmp_path / "sys/class/hwmon/hwmon1").mkdir()
     (tmp_path / "sys/class/hwmon/hwmon1/name").write_text("w83627ehf\n")
     place.lines = ("something else",)
-    monkeypatch.setattr("thimble.host.watch.ANSWER_S", 0.2)
+    monkeypatch.setattr("thimble.host.health.ANSWER_S", 0.2)
     plain = sensors.sensors
 
     def read(chip: Path) -> tuple[Sensor, ...]:
@@ -289,7 +289,7 @@ def test_a_disk_that_hangs_keeps_no_other_from_being_asked(
     place = Place(tmp_path)
     names = ("good", "dead")
     listed = tuple(DiskInfo(name=f"serial:{n}", device=f"/dev/{n}", transport="sata") for n in names)
-    monkeypatch.setattr("thimble.host.watch.SLOW_S", 0.2)
+    monkeypatch.setattr("thimble.host.health.SLOW_S", 0.2)
     monkeypatch.setattr(devices, "disks", lambda _root: listed)
 
     def ask(_root: Path, disk: DiskInfo) -> Smart:

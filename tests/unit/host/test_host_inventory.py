@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from thimble.contract.machine import DiskInfo
+from thimble.contract.hardware import DiskInfo
 from thimble.core.problem import Code, Problem
-from thimble.host import blinking, devices, inventory
+from thimble.host import devices, inventory, locate_led
 
 CPUINFO = """\
 processor\t: {n}
@@ -140,7 +140,7 @@ def test_worn_flash_says_so(tmp_path: Path) -> None:
 
 
 def test_a_slot_blinks_and_stops(machine: Path) -> None:
-    light = blinking.find("serial:WD-1", machine)
+    light = locate_led.find("serial:WD-1", machine)
     light.blink(0.01)
     place = machine / "sys/block/sda/device/enclosure_device:Slot 3/locate"
     assert (str(light), place.read_text()) == ("disk serial:WD-1", "0")
@@ -149,9 +149,9 @@ def test_a_slot_blinks_and_stops(machine: Path) -> None:
 @pytest.mark.parametrize("what", ["serial:no", "eth0", "3c:ec:ef:00:00:99", "/dev/null", ""])
 def test_what_is_not_there_cannot_blink(machine: Path, what: str) -> None:
     with pytest.raises(Problem) as problem:
-        blinking.find(what, machine)
+        locate_led.find(what, machine)
     assert problem.value.code is Code.NOT_FOUND and "host hardware" in problem.value.hint
 
 
 def test_a_port_is_found_by_its_mac_in_any_case(machine: Path) -> None:
-    assert str(blinking.find("3C:EC:EF:00:00:07", machine)) == "port 3c:ec:ef:00:00:07"
+    assert str(locate_led.find("3C:EC:EF:00:00:07", machine)) == "port 3c:ec:ef:00:00:07"

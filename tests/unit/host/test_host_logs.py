@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from thimble.contract.machine import LogLevel, LogLine
+from thimble.contract.hardware import LogLevel, LogLine
 from thimble.core.problem import Code, Problem
 from thimble.host import loglines, syslog
-from thimble.host.logbook import Logbook
+from thimble.host.journal import Logbook
 from thimble.host.loglines import Wanted
 from thimble.host.rules import Target, syslog_reasons, syslog_target
 
@@ -100,7 +100,7 @@ def test_a_cursor_misses_nothing_when_the_ring_turns(tmp_path: Path) -> None:
 
 
 def test_following_begins_with_the_last_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thimble.host.logbook.PAUSE_S", 0.01)
+    monkeypatch.setattr("thimble.host.journal.PAUSE_S", 0.01)
     add(tmp_path, "one", "two", "three")
 
     async def work() -> None:

@@ -15,8 +15,8 @@ from thimble.contract.call import Call
 from thimble.contract.common import DryRun
 from thimble.contract.management import ManagementChange, ManagementSettings
 from thimble.core.problem import Code, Problem
-from thimble.host.boot import Init
 from thimble.host.management import ManagementService
+from thimble.host.pid1 import Init
 from thimble.host.rules import management_reasons
 from thimble.state.events import Events
 

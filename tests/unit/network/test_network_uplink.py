@@ -25,7 +25,7 @@ def start(place: Path, nic: str) -> Network:
     (place / "run").mkdir(exist_ok=True)
     (place / "run/boot.json").write_text(json.dumps({"uplink": {"bridge": "uplink", "nic": nic}}))
     network = Network(place / "state", place / "run", events=Events(base=1, clock=lambda: 0.0))
-    network._records.add_shelf("", place / "state/switches")
+    network._records.add_root("", place / "state/switches")
     network._adopt_uplink()
     return network
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thimble.contract.storage import DatastoreCreate, DatastoreKind
+from thimble.core.decision import Accept, Deny
 from thimble.core.problem import Code
-from thimble.core.verdict import Accept, Deny
 from thimble.storage import contents, formats, plan, rules
 from thimble.storage.contents import Contents
 from thimble.storage.qemu_img import Meter

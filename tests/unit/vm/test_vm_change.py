@@ -9,8 +9,8 @@ from vm_examples import record
 
 from thimble.contract.vm import CdromSpec, DiskBus, DiskSpec, Firmware, Machine, VmChange
 from thimble.core.units import GIB
-from thimble.vm import change, layout
-from thimble.vm.spec import Cdrom, Disk, Nic, Running, VmRecord
+from thimble.vm.record import change, layout
+from thimble.vm.record.spec import Cdrom, Disk, Nic, Running, VmRecord
 
 
 def running(vm: VmRecord) -> Running:

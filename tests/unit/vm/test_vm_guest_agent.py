@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thimble.sys import unix
-from thimble.vm import control
+from thimble.vm.qemu import qmp
 
 
 async def heard(where: Path, ask: Callable[[Path], Awaitable[bool]]) -> dict[str, Any]:
@@ -28,13 +28,13 @@ async def heard(where: Path, ask: Callable[[Path], Awaitable[bool]]) -> dict[str
 
 
 def test_it_is_asked_to_shut_the_guest_down(tmp_path: Path) -> None:
-    assert asyncio.run(heard(tmp_path, control.guest_shutdown)) == {"execute": "guest-shutdown"}
+    assert asyncio.run(heard(tmp_path, qmp.guest_shutdown)) == {"execute": "guest-shutdown"}
 
 
 def test_it_is_told_the_time_in_nanoseconds(tmp_path: Path) -> None:
-    said = asyncio.run(heard(tmp_path, lambda path: control.guest_time(path, 1.5)))
+    said = asyncio.run(heard(tmp_path, lambda path: qmp.guest_time(path, 1.5)))
     assert said == {"execute": "guest-set-time", "arguments": {"time": 1_500_000_000}}
 
 
 def test_where_none_answers_nothing_is_waited_for(tmp_path: Path) -> None:
-    assert not asyncio.run(control.guest_time(tmp_path / "qga.sock", 1.0))
+    assert not asyncio.run(qmp.guest_time(tmp_path / "qga.sock", 1.0))

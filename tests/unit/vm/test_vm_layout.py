@@ -11,8 +11,8 @@ from vm_examples import record
 from thimble.contract.vm import CdromSpec, DiskSpec, Firmware, Machine
 from thimble.core.problem import Problem
 from thimble.core.units import GIB
-from thimble.vm import layout
-from thimble.vm.spec import Disk
+from thimble.vm.record import layout
+from thimble.vm.record.spec import Disk
 
 NAMES = some.lists(some.sampled_from([f"disk{n}" for n in range(12)]), unique=True, max_size=12)
 

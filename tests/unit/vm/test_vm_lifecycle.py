@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from thimble.contract.vm import PowerState
+from thimble.core.decision import Accept, Deny, Ignore
 from thimble.core.problem import Code
-from thimble.core.verdict import Accept, Deny, Ignore
-from thimble.vm import lifecycle
-from thimble.vm.lifecycle import LIVE, NEXT, VERBS, Ending, Verb
-from thimble.vm.spec import Phase
+from thimble.vm.record import lifecycle
+from thimble.vm.record.lifecycle import LIVE, NEXT, VERBS, Ending, Verb
+from thimble.vm.record.spec import Phase
 
 S = PowerState
 

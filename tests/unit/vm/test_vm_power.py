@@ -20,9 +20,9 @@ from thimble.state.events import Events
 from thimble.state.tasks import Tasks
 from thimble.sys import clock, files
 from thimble.vm.driver import Driver
-from thimble.vm.lifecycle import Ending
-from thimble.vm.power import PowerVerbs
-from thimble.vm.world import World
+from thimble.vm.qemu.context import World
+from thimble.vm.record.lifecycle import Ending
+from thimble.vm.verbs.power import PowerVerbs
 
 
 class Desk:
@@ -39,10 +39,10 @@ class Desk:
             host_stopping=False,
         )
         self.verbs = PowerVerbs(cast(World, world), clock.entropy, durable=False)
-        self.verbs.store.add_shelf("local", where / "vms")
+        self.verbs.store.add_root("local", where / "vms")
         (where / "vms" / "vm-1").mkdir()
         value = msgspec.structs.replace(record("web"), intent=Intent.RUNNING, on_crash=CrashPolicy.RESTART)
-        self.verbs.store.put("vm-1", value, shelf="local")
+        self.verbs.store.put("vm-1", value, root="local")
         self.driver = self.verbs.drivers["vm-1"] = Driver("vm-1", cast(World, world), state)
         if state is PowerState.RUNNING:
             self.driver.off.clear()

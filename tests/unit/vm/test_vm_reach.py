@@ -12,9 +12,11 @@ from vm_examples import record
 
 from thimble.contract.vm import PowerState
 from thimble.core.problem import Code, Problem
-from thimble.vm import control, keeping, lifecycle
+from thimble.vm import monitor
 from thimble.vm.driver import Driver
-from thimble.vm.world import World
+from thimble.vm.qemu import qmp
+from thimble.vm.qemu.context import World
+from thimble.vm.record import lifecycle
 
 
 class Qemu:
@@ -43,12 +45,12 @@ class Qemu:
 
 async def adopted(where: Path, qemu: Qemu, patch: pytest.MonkeyPatch) -> Driver:
     """A driver that found `qemu` running."""
-    patch.setattr(control, "connect", qemu.connect)
+    patch.setattr(qmp, "connect", qemu.connect)
     world = SimpleNamespace(
         run=where,
         clock=lambda: 1000.0,
         events=SimpleNamespace(publish=lambda *_, **__: None),
-        record=lambda _: SimpleNamespace(value=record("web"), shelf="local"),
+        record=lambda _: SimpleNamespace(value=record("web"), root="local"),
         host_stopping=False,
     )
     one = Driver("vm-1", cast(World, world), PowerState.RUNNING)
@@ -67,7 +69,7 @@ def test_a_silent_qemu_is_tried_again_when_something_is_asked(
     async def scenario() -> None:
         qemu = Qemu(silent=1)
         one = await adopted(tmp_path, qemu, monkeypatch)
-        assert one.status.why == keeping.SILENT
+        assert one.status.why == monitor.SILENT
         await one.ask(lambda: one.command("system_reset"))
         assert qemu.asked == ["query-status", "system_reset"]
         assert one.status.why == ""
@@ -85,7 +87,7 @@ def test_a_qemu_that_stays_silent_is_told_with_what_to_do(
         with pytest.raises(Problem) as caught:
             await one.ask(lambda: one.command("system_reset"))
         assert caught.value.hint == "Kill the VM if it hangs."
-        assert one.status.why == keeping.SILENT
+        assert one.status.why == monitor.SILENT
         await one.close()
         assert one._retry is None
 
@@ -123,7 +125,7 @@ def test_a_connection_that_broke_is_made_again(tmp_path: Path, monkeypatch: pyte
             return True
 
         monkeypatch.setattr(one.engine, "lost", lost)
-        one._tell(control.LOST, {})
+        one._tell(qmp.LOST, {})
         await one.ask(lambda: one.command("cont", PowerState.RUNNING))
         assert qemu.tried == 2
         assert one.status.why == ""

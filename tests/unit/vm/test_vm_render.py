@@ -9,8 +9,9 @@ import pytest
 from vm_examples import EXAMPLES, record
 
 from thimble.contract.vm import DiskFormat, Firmware
-from thimble.vm import layout, render, seed
-from thimble.vm.spec import VmRecord
+from thimble.vm.qemu import render, seed
+from thimble.vm.record import layout
+from thimble.vm.record.spec import VmRecord
 
 GOLDEN = Path(__file__).parent / "golden"
 

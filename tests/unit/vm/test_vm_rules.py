@@ -10,7 +10,7 @@ from vm_examples import DIRECT, EXAMPLES, HOST, spec
 
 from thimble.contract.vm import CdromSpec, DiskBus, DiskSpec, Firmware, Machine, NicSpec, SeedSpec, VmCreate
 from thimble.core.units import GIB
-from thimble.vm import rules
+from thimble.vm.record import rules
 
 DISK = DiskSpec(size_bytes=GIB)
 

@@ -14,11 +14,11 @@ from vm_examples import EXAMPLES, record
 from thimble.contract.vm import CdromSpec, DiskBus, DiskSpec
 from thimble.core.problem import Problem
 from thimble.core.units import GIB
-from thimble.vm import cpus, layout, saved
-from thimble.vm.cpus import HostCpu
-from thimble.vm.saved import Saved
-from thimble.vm.spec import Running, VmRecord
-from thimble.vm.statefile import DAMAGED, StateFile
+from thimble.vm.qemu.saved_file import DAMAGED, StateFile
+from thimble.vm.record import cpus, layout, saved_state
+from thimble.vm.record.cpus import HostCpu
+from thimble.vm.record.saved_state import Saved
+from thimble.vm.record.spec import Running, VmRecord
 
 replace = msgspec.structs.replace
 CPU = HostCpu("AuthenticAMD/25/1", ("avx", "avx2"))
@@ -66,46 +66,46 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 
 @given(some.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    found = saved.lengths(data)
-    assert found is None or found[1] <= saved.JSON_MAX
-    assert saved.read(data) is None
+    found = saved_state.lengths(data)
+    assert found is None or found[1] <= saved_state.JSON_MAX
+    assert saved_state.read(data) is None
 
 
 def test_the_same_host_takes_it_back() -> None:
     vm = record(**EXAMPLES["q35-uefi"])
-    assert saved.refusal(of(vm), vm, "kvm", CPU) == ""
+    assert saved_state.refusal(of(vm), vm, "kvm", CPU) == ""
 
 
 def test_what_is_another_now_is_told() -> None:
     vm = record(**EXAMPLES["q35-uefi"])
     other = replace(vm, nics=(replace(vm.nics[0], mac="52:54:00:99:99:99"),))
-    assert "kvm" in saved.refusal(of(vm), vm, "tcg", CPU)
-    assert saved.refusal(of(vm), other, "kvm", CPU) == "its devices have changed since"
-    assert saved.refusal(of(vm, machine="pc-q35-10.0,dumpdtb=x"), vm, "kvm", CPU) == DAMAGED
-    assert "another CPU" in saved.refusal(of(vm), vm, "kvm", HostCpu("AuthenticAMD/26/2", CPU.flags))
-    assert "avx2" in saved.refusal(of(vm), vm, "kvm", HostCpu(CPU.model, ("avx",)))
+    assert "kvm" in saved_state.refusal(of(vm), vm, "tcg", CPU)
+    assert saved_state.refusal(of(vm), other, "kvm", CPU) == "its devices have changed since"
+    assert saved_state.refusal(of(vm, machine="pc-q35-10.0,dumpdtb=x"), vm, "kvm", CPU) == DAMAGED
+    assert "another CPU" in saved_state.refusal(of(vm), vm, "kvm", HostCpu("AuthenticAMD/26/2", CPU.flags))
+    assert "avx2" in saved_state.refusal(of(vm), vm, "kvm", HostCpu(CPU.model, ("avx",)))
 
 
 def test_a_baseline_goes_on_on_any_cpu_and_a_model_where_nothing_is_missing() -> None:
     other = HostCpu("GenuineIntel/6/106", ("avx", "avx2", "avx512f"))
     for cpu, cannot in (("x86-64-v3", False), ("EPYC", False), ("host", True)):
         vm = record(cpu=cpu)
-        assert bool(saved.refusal(of(vm), vm, "kvm", other)) is cannot
+        assert bool(saved_state.refusal(of(vm), vm, "kvm", other)) is cannot
     poor = HostCpu("GenuineIntel/6/44")
-    assert saved.refusal(of(record(cpu="EPYC")), record(cpu="EPYC"), "kvm", poor)
+    assert saved_state.refusal(of(record(cpu="EPYC")), record(cpu="EPYC"), "kvm", poor)
 
 
 def test_it_goes_on_with_its_records_devices_and_the_properties_it_had() -> None:
     ran = record(**EXAMPLES["q35-uefi"], memory_mib=1024)
     now = replace(ran, memory_mib=2048, name="renamed", uid=100_007)
-    again = saved.goes_on_as(of(replace(ran, uid=0)), now)
+    again = saved_state.goes_on_as(of(replace(ran, uid=0)), now)
     assert (again.memory_mib, again.name, again.uid) == (1024, "renamed", 100_007)
     assert (again.machine_type, again.addresses) == ("pc-q35-10.0", ran.addresses)
 
 
 def test_what_cannot_be_saved_is_told() -> None:
     def blockers(vm: VmRecord, wanted: VmRecord | None = None) -> list[str]:
-        return [reason.message for reason in saved.blockers(of(vm).running, wanted or vm)]
+        return [reason.message for reason in saved_state.blockers(of(vm).running, wanted or vm)]
 
     assert blockers(record(**EXAMPLES["q35-uefi"])) == []
     assert "microvm" in blockers(record(**EXAMPLES["microvm"]))[0]
@@ -116,19 +116,19 @@ def test_what_cannot_be_saved_is_told() -> None:
 
 def test_while_saved_only_what_the_guest_does_not_see_may_change() -> None:
     vm = record(**EXAMPLES["q35-uefi"])
-    assert saved.change_reasons(vm, replace(vm, name="other", description="new")) == []
-    assert "vcpus" in saved.change_reasons(vm, replace(vm, vcpus=2))[0].message
-    assert "devices" in saved.change_reasons(vm, replace(vm, nics=()))[0].message
+    assert saved_state.change_reasons(vm, replace(vm, name="other", description="new")) == []
+    assert "vcpus" in saved_state.change_reasons(vm, replace(vm, vcpus=2))[0].message
+    assert "devices" in saved_state.change_reasons(vm, replace(vm, nics=()))[0].message
 
 
 @pytest.mark.parametrize("name", ["pc-q35-10.0", "pc-q35-9.2"])
 def test_machine_types_of_qemu_are_sound(name: str) -> None:
-    assert saved.machine_type_is_sound(name)
+    assert saved_state.machine_type_is_sound(name)
 
 
 @pytest.mark.parametrize("name", ["", "q35", "pc-q35-10", "pc-q35-10.0,x=y", "pc-q35-1.²", "pc-i440fx-9.0"])
 def test_others_are_not(name: str) -> None:
-    assert not saved.machine_type_is_sound(name)
+    assert not saved_state.machine_type_is_sound(name)
 
 
 def test_the_hosts_cpu_is_read() -> None:

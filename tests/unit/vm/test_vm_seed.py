@@ -17,7 +17,8 @@ from thimble.contract.host import Role
 from thimble.contract.vm import SeedMethod, SeedSpec
 from thimble.core.problem import Problem
 from thimble.image import toolbox
-from thimble.vm import fat, seed, spec
+from thimble.vm.qemu import fat, seed
+from thimble.vm.record import spec
 
 
 def test_nocloud_says_who_the_guest_is() -> None:

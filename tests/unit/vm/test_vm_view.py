@@ -7,7 +7,7 @@ from vm_examples import record
 
 from thimble.contract.host import Role
 from thimble.contract.vm import PowerState, VmStatus
-from thimble.vm import spec
+from thimble.vm.record import spec
 
 
 @pytest.mark.parametrize(

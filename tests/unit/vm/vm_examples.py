@@ -19,9 +19,9 @@ from thimble.contract.vm import (
     VmCreate,
 )
 from thimble.core.units import GIB
-from thimble.vm import draft, rules
-from thimble.vm.rules import HostFacts
-from thimble.vm.spec import Disk, VmRecord
+from thimble.vm.record import assign, rules
+from thimble.vm.record.rules import HostFacts
+from thimble.vm.record.spec import Disk, VmRecord
 
 HOST = HostFacts(cpus=8, memory_bytes=16 * GIB, memory_available_bytes=8 * GIB, accel="kvm")
 DIRECT = DirectBoot(kernel="vmlinuz", initrd="initrd", cmdline="console=ttyS0 quiet")
@@ -41,7 +41,7 @@ def spec(name: str = "web1", **more: Any) -> VmCreate:
 def record(name: str = "web1", **more: Any) -> VmRecord:
     entropy.calls = 0  # type: ignore[attr-defined]
     want = spec(name, **more)
-    nics = draft.make_nics(want, (), set(), set(), entropy, lambda switch, mac, taken: "10.0.0.2")
+    nics = assign.make_nics(want, (), set(), set(), entropy, lambda switch, mac, taken: "10.0.0.2")
     disks = tuple(
         Disk(
             name=d.name,
@@ -53,7 +53,7 @@ def record(name: str = "web1", **more: Any) -> VmRecord:
         )
         for d in want.disks
     )
-    return draft.record(want, uid=100000, created=1.0, entropy=entropy, nics=nics, disks=disks)
+    return assign.record(want, uid=100000, created=1.0, entropy=entropy, nics=nics, disks=disks)
 
 
 EXAMPLES: dict[str, dict[str, Any]] = {

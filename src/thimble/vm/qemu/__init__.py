@@ -1,0 +1,1 @@
+"""QEMU: its command line, its descriptors, its process and its monitor. It decides nothing about a VM."""

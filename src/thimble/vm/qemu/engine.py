@@ -1,0 +1,262 @@
+"""One VM's QEMU: brought up, found again, asked, taken down. Knows nothing of states and intents.
+
+A QEMU is (`who`, `qmp`, `running`): its process, its control connection, what it was started as. All three
+are set by `launch`, or by `find` and `reach`, and given back together by `release`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from thimble.contract.vm import Machine
+from thimble.core.problem import Code, Problem
+from thimble.state.store import Record
+from thimble.state.tasks import Progress
+from thimble.sys import cgroup
+from thimble.sys import process as linux
+from thimble.vm.qemu import hotplug, launch_fds, process, qmp, render
+from thimble.vm.qemu.context import World
+from thimble.vm.qemu.process import LaunchFds, RunDir
+from thimble.vm.qemu.qmp import Control
+from thimble.vm.record import change, layout, lifecycle
+from thimble.vm.record.lifecycle import Ending
+from thimble.vm.record.spec import Nic, Running, VmRecord
+
+if TYPE_CHECKING:
+    from thimble.vm.qemu.saved_file import StateFile
+    from thimble.vm.record.saved_state import Saved
+
+replace = msgspec.structs.replace
+
+
+class Engine:
+    """`tell` gets QEMU's events, `control.LOST`, and `EXITED` when the process has ended."""
+
+    def __init__(self, id: str, world: World, tell: qmp.OnEvent) -> None:
+        self.id = id
+        self.rundir = RunDir(world.run, id)
+        self.who: linux.Identity | None = None
+        self.qmp: Control | None = None
+        self.running: Running | None = None
+        self.killed = False
+        self._world = world
+        self._tell = tell
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def record(self) -> Record[VmRecord]:
+        return self._world.record(self.id)
+
+    def source(self) -> launch_fds.Source:
+        return launch_fds.Source(self._world.storage, self._world.network, self.id, self.record.root)
+
+    def state_file(self) -> StateFile:
+        """Raises `Problem` when its datastore is not mounted."""
+        from thimble.vm.qemu.saved_file import StateFile  # few VMs are saved on the way to ready
+
+        return StateFile(self.source().directory)
+
+    def has(self, *names: str) -> bool:
+        """Is a file of one of these names in its directory? No when its datastore is not mounted."""
+        try:
+            directory = self.source().directory
+        except Problem:
+            return False
+        return any((directory / name).exists() for name in names)
+
+    def now(self) -> float:
+        return self._world.clock()
+
+    async def launch(self, progress: Progress, saved: Saved | None = None) -> Running:
+        """Start QEMU; returns when it answers. `saved`: it is made for that, and waits for its memory.
+
+        Raises `Problem`; call `release` then.
+        """
+        world, source = self._world, self.source()
+        record = self.record.value
+        if saved is not None:
+            from thimble.vm.record.saved_state import goes_on_as
+
+            record = goes_on_as(saved, record)
+        with LaunchFds() as things:
+            async with progress.step("open"):
+                self.rundir.make()
+                names = launch_fds.open_all(things, self.rundir, source, record, world.qemu, world.accel.name)
+            async with progress.step("ports"):
+                for nic in record.nics:
+                    await launch_fds.open_nic(things, source, record, nic)
+            async with progress.step("spawn"):
+                self._spawn(record, things, names, saved)
+        assert self.who is not None
+        async with progress.step("connect"):
+            await self._connect(record)
+            if record.machine is Machine.Q35 and not record.machine_type:
+                world.pin(self.id, await self.machine_type())
+        self._watch_exit()
+        assert self.running is not None
+        return self.running
+
+    async def machine_type(self) -> str:
+        """QEMU's own versioned name for the machine it made, such as `pc-q35-10.0`. Raises `Problem`."""
+        answer = await self.control.execute("qom-get", {"path": "/machine", "property": "type"})
+        return str(answer).removesuffix("-machine")
+
+    def _spawn(
+        self, record: VmRecord, things: LaunchFds, credentials: tuple[str, ...], saved: Saved | None
+    ) -> None:
+        world = self._world
+        ports = layout.ports(record) if saved is None else saved.running.ports
+        given = render.Machinery(
+            accel=world.accel.name,
+            share=world.qemu.share,
+            fds=things.fds,
+            credentials=credentials,
+            qboot=world.qemu.qboot,
+            ports=ports,
+            incoming=saved is not None,
+        )
+        argv = render.argv([world.qemu.program], render.render(record, given))
+        self.running = Running(record=record, ports=ports, accel=world.accel.name, started=world.clock())
+        self.rundir.write_running(self.running)
+        self.who = process.spawn(self.rundir, argv, things, uid=record.uid if world.own_users else None)
+        process.remember(self.rundir, self.who, world.group(self.id))
+        if self.killed:
+            linux.send(self.who, signal.SIGKILL)
+
+    async def _connect(self, record: VmRecord) -> None:
+        assert self.who is not None
+        try:
+            self.qmp = await qmp.connect(self.rundir.qmp, self.id, self._tell)
+        except Problem as error:
+            ended = not linux.alive(self.who)
+            if not ended:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(linux.exited(self.who), 2.0)
+                    ended = True
+            if self.killed:
+                raise Problem(Code.CANCELLED, "it was killed while starting") from error
+            if ended:
+                raise process.start_problem(process.tail(self.rundir.qemu_log, 4096)) from error
+            raise
+        if record.serial:
+            await self._world.consoles.attach(self.id, self.rundir.serial)
+
+    def _watch_exit(self) -> None:
+        async def watch(who: linux.Identity) -> None:
+            await linux.exited(who)
+            self._tell("EXITED", {})
+
+        assert self.who is not None
+        self._watch = asyncio.get_running_loop().create_task(watch(self.who))
+
+    def find(self, record: VmRecord) -> Running | None:
+        """Take the QEMU of this VM in hand that an earlier agent left running; None when there is none."""
+        who = self.rundir.identity()
+        if who is None and self.rundir.directory.exists():
+            who = process.find(record, self._world.group(self.id))
+        if who is None or not linux.alive(who):
+            return None
+        self.who = who
+        self.running = self.rundir.was() or Running(
+            record=record,
+            ports=layout.ports(record),
+            accel=self._world.accel.name,
+            started=self._world.clock(),
+        )
+        return self.running
+
+    async def attach(self) -> None:
+        """See the end of what `find` found, and hear its console; `reach` connects."""
+        assert self.running is not None
+        self._watch_exit()
+        if self.running.record.serial:
+            await self._world.consoles.attach(self.id, self.rundir.serial)
+
+    async def reach(self, timeout: float) -> str:
+        """Connect unless we are, and ask QEMU what it is: its word. Raises `Problem`."""
+        if self.qmp is None:
+            self.qmp = await qmp.connect(self.rundir.qmp, self.id, self._tell, timeout=timeout)
+        return str((await self.qmp.execute("query-status", timeout=timeout))["status"])
+
+    async def lost(self) -> bool:
+        """The connection broke. Does QEMU run on, or is it just ending?"""
+        self.qmp = None
+        if self.who is None or not linux.alive(self.who):
+            return False
+        with suppress(TimeoutError):
+            await asyncio.wait_for(linux.exited(self.who), 1.0)
+            return False
+        return True
+
+    async def follow(self, record: VmRecord, home: str) -> None:
+        """Carry out what of a change QEMU takes while it runs. Raises `Problem` where it stopped."""
+        if self.running is None or self.qmp is None:
+            return
+        source = launch_fds.Source(self._world.storage, self._world.network, self.id, home)
+        for effect in change.plan(self.running, record).hot:
+            await hotplug.carry_out(effect, self.qmp, source, record)
+            self.running = replace(self.running, record=effect.after(self.running.record))
+            self.rundir.write_running(self.running)
+
+    async def quit(self, timeout: float = 10.0) -> None:
+        """End a QEMU that is needed no more; `release` makes sure."""
+        with suppress(Problem):
+            await self.control.execute("quit", timeout=timeout)
+        if self.who is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(linux.exited(self.who), timeout)
+
+    def kill(self) -> None:
+        """End QEMU at once, also one that is just being started."""
+        self.killed = True
+        if self.who is not None:
+            linux.send(self.who, signal.SIGKILL)
+
+    @property
+    def control(self) -> Control:
+        if self.qmp is None:
+            raise Problem(
+                Code.UNAVAILABLE,
+                "QEMU does not answer on its control socket",
+                hint="Kill the VM if it hangs.",
+            )
+        return self.qmp
+
+    def ending(self) -> Ending:
+        """Why it ended, from its log."""
+        return lifecycle.ending(process.tail(self.rundir.qemu_log, 8192).decode(errors="replace"))
+
+    async def release(self, nics: tuple[Nic, ...]) -> None:
+        """Give back everything a QEMU had; end it if it still runs."""
+        if self._watch is not None and self._watch is not asyncio.current_task():
+            self._watch.cancel()
+            self._watch = None
+        if self.who is not None:
+            linux.send(self.who, signal.SIGKILL)
+            await linux.exited(self.who)
+            self.who = None
+        if self.qmp is not None:
+            await self.qmp.close()
+            self.qmp = None
+        running, self.running = self.running, None
+        await self._world.consoles.detach(self.id)
+        for nic in running.record.nics if running else nics:
+            await self._world.network.close_port(self.id, nic.name)
+        if (group := self._world.group(self.id)) is not None:
+            with suppress(Problem):
+                cgroup.delete(group)
+        self.rundir.clear()
+
+    async def close(self) -> None:
+        """Let go; QEMU runs on."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+        if self.qmp is not None:
+            await self.qmp.close()

@@ -1,0 +1,1 @@
+"""What is asked of VMs over the API: power, create, reconfigure."""

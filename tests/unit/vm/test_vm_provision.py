@@ -1,0 +1,156 @@
+"""What becomes of volumes, records and the status when something is in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+from vm_examples import record
+
+from thimble.contract.common import Event
+from thimble.contract.vm import CrashPolicy, DiskFormat, Intent, PowerState
+from thimble.core.problem import Code, Problem
+from thimble.state.store import Collection
+from thimble.vm import provision
+from thimble.vm.driver import Driver
+from thimble.vm.qemu.context import World
+from thimble.vm.qemu.launch_fds import Source, open_disk
+from thimble.vm.qemu.process import LaunchFds
+from thimble.vm.record.lifecycle import Ending
+from thimble.vm.record.spec import Disk, VmRecord
+from thimble.vm.service import VmService
+from thimble.vm.startup import Boot
+
+
+def example(**more: object) -> VmRecord:
+    return msgspec.structs.replace(record("web"), **more)
+
+
+def source_in(store: Path) -> Source:
+    directory = store / "vms" / "vm-1"
+    directory.mkdir(parents=True, exist_ok=True)
+    storage = SimpleNamespace(homes=lambda: {"local": store / "vms"})
+    return Source(cast(Any, storage), cast(Any, None), "vm-1", "local")
+
+
+def test_a_kept_volume_never_takes_the_place_of_another(tmp_path: Path) -> None:
+    source, disk = source_in(tmp_path), Disk(name="data", format=DiskFormat.RAW)
+    names = set()
+    for content in ("one", "two", "three", "four"):
+        (source.directory / "data.raw").write_text(content)
+        names.add(provision.release_volume(source, example(), disk))
+    assert len(names) == 4
+    kept = sorted(path.read_text() for path in (tmp_path / "volumes").iterdir())
+    assert kept == ["four", "one", "three", "two"]
+
+
+def test_disks_that_the_record_does_not_know_are_found(tmp_path: Path) -> None:
+    source = source_in(tmp_path)
+    for name in ("disk0.qcow2", "lost.raw", ".x.raw.new", "efivars.fd", "vm.json"):
+        (source.directory / name).touch()
+    found = provision.stray_disks(source, example(disks=(Disk(name="disk0"),)))
+    assert [disk.file for disk in found] == ["lost.raw"]
+
+
+@pytest.mark.parametrize(("at", "word"), [(15, "backing file"), (79, "external data file")])
+def test_a_disk_that_refers_to_another_file_is_not_opened(tmp_path: Path, at: int, word: str) -> None:
+    source, disk = source_in(tmp_path), Disk(name="disk0")
+    header = bytearray(b"QFI\xfb\0\0\0\3" + bytes(96))
+    (source.directory / "disk0.qcow2").write_bytes(header)
+    with LaunchFds() as things:
+        open_disk(things, source, disk)
+        assert "disk-disk0" in things.fds
+    header[at] = 4
+    (source.directory / "disk0.qcow2").write_bytes(header)
+    with LaunchFds() as things, pytest.raises(Problem, match=word):
+        open_disk(things, source, disk)
+
+
+def test_only_a_plain_file_is_opened_as_a_disk(tmp_path: Path) -> None:
+    source, disk = source_in(tmp_path), Disk(name="disk0", format=DiskFormat.RAW)
+    path = source.directory / "disk0.raw"
+    (tmp_path / "secret").touch()
+    path.symlink_to(tmp_path / "secret")
+    with LaunchFds() as things, pytest.raises(Problem, match="not a plain file"):
+        open_disk(things, source, disk)
+    path.unlink()
+    os.mkfifo(path)  # opened blindly, it would wait for a writer for ever
+    with LaunchFds() as things, pytest.raises(Problem, match="not a plain file"):
+        open_disk(things, source, disk)
+    path.unlink()
+    path.write_bytes(b"content")
+    with LaunchFds() as things:
+        open_disk(things, source, disk)
+        assert os.pread(things.fds["disk-disk0"], 7, 0) == b"content"
+
+
+def test_a_datastore_that_comes_again_elsewhere_has_its_records_there(tmp_path: Path) -> None:
+    homes = {"data": tmp_path / "old"}
+    store: Collection[VmRecord] = Collection(VmRecord, noun="VM", inside="vm.json", durable=False)
+    world = SimpleNamespace(run=tmp_path, storage=SimpleNamespace(homes=lambda: homes))
+    boot = Boot(cast(Any, SimpleNamespace(store=store, drivers={}, world=world)), bytes)
+    told = Event(rev=1, time=0.0, kind="datastore.changed", subject="data", detail={})
+    boot._heard(told)
+    homes.clear()
+    boot._heard(told)
+    homes["data"] = tmp_path / "new"
+    boot._heard(told)
+    assert store.path("vm-1", "data") == tmp_path / "new" / "vm-1" / "vm.json"
+
+
+def test_the_disks_of_a_vm_that_cannot_be_read_are_not_free(tmp_path: Path) -> None:
+    directory = tmp_path / "vms" / "vm-1"
+    directory.mkdir(parents=True)
+    (directory / "vm.json").write_text('{"format": 99, "rev": 1, "record": {}}')
+    (directory / "disk0.qcow2").touch()
+    store: Collection[VmRecord] = Collection(VmRecord, noun="VM", inside="vm.json", durable=False)
+    store.add_root("local", tmp_path / "vms")
+    service = VmService.__new__(VmService)
+    service.store = store
+    storage = SimpleNamespace(homes=lambda: {"local": tmp_path / "vms"})
+    service.world = cast(World, SimpleNamespace(storage=storage))
+    assert service.volume_users()["local/vm-1.disk0"] == "vm-1"
+
+
+def driver_of(tmp_path: Path, value: VmRecord, **more: object) -> Driver:
+    world = SimpleNamespace(
+        run=tmp_path,
+        clock=lambda: 1000.0,
+        events=SimpleNamespace(publish=lambda *_, **__: None),
+        record=lambda _: SimpleNamespace(value=value, root="local"),
+        host_stopping=False,
+        **more,
+    )
+    driver = Driver("vm-1", cast(World, world), PowerState.RUNNING)
+    driver.off.clear()
+    return driver
+
+
+def test_a_guest_that_went_off_is_off_though_the_disk_is_full(tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise Problem(Code.NO_SPACE, "the disk is full")
+
+    driver = driver_of(tmp_path, example(intent=Intent.RUNNING), intend=full)
+    driver._concluded(Ending.GUEST, "")
+    assert driver.status.state is PowerState.STOPPED
+    assert driver.off.is_set()
+
+
+@pytest.mark.parametrize("state", [PowerState.CRASHED, PowerState.FAILED])
+def test_a_restart_that_was_refused_is_tried_again(tmp_path: Path, state: PowerState) -> None:
+    async def scenario() -> None:
+        value = example(intent=Intent.RUNNING, on_crash=CrashPolicy.RESTART)
+        driver = driver_of(tmp_path, value)
+        driver.status = msgspec.structs.replace(driver.status, state=state)
+        driver.restart_failed("no memory")
+        assert driver._again is not None
+        assert driver.status.state is state
+        assert "tries again" in driver.status.why
+        driver.cancel_restart()
+
+    asyncio.run(scenario())

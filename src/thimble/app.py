@@ -31,8 +31,9 @@ from thimble.access.verbs import SessionService, TokenService, UserService
 from thimble.api.app import Api
 from thimble.api.metrics import Sample
 from thimble.console.serial import Consoles
-from thimble.core.lazy import Later
+from thimble.core.lazy import Lazy
 from thimble.core.problem import Problem
+from thimble.dispatch.registry import Registry
 from thimble.host import hardware
 from thimble.host.pid1 import Init
 from thimble.host.service import HostFacts, HostRecord, HostService
@@ -120,14 +121,15 @@ class Agent:
         self.storage.users = self.vms.volume_users
         self.storage.image_users = self.vms.image_users
         self.network.hosts = self.vms.port_uses
-        self.deploy: DeployService = Later(self._deploy_service)  # type: ignore[assignment]
-        self.management: ManagementService = Later(self._management_service)  # type: ignore[assignment]
-        self.netboot: NetbootService = Later(self._netboot_service)  # type: ignore[assignment]
+        self.deploy = Lazy(self._deploy_service)
+        self.management = Lazy(self._management_service)
+        self.netboot = Lazy(self._netboot_service)
         self.fingerprint = ""
         self.hosts: Collection[HostRecord] = Collection(HostRecord, noun="host", durable=durable)
         self.hosts.add_root("", options.state / "host")
-        self.services: dict[str, object] = {}
-        self.document: DocumentService | None = None
+        self.registry = Registry()
+        self.host = Lazy(self._host_service)
+        self.document = Lazy(self._document_service)
         self.document_done = False  # the one found at boot is applied, now or before
         self.reporter: Reporter | None = None
         self.ready = False
@@ -143,26 +145,28 @@ class Agent:
         await self.storage.open()
         await self.network.open()
         await self.vms.open()
-        host = self._host_service(fingerprint)
-        self.services |= {
-            "session": SessionService(self.auth),
-            "user": UserService(self.auth),
-            "token": TokenService(self.auth),
-            "task": TaskService(self.tasks, lambda: self.events.rev),
-            "event": EventService(self.events),
-            "host": host,
-            "vm": self.vms,
-            "deploy": self.deploy,
-            "key": Later(lambda: self.deploy.keys),
-            "management": self.management,
-            "document": Later(self._document_service),
-            "netboot": self.netboot,
-            "neighbour": Later(lambda: self.netboot.neighbours),
-            **self.storage.services(),
-            **self.network.services(),
-        }
+        host = self.host.get()
+        self.registry.add(
+            {
+                "session": SessionService(self.auth),
+                "user": UserService(self.auth),
+                "token": TokenService(self.auth),
+                "task": TaskService(self.tasks, lambda: self.events.rev),
+                "event": EventService(self.events),
+                "host": self.host,
+                "vm": self.vms,
+                "deploy": self.deploy,
+                "key": Lazy(lambda: self.deploy.get().keys),
+                "management": self.management,
+                "document": self.document,
+                "netboot": self.netboot,
+                "neighbour": Lazy(lambda: self.netboot.get().neighbours),
+                **self.storage.services(),
+                **self.network.services(),
+            }
+        )
         api = Api(
-            services=self.services,
+            registry=self.registry,
             auth=self.auth,
             ready=lambda: self.ready,
             numbers=self._numbers,
@@ -191,7 +195,7 @@ class Agent:
             task.cancel()
         results = await asyncio.gather(serving, *after, return_exceptions=True)
         if self._netboot_asked:
-            await self.netboot.close()
+            await self.netboot.get().close()
         await self.vms.close()
         await self.network.close(tidy=self.options.hosted)
         await self.storage.close()
@@ -202,7 +206,7 @@ class Agent:
     async def _after_ready(self) -> None:
         """What may take its time. Each part that fails says so and the others go on."""
         if self.init.network_trial is not None:  # an agent before this one began it
-            self.management.watch()
+            self.management.get().watch()
         for what, work in (
             ("report", self._begin_report),
             ("networks", self.network.sync),
@@ -231,14 +235,14 @@ class Agent:
 
     async def _begin_netboot(self) -> None:
         if self._netboot_asked:
-            await self.netboot.begin()
+            await self.netboot.get().begin()
 
     async def _settle_boot(self) -> None:
         """A trial is proven before any VM starts; one that is not good ends here."""
         if not self.options.hosted:
-            await self.deploy.begin()
+            await self.deploy.get().begin()
 
-    def _deploy_service(self) -> object:
+    def _deploy_service(self) -> DeployService:
         from thimble.deploy.context import DeployParts
         from thimble.deploy.service import DeployService
 
@@ -274,13 +278,12 @@ class Agent:
         from thimble.netboot.report import Reporter, stand
 
         def tell() -> NeighbourReport:
-            host = self.services["host"]
-            assert isinstance(host, HostService)
+            document = self.document.made
             return stand(
                 name=self._name(),
                 certificate_sha256=self.fingerprint,
-                ready_s=host.ready_s,
-                problem=self.document.problem if self.document else "",
+                ready_s=self.host.get().ready_s,
+                problem=document.problem if document else "",
                 applied=self.document_done,
                 vms=self.vms.named(),
             )
@@ -314,7 +317,7 @@ class Agent:
             with suppress(Problem):
                 self.init.tell("say", line=line)
 
-        self.services["document"] = service = self.document or self._document_service()
+        service = self.document.get()
         at_boot = BootDocument(
             service, self.tasks, say, run=self.options.run, online=lambda: bool(hardware.addresses())
         )
@@ -325,7 +328,7 @@ class Agent:
             return
         document = service.last_document()
         if document is not None and document.install is not None and document.install.disk:
-            await self.deploy.install_from_document(document.install)
+            await self.deploy.get().install_from_document(document.install)
 
     def _netboot_service(self) -> NetbootService:
         from thimble.netboot.service import NetbootParts, NetbootService
@@ -342,7 +345,7 @@ class Agent:
                 durable=self.durable,
                 network=self.network,
                 events=self.events,
-                image=self.deploy.opened,
+                image=lambda url: self.deploy.get().opened(url),
                 listen=listen,
                 clock=clock.now,
                 entropy=clock.entropy,
@@ -357,18 +360,15 @@ class Agent:
     def _document_service(self) -> DocumentService:
         from thimble.document.service import DocumentService
 
-        sources: Sources = Later(self._document_sources)  # type: ignore[assignment]
-        self.document = DocumentService(
-            self.options.state, sources, self.tasks, durable=self.durable, clock=clock.now
-        )
-        return self.document
+        sources = Lazy(self._document_sources)
+        return DocumentService(self.options.state, sources, self.tasks, durable=self.durable, clock=clock.now)
 
     def _document_sources(self) -> Sources:
         from thimble.access.verbs import entries
         from thimble.document.host_facts import Sources
 
         return Sources(
-            services=self.services,
+            registry=self.registry,
             storage=self.storage,
             network=self.network,
             vms=self.vms,
@@ -377,19 +377,19 @@ class Agent:
             managed=lambda: self.init.present,
         )
 
-    def _machine_service(self, host: Callable[[], HostService]) -> MachineService:
+    def _machine_service(self) -> MachineService:
         from thimble.host.machine import MachineService
 
         return MachineService(
             init=self.init,
             run=self.options.run,
             events=self.events,
-            services=self.services,
-            warnings=lambda: host().warnings(),
+            registry=self.registry,
+            warnings=lambda: self.host.get().warnings(),
             mounts=self.storage.datastores.mounted,
             uses=self._card_uses,
             secrets=self._secrets,
-            host=lambda: host().name,
+            host=lambda: self.host.get().name,
         )
 
     def _card_uses(self) -> dict[str, str]:
@@ -415,9 +415,8 @@ class Agent:
                 found.append(vm.value.direct.cmdline)
         return found
 
-    def _host_service(self, fingerprint: str) -> HostService:
-        service: HostService
-        service = HostService(
+    def _host_service(self) -> HostService:
+        return HostService(
             records=self.hosts,
             tasks=self.tasks,
             init=self.init,
@@ -427,16 +426,15 @@ class Agent:
                 state=self.options.state,
                 run=self.options.run,
                 started=self.started,
-                certificate_sha256=fingerprint,
+                certificate_sha256=self.fingerprint,
             ),
             vms=self.vms.counts,
             qemu=self.vms.qemu_version,
             stop_guests=self.vms.stop_all,
             warnings=self._warnings,
             rev=lambda: self.events.rev,
-            machine=Later(lambda: self._machine_service(lambda: service)),  # type: ignore[arg-type]
+            machine=Lazy(self._machine_service),
         )
-        return service
 
     def _warnings(self) -> tuple[str, ...]:
         broken = {
@@ -456,17 +454,18 @@ class Agent:
             *self.network.warnings(),
             *self.vms.warnings(),
             *self._deploy_warnings(),
-            *(self.netboot.warnings() if self.ready and self._netboot_asked else ()),
+            *(self.netboot.get().warnings() if self.ready and self._netboot_asked else ()),
         )
 
     def _deploy_warnings(self) -> tuple[str, ...]:
         """Asked before ready as well, when this part is not there yet: then there are none."""
-        return self.deploy.warnings() if self.ready and not self.options.hosted else ()
+        return self.deploy.get().warnings() if self.ready and not self.options.hosted else ()
 
     def _document_warnings(self) -> tuple[str, ...]:
-        if self.document is not None and self.document.problem:
-            return (f"document {self.document.problem}",)
-        busy = self.document is not None and self.document.busy
+        document = self.document.made
+        if document is not None and document.problem:
+            return (f"document {document.problem}",)
+        busy = document is not None and document.busy
         if (self.options.state / "document/applying.json").exists() and not busy:
             return ("a document was not applied to its end: `thimble document show` tells what is left",)
         return ()
@@ -520,9 +519,7 @@ class Agent:
         yield Sample(name="uptime_seconds", value=clock.since_boot() - self.started)
         running = sum(task.ended is None for task in self.tasks.all())
         yield Sample(name="tasks_running", value=running, help="tasks not ended yet")
-        host = self.services["host"]
-        assert isinstance(host, HostService)
-        for name, value, labels, words in host.numbers():
+        for name, value, labels, words in self.host.get().numbers():
             yield Sample(name=name, value=value, labels=labels, help=words)
         for state, count in self.vms.states().items():
             yield Sample(name="vms", value=count, labels={"state": state}, help="virtual machines by state")

@@ -8,7 +8,7 @@ Nothing secret is logged: no query, no header, no body.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 import msgspec
@@ -21,8 +21,9 @@ from thimble.api.metrics import TYPE, Metrics, Numbers
 from thimble.api.output import value as output_answer
 from thimble.contract.common import DryRun
 from thimble.contract.host import Session
-from thimble.contract.verbs import PREFIX, VERBS, Shape, Verb
+from thimble.contract.verbs import PREFIX, VERBS, Cookie, Shape, Verb
 from thimble.core.problem import Code, Problem
+from thimble.dispatch.registry import Registry
 from thimble.http import answer as answers
 from thimble.http.answer import Answer
 from thimble.http.request import Receive, Request, Scope, Send
@@ -33,13 +34,13 @@ _FIXED = ("/", "/healthz", "/metrics", f"{PREFIX}/openapi.json", _SCHEMA)
 
 
 class Api:
-    """`services` by noun. `ready` says whether the host may be used; `numbers` feed the metrics; `schema` is
+    """`ready` says whether the host may be used; `numbers` feed the metrics; `schema` is
     the JSON Schema of the host document, which everybody may read."""
 
     def __init__(
         self,
         *,
-        services: Mapping[str, object],
+        registry: Registry,
         auth: Auth,
         ready: Callable[[], bool] = lambda: True,
         numbers: Numbers = tuple,
@@ -50,7 +51,7 @@ class Api:
         self._ready = ready
         self._fingerprint = fingerprint
         self._schema = schema
-        self._binding = Binding(services, auth, verbs)
+        self._binding = Binding(registry, auth, verbs)
         self._refusals = Attempts(clock.since_boot, burst=50, pause=1.0)
         self.metrics = Metrics(numbers)
 
@@ -148,9 +149,9 @@ class Api:
 
 def _encoded(verb: Verb, output: object) -> Answer:
     answer = output_answer(verb, output)
-    if verb.name == "session.create" and isinstance(output, Session):
+    if verb.cookie is Cookie.SET and isinstance(output, Session):
         return msgspec.structs.replace(answer, headers=(_cookie(output.token, 43_200),))
-    if verb.name == "session.delete" and not isinstance(output, DryRun):
+    if verb.cookie is Cookie.CLEAR and not isinstance(output, DryRun):
         return msgspec.structs.replace(answer, headers=(_cookie("", 0),))
     return answer
 
@@ -196,10 +197,7 @@ def _not_allowed(method: str, allow: str = "") -> Problem:
 
 
 def _bug(error: Exception, id: str) -> Problem:
-    import traceback
-
-    for line in "".join(traceback.format_exception(error)).splitlines():
-        log.say(f"api {id} {line}")
+    log.trouble(f"api {id}", error)
     return Problem(
         Code.INTERNAL,
         "something went wrong inside Thimble",

@@ -8,7 +8,7 @@ Knows no verb but by the table. Raises `Problem`; what else a service raises pas
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -20,13 +20,13 @@ from thimble.contract.call import Call
 from thimble.contract.host import Role
 from thimble.contract.verbs import PREFIX, Shape, Verb
 from thimble.core.problem import Code, Problem
+from thimble.dispatch.registry import Registry
 from thimble.http.request import Request
 
 BODY_MAX = 1 << 20
 BODY_S = 30.0
 COOKIE = "__Host-thimble"
 _PREFIX = PREFIX.strip("/").split("/")
-_NOT_REPLAYED = ("session.create", "vm.create")  # a session is a secret; VMs keep their keys themselves
 
 
 class Seen(msgspec.Struct):
@@ -38,10 +38,8 @@ class Seen(msgspec.Struct):
 
 
 class Binding:
-    """`services` by noun."""
-
-    def __init__(self, services: Mapping[str, object], auth: Auth, verbs: tuple[Verb, ...]) -> None:
-        self._services = services
+    def __init__(self, registry: Registry, auth: Auth, verbs: tuple[Verb, ...]) -> None:
+        self._registry = registry
         self._auth = auth
         self._root = routes.tree(verbs)
         self._replay = Replay(auth.ticks)
@@ -86,15 +84,14 @@ class Binding:
 
     async def output(self, verb: Verb, call: Call[Any]) -> object:
         """What the service answers; for a create asked twice, what it answered."""
-        method = self._method(verb)
-        if not call.key or call.dry_run or verb.name in _NOT_REPLAYED or not verb.name.endswith(".create"):
-            return await _resolved(method(call))
+        if not call.key or call.dry_run or not verb.replay:
+            return await self._registry.call(verb.name, call)
         from hashlib import sha256
 
         digest = sha256(msgspec.json.encode((call.path, call.query, call.input))).digest()
 
         async def work() -> object:
-            return await _resolved(method(call))
+            return await self._registry.call(verb.name, call)
 
         return await self._replay.once((call.user, verb.name, call.key), digest, work)
 
@@ -102,10 +99,10 @@ class Binding:
         """The frames of an event stream. `last`: the `Last-Event-ID` of a reader that reconnects."""
         from thimble.api import sse
 
-        if last and verb.name == "event.stream":  # it is further than its address says
-            call = msgspec.structs.replace(call, query={**call.query, "after": last})
+        if last and verb.resumes:  # it is further than its address says
+            call = msgspec.structs.replace(call, query={**call.query, verb.resumes: last})
         who = self._auth.who(call.token)
-        return sse.frames(self._method(verb)(call), still=self.still(who))
+        return sse.frames(self._registry.method(verb.name)(call), still=self.still(who))
 
     async def session(self, request: Request, seen: Seen) -> tuple[Who, Any]:
         """(who asks, the session the service opened) for a WebSocket."""
@@ -123,7 +120,7 @@ class Binding:
             input=None, path=found.path, query=query, user=who.user, role=who.role, peer=request.peer,
             token=who.digest,
         )  # fmt: skip
-        return who, await _resolved(self._method(verb)(call))
+        return who, await self._registry.call(verb.name, call)
 
     def still(self, who: Who) -> Callable[[], bool]:
         """A question to repeat: may `who` go on?"""
@@ -145,13 +142,6 @@ class Binding:
             hint="POST /api/v1/session, then send `Authorization: Bearer TOKEN`.",
         )
 
-    def _method(self, verb: Verb) -> Callable[[Call[Any]], Any]:
-        noun, _, name = verb.name.partition(".")
-        service = self._services.get(noun)
-        if service is None:
-            raise Problem(Code.UNSUPPORTED, f"this agent has no {noun} service")
-        return getattr(service, name)  # type: ignore[no-any-return]
-
 
 async def _input(verb: Verb, request: Request) -> Any:
     if not verb.mutates:
@@ -167,8 +157,3 @@ async def _input(verb: Verb, request: Request) -> Any:
     if body.strip():
         codec.check_type(request.headers.get("content-type", ""))
     return codec.decode(verb.input, body)
-
-
-async def _resolved(output: Any) -> Any:
-    """Services may answer at once or later."""
-    return await output if hasattr(output, "__await__") else output

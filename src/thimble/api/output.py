@@ -27,8 +27,7 @@ def value(verb: Verb, output: object) -> Answer:
     if isinstance(output, Started):
         where = f"{PREFIX}/tasks/{output.task.id}".encode()
         return Answer(status=202, body=body, headers=((b"location", where),))
-    made = verb.shape is Shape.UPLOAD or verb.name.endswith(".create")
-    return Answer(status=201 if made else 200, body=body, headers=_etag(output))
+    return Answer(status=201 if verb.creates else 200, body=body, headers=_etag(output))
 
 
 def _etag(output: object) -> Headers:

@@ -82,7 +82,7 @@ def _parameters(verb: Verb) -> list[dict[str, Any]]:
     ]
     if verb.mutates:
         found += [_DRY]
-        found += [_KEY] if verb.name.endswith(".create") else [_REV] if names else []
+        found += [_KEY] if verb.keyed else [_REV] if names else []
     return found
 
 
@@ -98,13 +98,7 @@ def _success(verb: Verb, schema: dict[type, Any]) -> dict[str, Any]:
         found["200"] = _content("A dry run", "application/json", schema[DryRun])
     if verb.output is Nothing:
         return {**found, "204": {"description": "Done"}}
-    status = (
-        "202"
-        if verb.shape is Shape.TASK
-        else "201"
-        if verb.shape is Shape.UPLOAD or verb.name.endswith(".create")
-        else "200"
-    )
+    status = "202" if verb.shape is Shape.TASK else "201" if verb.creates else "200"
     own = schema[answered(verb)]
     if status == "200" and verb.mutates:
         own = {"anyOf": [own, schema[DryRun]]}

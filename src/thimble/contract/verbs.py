@@ -30,6 +30,13 @@ class Shape(StrEnum):
     SOCKET = "socket"  # WebSocket
 
 
+class Cookie(StrEnum):
+    """What a verb does with the browser's session cookie."""
+
+    SET = "set"
+    CLEAR = "clear"
+
+
 class Started(common.Out, frozen=True, kw_only=True):
     """The answer to a mutation that takes long: the task, and the id of its subject."""
 
@@ -53,6 +60,11 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     role: Role | None = Role.VIEWER  # None: without login
     shape: Shape = Shape.VALUE
     query: tuple[tuple[str, str], ...] = ()  # (name, what it does)
+    creates: bool = False  # a value answers with 201
+    keyed: bool = False  # takes an `Idempotency-Key`
+    replay: bool = False  # the API itself keeps the answers of its keys
+    cookie: Cookie | None = None
+    resumes: str = ""  # of a stream: the query parameter that a reader's `Last-Event-ID` stands for
 
     @property
     def output(self) -> type:
@@ -83,17 +95,17 @@ _LOG = (
 )
 
 VERBS: tuple[Verb, ...] = (
-    _v("session.create", "POST", "/session", host.Session, "Sign in", input=host.Login, role=None),
+    _v("session.create", "POST", "/session", host.Session, "Sign in", input=host.Login, role=None, creates=True, keyed=True, cookie=Cookie.SET),
     _v("session.get", "GET", "/session", host.Session, "Who am I"),
-    _v("session.delete", "DELETE", "/session", common.Nothing, "Sign out"),
+    _v("session.delete", "DELETE", "/session", common.Nothing, "Sign out", cookie=Cookie.CLEAR),
     _v("session.ticket", "POST", "/session/ticket", host.Ticket, "A ticket that opens one WebSocket"),
     _v("session.password", "POST", "/session/password", common.Nothing, "Change my password", input=host.PasswordChange),
     _v("user.list", "GET", "/users", host.UserList, "List users", role=_AD),
-    _v("user.create", "POST", "/users", host.User, "Create a user", input=host.UserCreate, role=_AD),
+    _v("user.create", "POST", "/users", host.User, "Create a user", input=host.UserCreate, role=_AD, creates=True, keyed=True, replay=True),
     _v("user.change", "PATCH", "/users/{user}", host.User, "Change role or password", input=host.UserChange, role=_AD),
     _v("user.delete", "DELETE", "/users/{user}", common.Nothing, "Delete a user", role=_AD),
     _v("token.list", "GET", "/tokens", host.TokenList, "List tokens", role=_AD),
-    _v("token.create", "POST", "/tokens", host.Session, "Create a token for a program", input=host.TokenCreate, role=_AD),
+    _v("token.create", "POST", "/tokens", host.Session, "Create a token for a program", input=host.TokenCreate, role=_AD, creates=True, keyed=True, replay=True),
     _v("token.delete", "DELETE", "/tokens/{token}", common.Nothing, "Revoke a token", role=_AD),
     _v("host.get", "GET", "/host", host.Host, "The host's state"),
     _v("host.change", "PATCH", "/host", host.Host, "Rename the host", input=host.HostChange, role=_AD),
@@ -110,12 +122,12 @@ VERBS: tuple[Verb, ...] = (
     _v("host.shutdown", "POST", "/host/shutdown", Started, "Stop the guests, power off", input=host.PowerRequest, role=_AD, shape=_TASK),
     _v("deploy.get", "GET", "/host/deploy", deploy.Deploy, "What it is started from, and how the last update went"),
     _v("deploy.change", "PATCH", "/host/deploy", deploy.Deploy, "Set how this host is updated where nobody says", input=deploy.PolicyChange, role=_AD),
-    _v("deploy.upload", "PUT", "/host/image", deploy.Uploaded, "Send an image, to update to or to install", role=_AD, shape=Shape.UPLOAD, query=(("sha256", "refuse the upload unless its digest is this"),)),
+    _v("deploy.upload", "PUT", "/host/image", deploy.Uploaded, "Send an image, to update to or to install", role=_AD, shape=Shape.UPLOAD, query=(("sha256", "refuse the upload unless its digest is this"),), creates=True),
     _v("deploy.install", "POST", "/host/install", Started, "Install on a disk, or mirror the installation", input=deploy.InstallRequest, role=_AD, shape=_TASK),
     _v("deploy.update", "POST", "/host/update", Started, "Update; undone by itself unless the new one proves good", input=deploy.UpdateRequest, role=_AD, shape=_TASK),
     _v("deploy.rollback", "POST", "/host/rollback", Started, "Go back to the other slot", input=deploy.RollbackRequest, role=_AD, shape=_TASK),
     _v("key.list", "GET", "/host/keys", deploy.KeyList, "List whose updates are accepted"),
-    _v("key.create", "POST", "/host/keys", deploy.Key, "Accept updates signed with this key", input=deploy.KeyCreate, role=_AD),
+    _v("key.create", "POST", "/host/keys", deploy.Key, "Accept updates signed with this key", input=deploy.KeyCreate, role=_AD, creates=True, keyed=True, replay=True),
     _v("key.delete", "DELETE", "/host/keys/{key}", common.Nothing, "Accept them no longer", role=_AD),
     _v("netboot.get", "GET", "/host/netboot", "netboot.Netboot", "What is served to neighbours that boot over the network"),
     _v("netboot.serve", "PUT", "/host/netboot", "netboot.Netboot", "Boot neighbours from this host", input=netboot.ServeBoot, role=_AD),
@@ -131,7 +143,7 @@ VERBS: tuple[Verb, ...] = (
     _v("document.export", "GET", "/document/export", document_api.DocumentExport, "The document of this host as it is", role=_AD),
     _v("document.get", "GET", "/document", document_api.DocumentState, "The document applied last, and the drift since", role=_AD),
     _v("vm.list", "GET", "/vms", vm.VmList, "List VMs"),
-    _v("vm.create", "POST", "/vms", Started, "Create a VM", input=vm.VmCreate, role=_OP, shape=_TASK),
+    _v("vm.create", "POST", "/vms", Started, "Create a VM", input=vm.VmCreate, role=_OP, shape=_TASK, creates=True, keyed=True),
     _v("vm.get", "GET", "/vms/{vm}", vm.Vm, "One VM"),
     _v("vm.change", "PATCH", "/vms/{vm}", Started, "Change a VM", input=vm.VmChange, role=_OP, shape=_TASK),
     _v("vm.delete", "DELETE", "/vms/{vm}", Started, "Delete a VM and its volumes", input=vm.DeleteRequest, role=_OP, shape=_TASK),
@@ -145,23 +157,23 @@ VERBS: tuple[Verb, ...] = (
     _v("vm.log", "GET", "/vms/{vm}/console/log", vm.ConsoleLog, "The last serial output", role=_OP),
     _v("vm.console", "GET", "/vms/{vm}/console", common.Nothing, "The serial console, bytes both ways", role=_OP, shape=Shape.SOCKET),
     _v("datastore.list", "GET", "/datastores", storage.DatastoreList, "List datastores"),
-    _v("datastore.create", "POST", "/datastores", storage.Datastore, "Create or adopt a datastore", input=storage.DatastoreCreate, role=_AD),
+    _v("datastore.create", "POST", "/datastores", storage.Datastore, "Create or adopt a datastore", input=storage.DatastoreCreate, role=_AD, creates=True, keyed=True, replay=True),
     _v("datastore.delete", "DELETE", "/datastores/{datastore}", common.Nothing, "Forget a datastore; its files stay", role=_AD),
     _v("volume.list", "GET", "/volumes", storage.VolumeList, "List volumes"),
-    _v("volume.create", "POST", "/volumes", Started, "Create a volume", input=storage.VolumeCreate, role=_OP, shape=_TASK),
+    _v("volume.create", "POST", "/volumes", Started, "Create a volume", input=storage.VolumeCreate, role=_OP, shape=_TASK, creates=True, keyed=True, replay=True),
     _v("volume.delete", "DELETE", "/volumes/{volume*}", common.Nothing, "Delete a volume no VM uses", role=_OP),
     _v("image.list", "GET", "/images", storage.ImageList, "List images"),
-    _v("image.upload", "PUT", "/images/{image*}", storage.Image, "Upload an image", role=_OP, shape=Shape.UPLOAD, query=(("sha256", "refuse the upload unless its digest is this"),)),
+    _v("image.upload", "PUT", "/images/{image*}", storage.Image, "Upload an image", role=_OP, shape=Shape.UPLOAD, query=(("sha256", "refuse the upload unless its digest is this"),), creates=True),
     _v("image.delete", "DELETE", "/images/{image*}", common.Nothing, "Delete an image", role=_OP),
     _v("switch.list", "GET", "/switches", network.SwitchList, "List switches"),
-    _v("switch.create", "POST", "/switches", network.Switch, "Create a switch", input=network.SwitchCreate, role=_AD),
+    _v("switch.create", "POST", "/switches", network.Switch, "Create a switch", input=network.SwitchCreate, role=_AD, creates=True, keyed=True, replay=True),
     _v("switch.get", "GET", "/switches/{switch}", network.Switch, "One switch"),
     _v("switch.change", "PATCH", "/switches/{switch}", network.Switch, "Change its port forwards", input=network.SwitchChange, role=_AD),
     _v("switch.delete", "DELETE", "/switches/{switch}", common.Nothing, "Delete a switch no VM uses", role=_AD),
     _v("task.list", "GET", "/tasks", host.TaskList, "List tasks, newest first"),
     _v("task.get", "GET", "/tasks/{task}", common.Task, "One task", query=(("wait_s", "answer when it ends, or after this long, 0 to 60"),)),
     _v("task.cancel", "POST", "/tasks/{task}/cancel", common.Task, "Cancel a task", role=_OP),
-    _v("event.stream", "GET", "/events", common.Event, "What changes, as server-sent events", shape=Shape.EVENTS, query=(("after", "resume after this revision"),)),
+    _v("event.stream", "GET", "/events", common.Event, "What changes, as server-sent events", shape=Shape.EVENTS, query=(("after", "resume after this revision"),), resumes="after"),
 )  # fmt: skip
 
 BY_NAME: dict[str, Verb] = {verb.name: verb for verb in VERBS}

@@ -1,19 +1,27 @@
-"""Something made at its first use, so that its modules are not imported on the way to "ready"."""
+"""Something made when it is first asked for, so that its modules are not imported on the way to "ready"."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 
-class Later:
-    """Stands for what `make` makes; made when an attribute is first asked for."""
+class Lazy(Generic[T]):
+    """`get` makes it the first time; `made` looks without making it."""
 
-    def __init__(self, make: Callable[[], object]) -> None:
-        self._make: Callable[[], object] | None = make
-        self._made: object = None
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._value: T | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        if self._make is not None:
-            self._made, self._make = self._make(), None
-        return getattr(self._made, name)
+    def get(self) -> T:
+        """The one instance."""
+        if self._value is None:
+            self._value = self._make()
+        return self._value
+
+    @property
+    def made(self) -> T | None:
+        """The instance, if somebody has asked for it."""
+        return self._value

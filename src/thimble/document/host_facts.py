@@ -11,6 +11,7 @@ from thimble.contract.deploy import UpdatePolicy
 from thimble.contract.document import Document, TokenEntry, UserEntry
 from thimble.contract.storage import DatastoreKind
 from thimble.core.problem import Problem
+from thimble.dispatch.registry import Registry
 from thimble.document.facts import DeviceFacts, Facts, VmFacts
 from thimble.host.management import ManagementService
 from thimble.network.service import Network
@@ -23,12 +24,12 @@ Accounts = Callable[[], tuple[tuple[UserEntry, ...], tuple[TokenEntry, ...]]]
 
 
 class Sources:
-    """Where the facts are. `services`: by noun, as the API has them; `accounts`: users and tokens."""
+    """Where the facts are. `accounts`: users and tokens."""
 
     def __init__(
         self,
         *,
-        services: Mapping[str, Any],
+        registry: Registry,
         storage: Storage,
         network: Network,
         vms: VmService,
@@ -36,7 +37,7 @@ class Sources:
         name: Callable[[], str],
         managed: Callable[[], bool],
     ) -> None:
-        self.services = services
+        self.registry = registry
         self.vms = vms
         self._storage = storage
         self._network = network
@@ -50,14 +51,14 @@ class Sources:
         users, tokens = self._accounts()
         keys, own = await self._keys()
         stores = self._storage.datastores
-        management: ManagementService = self.services["management"]
+        management: ManagementService = self.registry.service("management")
         records = {name: stores.record(name).value for name in stores.names()}
         devices = await asyncio.to_thread(_devices, document, found) if document else {}
         on_disk = {name: r for name, r in records.items() if r.kind is DatastoreKind.DISK}
         return Facts(
             name=self._name(),
             managed=self._managed(),
-            syslog=self.services["host"].record.syslog,
+            syslog=self.registry.service("host").record.syslog,
             users=users,
             tokens=tokens,
             management=management.settings,
@@ -76,8 +77,9 @@ class Sources:
         )
 
     def _policy(self) -> UpdatePolicy:
-        deploy = self.services.get("deploy")
-        return UpdatePolicy() if deploy is None else deploy.policy.value
+        if "deploy" not in self.registry.nouns:
+            return UpdatePolicy()
+        return self.registry.service("deploy").policy.value  # type: ignore[no-any-return]
 
     def _vms(self) -> list[VmFacts]:
         return [
@@ -94,9 +96,9 @@ class Sources:
 
     async def _keys(self) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
         """(all certificates that updates are believed by, those that did not come with the image)."""
-        service = self.services.get("key")
-        if service is None:
+        if "key" not in self.registry.nouns:
             return None, ()
+        service = self.registry.service("key")
         known: dict[str, str] = service.certificates()
         listed = await service.list(Call(input=None))
         own = [known[key.name] for key in listed.keys if not key.built_in]

@@ -19,10 +19,11 @@ import msgspec
 from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Effect, TaskState
 from thimble.contract.document_api import DocumentExport, DocumentPlan, DocumentState, DocumentText
-from thimble.contract.host import Role
 from thimble.contract.management import REACH, ManagementChange
 from thimble.contract.verbs import Started
+from thimble.core.lazy import Lazy
 from thimble.core.problem import Code, Problem, Reason, refuse
+from thimble.dispatch.registry import Registry
 from thimble.document.records import DocumentRecord, digest
 from thimble.state.store import Collection
 from thimble.state.tasks import Progress, Tasks
@@ -43,7 +44,7 @@ class DocumentService:
     """`document.*`. `problem` is what came of the document found at boot; `boot` writes it."""
 
     def __init__(
-        self, state: Path, sources: Sources, tasks: Tasks, *, durable: bool, clock: Callable[[], float]
+        self, state: Path, sources: Lazy[Sources], tasks: Tasks, *, durable: bool, clock: Callable[[], float]
     ) -> None:
         self.problem = ""
         self._records: Collection[DocumentRecord] = Collection(
@@ -100,7 +101,7 @@ class DocumentService:
         from thimble.document import export
 
         last = await asyncio.to_thread(self.last_document)
-        return DocumentExport(text=export.text(await self._sources.facts(None, last)))
+        return DocumentExport(text=export.text(await self._sources.get().facts(None, last)))
 
     async def get(self, _call: Call[None]) -> DocumentState:
         last = self.last
@@ -158,7 +159,7 @@ class DocumentService:
         from thimble.document.read import read
 
         found = await asyncio.to_thread(read, text)
-        return found, plan(found.document, await self._sources.facts(found.document))
+        return found, plan(found.document, await self._sources.get().facts(found.document))
 
     async def _carry_out(self, call: Call[DocumentText], progress: Progress) -> dict[str, str]:
         given = call.input
@@ -207,18 +208,19 @@ class DocumentService:
             if ended.problem is not None:
                 raise ended.problem.problem()
 
+    @property
+    def _registry(self) -> Registry:
+        return self._sources.get().registry
+
     def _tried(self, given: msgspec.Struct | None, seconds: int) -> msgspec.Struct | None:
         """What could cut the host off is tried first, where it has an effect at all."""
-        if not isinstance(given, ManagementChange) or self._sources.services["management"].decided:
+        if not isinstance(given, ManagementChange) or self._registry.service("management").decided:
             return given
         cuts = any(getattr(given, name) is not msgspec.UNSET for name in REACH)
         return msgspec.structs.replace(given, confirm_within=seconds) if cuts else given
 
     async def _ask(self, ask: Ask, given: msgspec.Struct | None, **more: Any) -> object:
-        noun, _, verb = ask.verb.partition(".")
-        call: Call[Any] = Call(input=given, path=ask.path, role=Role.ADMIN, **more)
-        answer = getattr(self._sources.services[noun], verb)(call)
-        return await answer if hasattr(answer, "__await__") else answer
+        return await self._registry.ask(ask.verb, input=given, path=ask.path, **more)
 
 
 def _dry(planned: DocumentPlan) -> DryRun:

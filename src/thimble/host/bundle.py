@@ -17,13 +17,11 @@ import re
 import tarfile
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from thimble.contract.call import Call
-from thimble.contract.host import Role
 from thimble.core.problem import Problem
+from thimble.dispatch.registry import Registry
 from thimble.host.redact import Mask
 from thimble.sys import command
 
@@ -72,17 +70,17 @@ _FILES = {
 
 
 class Bundle:
-    """`services` by noun, as the API has them; `known`: strings that are secret."""
+    """`known`: strings that are secret."""
 
     def __init__(
         self,
-        services: Mapping[str, Any],
+        registry: Registry,
         run: Path,
         *,
         known: Callable[[], list[str]],
         now: Callable[[], float],
     ) -> None:
-        self._services, self._run = services, run
+        self._registry, self._run = registry, run
         self._known, self._now = known, now
 
     async def make(self, version: str) -> bytes:
@@ -101,15 +99,17 @@ class Bundle:
 
     def _parts(self, mask: Mask) -> dict[str, Callable[[], Awaitable[bytes]]]:
         async def verb(name: str) -> bytes:
-            return _json(mask.tree(msgspec.to_builtins(await self._ask(name))))
+            return _json(mask.tree(msgspec.to_builtins(await self._registry.ask(name))))
 
         async def log() -> bytes:
-            found = await self._ask("host.logs", query={"lines": str(_LOG_LINES)})
+            found = await self._registry.ask("host.logs", query={"lines": str(_LOG_LINES)})
             rows = (f"{line.time:.3f} {line.level} {line.source}: {line.text}" for line in found.lines)
             return mask.text("\n".join(rows)).encode()
 
         async def document() -> bytes:
-            return await asyncio.to_thread(_document, (await self._ask("document.export")).text, mask)
+            return await asyncio.to_thread(
+                _document, (await self._registry.ask("document.export")).text, mask
+            )
 
         async def run(argv: list[str]) -> bytes:
             result = await command.run(argv, timeout=PART_S / 2)
@@ -129,24 +129,20 @@ class Bundle:
 
     def _vm_parts(self, mask: Mask) -> dict[str, Callable[[], Awaitable[bytes]]]:
         async def spec(name: str) -> bytes:
-            return _json(mask.tree(msgspec.to_builtins(await self._ask("vm.get", path={"vm": name}))))
+            return _json(
+                mask.tree(msgspec.to_builtins(await self._registry.ask("vm.get", path={"vm": name})))
+            )
 
         async def words(id: str) -> bytes:
             path = self._run / "vms" / id / "qemu.log"
             return mask.text((await asyncio.to_thread(_read, path))[-_QEMU_LOG:]).encode()
 
         found: dict[str, Callable[[], Awaitable[bytes]]] = {}
-        for id in sorted(self._services["vm"].drivers):
+        for id in sorted(self._registry.service("vm").drivers):
             found[f"vms/{id}.json"] = lambda id=id: spec(id)  # type: ignore[misc]
             if (self._run / "vms" / id / "qemu.log").exists():
                 found[f"vms/{id}.qemu.log"] = lambda id=id: words(id)  # type: ignore[misc]
         return found
-
-    async def _ask(self, verb: str, **more: Any) -> Any:
-        noun, _, name = verb.partition(".")
-        call: Call[Any] = Call(input=None, role=Role.ADMIN, **more)
-        answer = getattr(self._services[noun], name)(call)
-        return await answer if hasattr(answer, "__await__") else answer
 
 
 def pack(files: Mapping[str, bytes], made: float) -> bytes:

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -19,6 +18,7 @@ from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Effect, Nothing
 from thimble.contract.host import Blink
 from thimble.core.problem import Code, Problem
+from thimble.dispatch.registry import Registry
 from thimble.host import inventory, locate_led, loglines, ntp
 from thimble.host.health import ANSWER_S, SLOW_S, Watch
 from thimble.host.journal import Logbook
@@ -41,7 +41,7 @@ class MachineService:
         init: Init,
         run: Path,
         events: Events,
-        services: Mapping[str, Any],
+        registry: Registry,
         warnings: Callable[[], tuple[str, ...]],
         mounts: Callable[[], Mapping[str, Path]],
         uses: Callable[[], dict[str, str]],
@@ -49,7 +49,7 @@ class MachineService:
         host: Callable[[], str],
         root: Path = Path("/"),
     ) -> None:
-        self._init, self._run, self._services = init, run, services
+        self._init, self._run, self._registry = init, run, registry
         self._uses, self._secrets, self._host, self._root = uses, secrets, host, root
         self.watch = Watch(init=init, events=events, warnings=warnings, mounts=mounts, root=root)
         self.logbook = Logbook(run, kernel=Path("/dev/kmsg") if init.present else None)
@@ -129,7 +129,7 @@ class MachineService:
     async def bundle(self, _call: Call[None]) -> bytes:
         from thimble.host.bundle import Bundle
 
-        made = Bundle(self._services, self._run, known=self._secrets, now=clock.now)
+        made = Bundle(self._registry, self._run, known=self._secrets, now=clock.now)
         return await made.make(__version__)
 
     async def blink(self, call: Call[Blink]) -> Nothing | DryRun:

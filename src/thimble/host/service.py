@@ -22,6 +22,7 @@ from thimble.contract.common import DryRun, Effect, Task
 from thimble.contract.verbs import Started
 from thimble.contract.vm import HostShutdown
 from thimble.core.ids import name_reasons
+from thimble.core.lazy import Lazy
 from thimble.core.problem import Code, Problem, refuse
 from thimble.host import hardware
 from thimble.host.pid1 import Init
@@ -74,7 +75,7 @@ class HostService:
         stop_guests: Callable[[float, HostShutdown | None], Awaitable[None]],
         warnings: Callable[[], tuple[str, ...]],
         rev: Callable[[], int],
-        machine: MachineService,
+        machine: Lazy[MachineService],
     ) -> None:
         self._records = records
         self._tasks = tasks
@@ -85,7 +86,7 @@ class HostService:
         self._stop_guests = stop_guests
         self._warnings = warnings
         self._rev = rev
-        self.machine = machine
+        self._machine = machine
         self._begun = False
         self._writes: Writes | None = None
         self.ready_s = 0.0
@@ -129,22 +130,26 @@ class HostService:
             vms_running=running[1],
             certificate_sha256=self._facts.certificate_sha256,
             medium_writes=self._writes.view(clock.since_boot()) if self._writes else None,
-            health=self.machine.watch.health.level if self._begun and self.machine.watch.health else "",
+            health=self._health(),
             pressure=pressure.read(),
             syslog=self.record.syslog,
         )
+
+    def _health(self) -> str:
+        machine = self._machine.made if self._begun else None
+        return machine.watch.health.level if machine is not None and machine.watch.health else ""
 
     def numbers(self) -> Iterable[Number]:
         """For the metrics."""
         from thimble.host.numbers import numbers
 
-        return numbers(self.machine.watch) if self._begun else ()
+        return numbers(self._machine.get().watch) if self._begun else ()
 
     async def watch(self) -> None:
         """Watches the machine's health and sends the log away, for ever; not while the first VMs start."""
         await asyncio.sleep(SETTLE_S)
         self._begun = True
-        await self.machine.begin(self.record.syslog)
+        await self._machine.get().begin(self.record.syslog)
 
     async def count_writes(self) -> None:
         """Watches what is written to the boot medium, for ever."""
@@ -155,7 +160,7 @@ class HostService:
 
     def warnings(self) -> tuple[str, ...]:
         """Everything an operator should know now, in words."""
-        sender = self.machine.sender if self._begun else None
+        sender = self._machine.get().sender if self._begun else None
         lost = (sender.problem,) if sender is not None and sender.problem else ()
         return (*self._init.warnings, *state_warnings(self._facts.state), *self._warnings(), *lost)
 
@@ -181,7 +186,7 @@ class HostService:
         if new.name != old.name and not self._facts.hosted:
             socket.sethostname(new.name)
         if new.syslog != old.syslog:
-            self.machine.send_log(new.syslog)
+            self._machine.get().send_log(new.syslog)
             self._begun = True
         return await self.get(call)  # type: ignore[arg-type]
 
@@ -197,30 +202,30 @@ class HostService:
     # ── the machine itself ───────────────────────────────────────────────────────────────────────
 
     async def hardware(self, call: Call[None]) -> parts.Hardware:
-        return await self.machine.hardware(call)
+        return await self._machine.get().hardware(call)
 
     async def sensors(self, call: Call[None]) -> parts.Sensors:
-        return await self.machine.sensors(call)
+        return await self._machine.get().sensors(call)
 
     async def health(self, call: Call[None]) -> parts.Health:
-        found = await self.machine.health(call)
+        found = await self._machine.get().health(call)
         self._begun = True  # there is something to tell now, also before the watch begins
         return found
 
     async def time(self, call: Call[None]) -> parts.Time:
-        return await self.machine.time(call)
+        return await self._machine.get().time(call)
 
     async def logs(self, call: Call[None]) -> parts.Logs:
-        return await self.machine.logs(call)
+        return await self._machine.get().logs(call)
 
     def follow(self, call: Call[None]) -> AsyncIterator[list[parts.LogLine]]:
-        return self.machine.follow(call)
+        return self._machine.get().follow(call)
 
     async def bundle(self, call: Call[None]) -> bytes:
-        return await self.machine.bundle(call)
+        return await self._machine.get().bundle(call)
 
     async def blink(self, call: Call[wire.Blink]) -> Nothing | DryRun:
-        return await self.machine.blink(call)
+        return await self._machine.get().blink(call)
 
     # ── power ────────────────────────────────────────────────────────────────────────────────────
 

@@ -18,7 +18,7 @@ import msgspec
 from thimble.contract.common import Event
 from thimble.contract.network import Protocol, SwitchKind
 from thimble.contract.vm import NicSpec
-from thimble.core.lazy import Later
+from thimble.core.lazy import Lazy
 from thimble.core.problem import Code, Problem, Reason
 from thimble.network import subnet
 from thimble.network.records import Port, PortUse, SwitchRecord
@@ -29,6 +29,7 @@ from thimble.sys import hostnet, log
 if TYPE_CHECKING:
     from thimble.network.reconcile import Reconciler
     from thimble.network.rules import Facts
+    from thimble.network.verbs import SwitchService
 
 
 def _no_hosts() -> list[PortUse]:
@@ -94,15 +95,15 @@ class Network:
         await self._reconciler().remove()
         self._synced = False
 
-    def services(self) -> dict[str, object]:
+    def services(self) -> dict[str, Lazy[SwitchService]]:
         """What the API binds verbs to."""
 
-        def switch() -> object:
+        def switch() -> SwitchService:
             from thimble.network.verbs import SwitchService
 
             return SwitchService(self, self._records)
 
-        return {"switch": Later(switch)}
+        return {"switch": Lazy(switch)}
 
     def warnings(self) -> tuple[str, ...]:
         """What an administrator should know: records not used, switches that are not up."""

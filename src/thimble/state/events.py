@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 
 from thimble.contract.common import Event
 from thimble.core.problem import Code, Problem
+from thimble.sys import log
 
 
 class Events:
@@ -34,11 +35,17 @@ class Events:
         self._changed.set()
         self._changed = asyncio.Event()
         for listener in self._listeners:
-            listener(event)
+            try:
+                listener(event)
+            except Exception as error:  # what went wrong there is not the publisher's: its commit stands
+                log.trouble(f"listener of {kind}", error)
         return event
 
     def listen(self, listener: Callable[[Event], None]) -> None:
-        """Call `listener` inside `publish`, for parts of the agent that must not miss anything."""
+        """Call `listener` inside `publish`, for parts of the agent that must not miss anything.
+
+        It must be quick: what takes long, or waits, is begun elsewhere. What it raises goes to the log.
+        """
         self._listeners.append(listener)
 
     def since(self, after: int) -> list[Event]:

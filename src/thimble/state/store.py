@@ -12,8 +12,9 @@ and `broken` says why. The store never decides what a record means.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -22,8 +23,10 @@ import msgspec
 
 from thimble.core.problem import Code, Problem
 from thimble.sys import files
+from thimble.sys.worker import Worker
 
 T = TypeVar("T")
+Done = TypeVar("Done")
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -43,7 +46,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Collection(Generic[T]):
-    """All records of one kind, in memory and on disk. Not for use from several threads."""
+    """All records of one kind, in memory and on disk. For the loop's thread alone."""
 
     def __init__(
         self,
@@ -63,6 +66,8 @@ class Collection(Generic[T]):
         self._durable = durable
         self._roots: dict[str, Path] = {}
         self._records: dict[str, Record[T]] = {}
+        #: By root: whose turn it is, and the thread that writes there.
+        self._writers: dict[str, tuple[asyncio.Lock, Worker]] = {}
 
     @property
     def format(self) -> int:
@@ -128,8 +133,15 @@ class Collection(Generic[T]):
     def put(self, id: str, value: T, *, root: str = "", expect: int | None = None) -> Record[T]:
         """Make `value` durable under `id`: the commit point. `expect`: the revision it has now (0: none).
 
+        Waits for the disk, so it is for the agent's start; verbs `commit`.
         Raises `Problem` STALE, NO_SPACE, FAILED; then nothing has changed.
         """
+        record, path, data = self._prepared(id, value, root, expect)
+        files.write_atomic(path, data, durable=self._durable)
+        self._records[id] = record
+        return record
+
+    def _prepared(self, id: str, value: T, root: str, expect: int | None) -> tuple[Record[T], Path, bytes]:
         old = self._records.get(id)
         rev = old.rev if old else 0
         check(expect, rev, self.noun)
@@ -139,9 +151,57 @@ class Collection(Generic[T]):
             raise Problem(Code.EXISTS, f"{path} is there but cannot be read: {self.broken[path]}")
         raw = msgspec.Raw(msgspec.json.encode(value))
         data = msgspec.json.format(msgspec.json.encode(_File(self.format, record.rev, raw)), indent=1) + b"\n"
-        files.write_atomic(path, data, durable=self._durable)
+        return record, path, data
+
+    async def commit(self, id: str, value: T, *, root: str = "", expect: int | None = None) -> Record[T]:
+        """`put`, with the waiting for the disk in a thread: what a verb does.
+
+        Commits to one root come in the order they were asked for; `expect` is compared then.
+        A cancelled caller leaves it to its end. Raises as `put`.
+        """
+        old = self._records.get(id)
+        return await self._in_turn(old.root if old else root, lambda: self._write(id, value, root, expect))
+
+    async def amend(self, id: str, change: Callable[[T], T]) -> Record[T]:
+        """Commit what `change` makes of the value it has when its turn has come; the same value is no change.
+
+        Raises `Problem` NOT_FOUND, and as `put`.
+        """
+
+        async def work() -> Record[T]:
+            old = self.get(id)
+            value = change(old.value)
+            return old if value == old.value else await self._write(id, value, old.root, None)
+
+        return await self._in_turn(self.get(id).root, work)
+
+    async def remove(self, id: str, *, expect: int | None = None) -> None:
+        """`delete`, with the waiting for the disk in a thread. Raises as `delete`."""
+        await self._in_turn(self.get(id).root, lambda: self._unlink(id, expect))
+
+    async def _in_turn(self, root: str, work: Callable[[], Awaitable[Done]]) -> Done:
+        turn, _ = self._writers.setdefault(root, (asyncio.Lock(), Worker(f"{self.noun} {root}".strip())))
+
+        async def whole() -> Done:
+            async with turn:
+                return await work()
+
+        return await asyncio.shield(asyncio.ensure_future(whole()))
+
+    async def _write(self, id: str, value: T, root: str, expect: int | None) -> Record[T]:
+        record, path, data = self._prepared(id, value, root, expect)
+        _, worker = self._writers[record.root]
+        await worker.run(lambda: files.write_atomic(path, data, durable=self._durable))
         self._records[id] = record
         return record
+
+    async def _unlink(self, id: str, expect: int | None) -> None:
+        record = self.get(id)
+        check(expect, record.rev, self.noun)
+        path = self.path(id, record.root)
+        _, worker = self._writers[record.root]
+        await worker.run(lambda: files.remove(path))
+        self._records.pop(id, None)
 
     def delete(self, id: str, *, expect: int | None = None) -> None:
         """Remove the record's file, not its directory. Raises `Problem` NOT_FOUND, STALE, FAILED."""

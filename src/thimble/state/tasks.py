@@ -172,8 +172,5 @@ def _outcome(ended: asyncio.Task[dict[str, str]]) -> tuple[TaskState, Problem | 
     error = ended.exception()
     if error is None or isinstance(error, Problem):
         return (TaskState.FAILED if error else TaskState.DONE), error
-    import traceback
-
-    for line in "".join(traceback.format_exception(error)).splitlines():
-        log.say(line)
+    log.trouble("task", error)
     return TaskState.FAILED, Problem(Code.INTERNAL, f"{type(error).__name__}: {error}")

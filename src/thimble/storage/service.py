@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thimble.contract.vm import DiskFormat, DiskSpec
-from thimble.core.lazy import Later
+from thimble.core.lazy import Lazy
 from thimble.core.problem import Code, Problem, Reason
 from thimble.state.events import Events
 from thimble.state.tasks import Tasks
@@ -78,7 +78,7 @@ class Storage:
 
     def services(self) -> dict[str, object]:
         """What the API binds verbs to."""
-        return {noun: Later(partial(self._service, noun)) for noun in ("datastore", "volume", "image")}
+        return {noun: Lazy(partial(self._service, noun)) for noun in ("datastore", "volume", "image")}
 
     def _service(self, noun: str) -> object:
         from thimble.storage import verbs

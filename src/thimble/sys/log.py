@@ -27,3 +27,11 @@ def say(line: str) -> None:
     global _said
     _said += 1
     print(stamped, file=sys.stderr, flush=True)
+
+
+def trouble(what: str, error: BaseException) -> None:
+    """An exception nobody expected, with its traceback, each line behind `what`."""
+    import traceback  # not on the way to "ready"
+
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        say(f"{what}: {line}")

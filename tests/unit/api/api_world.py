@@ -21,6 +21,7 @@ from thimble.contract.common import DryRun, Effect
 from thimble.contract.host import Role
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem
+from thimble.dispatch.registry import Registry
 from thimble.state.event_verbs import EventService
 from thimble.state.events import Events
 from thimble.state.store import check
@@ -208,16 +209,18 @@ class World:
         self.images = Images()
         self.ready = True
         self.api = Api(
-            services={
-                "session": SessionService(self.auth),
-                "user": UserService(self.auth),
-                "token": TokenService(self.auth),
-                "task": TaskService(self.tasks, lambda: self.events.rev),
-                "event": EventService(self.events),
-                "vm": self.vms,
-                "switch": self.switches,
-                "image": self.images,
-            },
+            registry=Registry(
+                {
+                    "session": SessionService(self.auth),
+                    "user": UserService(self.auth),
+                    "token": TokenService(self.auth),
+                    "task": TaskService(self.tasks, lambda: self.events.rev),
+                    "event": EventService(self.events),
+                    "vm": self.vms,
+                    "switch": self.switches,
+                    "image": self.images,
+                }
+            ),
             auth=self.auth,
             ready=lambda: self.ready,
             numbers=lambda: (Sample(name="vms", value=3, labels={"state": "running"}, help="VMs."),),

@@ -15,7 +15,9 @@ from thimble.contract.common import DryRun, Nothing, Task, TaskState
 from thimble.contract.document import Document
 from thimble.contract.document_api import DocumentText
 from thimble.contract.verbs import BY_NAME, Shape, Started
+from thimble.core.lazy import Lazy
 from thimble.core.problem import Code, Problem, Reason
+from thimble.dispatch.registry import Registry
 from thimble.document.facts import Facts
 from thimble.document.records import digest
 from thimble.document.service import DocumentService
@@ -39,12 +41,12 @@ class Host:
         self.called: list[str] = []
         self.fails: dict[str, Problem] = {}
         self.against: dict[str, tuple[Reason, ...]] = {}
-        self.services = {noun: Noun(self, noun) for noun in ("host", "switch", "vm", "key")}
+        self.registry = Registry({noun: Noun(self, noun) for noun in ("host", "switch", "vm", "key")})
         self.restart()
 
     def restart(self) -> None:
         self.tasks = Tasks(Events(base=1, clock=lambda: 1.0), clock=lambda: 1.0, entropy=_entropy())
-        sources: Any = self
+        sources: Any = Lazy(lambda: self)
         self.document = DocumentService(self.state, sources, self.tasks, durable=False, clock=lambda: 5.0)
 
     async def facts(self, document: Document | None, last: Document | None = None) -> Facts:

@@ -29,7 +29,7 @@ async def agent(directory: Path, **more: str) -> tuple[Network, SwitchService]:
     network = Network(directory / "state", directory / "run", events=Events(base=1, clock=time.time), **more)
     await network.open()
     services = network.services()
-    switch: SwitchService = services["switch"]  # type: ignore[assignment]
+    switch: SwitchService = services["switch"].get()
     return network, switch
 
 

@@ -98,7 +98,7 @@ async def test_a_guest_gets_its_address_its_forward_and_its_console(
         await consoles.close()
 
         forward = Forward(port=2207, vm="tiny", to_port=7)
-        switch = network.services()["switch"]
+        switch = network.services()["switch"].get()
         call = Call(input=SwitchChange(forwards=(forward,)), path={"switch": "nat"})
         await switch.change(call)  # type: ignore[attr-defined]
         reader, writer = await asyncio.open_connection("127.0.0.1", 2207)

@@ -48,7 +48,7 @@ from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
 from thimble.sys import clock, files, log
 from thimble.vm.qemu.process import QemuPaths
-from thimble.vm.service import VmService
+from thimble.vm.service import Vms
 
 if TYPE_CHECKING:
     from thimble.contract.deploy import Guests
@@ -106,7 +106,7 @@ class Agent:
         )
         self.network = Network(options.state, options.run, events=self.events)
         self.consoles = Consoles()
-        self.vms = VmService(
+        self.vms = Vms(
             storage=self.storage,
             network=self.network,
             consoles=self.consoles,
@@ -118,9 +118,9 @@ class Agent:
             clock=clock.now,
             entropy=clock.entropy,
         )
-        self.storage.users = self.vms.volume_users
-        self.storage.image_users = self.vms.image_users
-        self.network.hosts = self.vms.port_uses
+        self.storage.users = self.vms.table.volume_users
+        self.storage.image_users = self.vms.table.image_users
+        self.network.hosts = self.vms.table.port_uses
         self.deploy = Lazy(self._deploy_service)
         self.management = Lazy(self._management_service)
         self.netboot = Lazy(self._netboot_service)
@@ -154,7 +154,6 @@ class Agent:
                 "task": TaskService(self.tasks, lambda: self.events.rev),
                 "event": EventService(self.events),
                 "host": self.host,
-                "vm": self.vms,
                 "deploy": self.deploy,
                 "key": Lazy(lambda: self.deploy.get().keys),
                 "management": self.management,
@@ -163,6 +162,7 @@ class Agent:
                 "neighbour": Lazy(lambda: self.netboot.get().neighbours),
                 **self.storage.services(),
                 **self.network.services(),
+                **self.vms.services(),
             }
         )
         api = Api(
@@ -408,11 +408,7 @@ class Agent:
         """What no support bundle may hold, wherever it stands."""
         found = [user.value.password for user in self.auth.users.all()]
         found += [token.value.digest for token in self.auth.tokens.all()]
-        for vm in self.vms.store.all():
-            if vm.value.seed is not None:
-                found += [vm.value.seed.password_hash or "", vm.value.seed.user_data]
-            if vm.value.direct is not None:
-                found.append(vm.value.direct.cmdline)
+        found += self.vms.secrets()
         return found
 
     def _host_service(self) -> HostService:

@@ -105,7 +105,9 @@ def _drift(document: Document, facts: Facts) -> Iterator[str]:
     """What is here and not in the document; what every host has is no drift."""
     vms = {vm.name for vm in document.vm}
     yield from (
-        f"VM {vm.record.name} is not in the document" for vm in facts.vms if vm.record.name not in vms
+        f"VM {vm.record.spec.name} is not in the document"
+        for vm in facts.vms
+        if vm.record.spec.name not in vms
     )
     switches = {switch.name for switch in document.switch}
     for name, record in facts.switches.items():

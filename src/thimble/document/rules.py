@@ -23,7 +23,7 @@ from thimble.network import rules as network_rules
 from thimble.storage import rules as storage_rules
 from thimble.sys.link import Link
 from thimble.vm.record import rules as vm_rules
-from thimble.vm.record.spec import HIDDEN
+from thimble.vm.record.view import HIDDEN
 
 #: A host on which everything has room, for the rules that would ask for its size.
 _ANY_HOST = vm_rules.HostFacts(cpus=255, memory_bytes=1 << 60, memory_available_bytes=1 << 60, accel="kvm")

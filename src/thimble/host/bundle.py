@@ -87,7 +87,7 @@ class Bundle:
         """The archive's bytes."""
         mask, missing = Mask(self._known()), dict[str, str]()
         found: dict[str, bytes] = {}
-        for name, part in {**self._parts(mask), **self._vm_parts(mask)}.items():
+        for name, part in {**self._parts(mask), **await self._vm_parts(mask)}.items():
             try:
                 async with asyncio.timeout(PART_S):
                     found[name] = await part()
@@ -127,7 +127,7 @@ class Bundle:
             **{name: lambda path=path: file(path) for name, path in _FILES.items()},  # type: ignore[misc]
         }
 
-    def _vm_parts(self, mask: Mask) -> dict[str, Callable[[], Awaitable[bytes]]]:
+    async def _vm_parts(self, mask: Mask) -> dict[str, Callable[[], Awaitable[bytes]]]:
         async def spec(name: str) -> bytes:
             return _json(
                 mask.tree(msgspec.to_builtins(await self._registry.ask("vm.get", path={"vm": name})))
@@ -138,7 +138,7 @@ class Bundle:
             return mask.text((await asyncio.to_thread(_read, path))[-_QEMU_LOG:]).encode()
 
         found: dict[str, Callable[[], Awaitable[bytes]]] = {}
-        for id in sorted(self._registry.service("vm").drivers):
+        for id in sorted(row.id for row in (await self._registry.ask("vm.list")).vms):
             found[f"vms/{id}.json"] = lambda id=id: spec(id)  # type: ignore[misc]
             if (self._run / "vms" / id / "qemu.log").exists():
                 found[f"vms/{id}.qemu.log"] = lambda id=id: words(id)  # type: ignore[misc]

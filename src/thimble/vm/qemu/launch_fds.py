@@ -15,7 +15,7 @@ from thimble.core.problem import Code, Problem
 from thimble.vm.qemu import fat, seed
 from thimble.vm.qemu.process import LaunchFds, QemuPaths, RunDir
 from thimble.vm.record import layout
-from thimble.vm.record.spec import Disk, Nic, VmRecord
+from thimble.vm.record.spec import Definition, Disk, Nic
 
 if TYPE_CHECKING:
     from thimble.network.service import Network
@@ -53,7 +53,7 @@ class Source:
 
 
 def open_all(
-    fds: LaunchFds, rundir: RunDir, source: Source, record: VmRecord, qemu: QemuPaths, accel: str
+    fds: LaunchFds, rundir: RunDir, source: Source, record: Definition, qemu: QemuPaths, accel: str
 ) -> tuple[str, ...]:
     """Everything but the network; the names of the credentials."""
     if accel == "kvm":
@@ -68,7 +68,7 @@ def open_all(
     return _open_seed(fds, source.id, record)
 
 
-def _open_control(fds: LaunchFds, rundir: RunDir, record: VmRecord) -> None:
+def _open_control(fds: LaunchFds, rundir: RunDir, record: Definition) -> None:
     fds.listen("qmp", rundir.qmp)
     if record.serial:
         fds.listen("serial", rundir.serial)
@@ -77,7 +77,7 @@ def _open_control(fds: LaunchFds, rundir: RunDir, record: VmRecord) -> None:
         fds.listen("qga", rundir.qga)
 
 
-def _open_boot(fds: LaunchFds, source: Source, record: VmRecord, qemu: QemuPaths) -> None:
+def _open_boot(fds: LaunchFds, source: Source, record: Definition, qemu: QemuPaths) -> None:
     if record.firmware is Firmware.UEFI:
         fds.open("firmware.code", qemu.ovmf_code, os.O_RDONLY)
         fds.open_regular("firmware.vars", source.directory / "efivars.fd", os.O_RDWR)
@@ -101,7 +101,7 @@ def _open_readable(fds: LaunchFds, key: str, path: Path) -> None:
         fds.take(key, copy)
 
 
-def _open_seed(fds: LaunchFds, id: str, record: VmRecord) -> tuple[str, ...]:
+def _open_seed(fds: LaunchFds, id: str, record: Definition) -> tuple[str, ...]:
     if record.seed is None:
         return ()
     mac = record.nics[0].mac if record.nics else ""
@@ -129,7 +129,7 @@ def open_disk(fds: LaunchFds, source: Source, disk: Disk) -> None:
         )
 
 
-async def open_nic(fds: LaunchFds, source: Source, record: VmRecord, nic: Nic) -> None:
+async def open_nic(fds: LaunchFds, source: Source, record: Definition, nic: Nic) -> None:
     """A port on its switch; the tap vanishes with the last descriptor of it."""
     port = await source.network.open_port(
         source.id, nic.name, switch=nic.switch, mac=nic.mac, ip=nic.ip, uid=record.uid, hostname=record.name

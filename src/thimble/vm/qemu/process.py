@@ -19,7 +19,7 @@ import msgspec
 from thimble.core.problem import Code, Problem
 from thimble.sys import cgroup, files, unix
 from thimble.sys import process as linux
-from thimble.vm.record.spec import Running, VmRecord
+from thimble.vm.record.spec import Definition, Running
 
 #: No log grows beyond this: they lie in RAM.
 LOG_MAX = 1 << 20
@@ -182,7 +182,7 @@ def remember(rundir: RunDir, who: linux.Identity, group: Path | None) -> None:
             cgroup.enter(group, who.pid)
 
 
-def find(record: VmRecord, group: Path | None) -> linux.Identity | None:
+def find(record: Definition, group: Path | None) -> linux.Identity | None:
     """A QEMU of this VM that nobody wrote down: the agent died in the midst of starting it."""
     pids = cgroup.members(group) if group is not None else []
     for pid in pids or [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:

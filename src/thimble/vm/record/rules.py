@@ -5,6 +5,8 @@ What only storage or network can know (does the image exist, is there such a swi
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from thimble.contract.vm import (
@@ -16,7 +18,7 @@ from thimble.contract.vm import (
     NicModel,
     NicSpec,
     SeedSpec,
-    VmCreate,
+    VmSpec,
 )
 from thimble.core.ids import name_reasons
 from thimble.core.problem import Code, Reason
@@ -31,6 +33,7 @@ _MOST = {"disks": DISKS_MAX, "nics": NICS_MAX, "cdroms": CDROMS_MAX}
 UEFI_MIB_MIN = 64
 _HEX = frozenset("0123456789abcdef")
 replace = msgspec.structs.replace
+Spec = TypeVar("Spec", bound=VmSpec)
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +46,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     accel_why: str = ""
 
 
-def normalise(spec: VmCreate, datastore: str) -> VmCreate:
+def normalise(spec: Spec, datastore: str) -> Spec:
     """`spec` with all names given, MACs in lower case, the datastore named, and no screen on a microvm."""
     micro = spec.machine is Machine.MICROVM
     return replace(
@@ -80,7 +83,7 @@ def _names(given: list[str], stem: str) -> list[str]:
     return [name or next(free) for name in given]
 
 
-def check(spec: VmCreate, host: HostFacts) -> list[Reason]:
+def check(spec: VmSpec, host: HostFacts) -> list[Reason]:
     """Everything that is wrong with a normalised `spec`, each with its path."""
     return [
         *name_reasons(spec.name, "$.name"),
@@ -93,7 +96,7 @@ def check(spec: VmCreate, host: HostFacts) -> list[Reason]:
     ]
 
 
-def _check_size(spec: VmCreate, host: HostFacts) -> list[Reason]:
+def _check_size(spec: VmSpec, host: HostFacts) -> list[Reason]:
     reasons = []
     if spec.vcpus > host.cpus:
         reasons.append(
@@ -120,7 +123,7 @@ def _check_size(spec: VmCreate, host: HostFacts) -> list[Reason]:
     return reasons
 
 
-def _check_boot(spec: VmCreate) -> list[Reason]:
+def _check_boot(spec: VmSpec) -> list[Reason]:
     if spec.firmware is Firmware.DIRECT and spec.direct is None:
         return [Reason(message="firmware direct needs `direct` with a kernel", path="$.direct")]
     if spec.firmware is not Firmware.DIRECT and spec.direct is not None:
@@ -132,7 +135,7 @@ def _check_boot(spec: VmCreate) -> list[Reason]:
     return []
 
 
-def _check_microvm(spec: VmCreate) -> list[Reason]:
+def _check_microvm(spec: VmSpec) -> list[Reason]:
     reasons = []
     if spec.firmware is not Firmware.DIRECT:
         reasons.append(Reason(message="a microvm boots only with firmware direct", path="$.firmware"))
@@ -147,7 +150,7 @@ def _check_microvm(spec: VmCreate) -> list[Reason]:
     return reasons
 
 
-def _check_devices(spec: VmCreate) -> list[Reason]:
+def _check_devices(spec: VmSpec) -> list[Reason]:
     reasons = [
         *check_names("disks", [disk.name for disk in spec.disks]),
         *check_names("nics", [nic.name for nic in spec.nics]),

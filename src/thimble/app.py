@@ -51,7 +51,6 @@ from thimble.vm.qemu.process import QemuPaths
 from thimble.vm.service import VmService
 
 if TYPE_CHECKING:
-    from thimble.contract.deploy import Guests
     from thimble.deploy.service import DeployService
     from thimble.document.host_facts import Sources
     from thimble.document.service import DocumentService
@@ -246,12 +245,6 @@ class Agent:
         from thimble.deploy.context import DeployParts
         from thimble.deploy.service import DeployService
 
-        async def stop_guests(timeout: float, guests: Guests) -> None:
-            from thimble.contract.vm import HostShutdown
-
-            how = None if guests == "policy" else HostShutdown(guests.value)
-            await self.vms.stop_all(timeout, how)
-
         return DeployService(
             DeployParts(
                 state=self.options.state,
@@ -264,7 +257,7 @@ class Agent:
                 tasks=self.tasks,
                 events=self.events,
                 fingerprint=self.fingerprint,
-                stop_guests=stop_guests,
+                stop_guests=self.vms.stop_all,
                 ram_vms=self.vms.in_memory,
             )
         )

@@ -18,7 +18,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ from thimble.host.service import HostFacts, HostRecord, HostService
 from thimble.http import server
 from thimble.network.service import Network
 from thimble.options import Options
+from thimble.state.background import Background
 from thimble.state.event_verbs import EventService
 from thimble.state.events import Events
 from thimble.state.store import Collection, is_durable
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from thimble.document.service import DocumentService
     from thimble.host.machine import MachineService
     from thimble.host.management import ManagementService
-    from thimble.http.protocol import Asgi
     from thimble.netboot.report import Reporter
     from thimble.netboot.service import NetbootService
 
@@ -131,6 +131,7 @@ class Agent:
         self.document = Lazy(self._document_service)
         self.document_done = False  # the one found at boot is applied, now or before
         self.reporter: Reporter | None = None
+        self.background = Background()
         self.ready = False
 
     async def run(self) -> int:
@@ -193,8 +194,9 @@ class Agent:
         for task in (waiting, serving, *after):
             task.cancel()
         results = await asyncio.gather(serving, *after, return_exceptions=True)
-        if self._netboot_asked:
-            await self.netboot.get().close()
+        await self.background.close()
+        if (netboot := self.netboot.made) is not None:
+            await netboot.close()
         await self.vms.close()
         await self.network.close(tidy=self.options.hosted)
         await self.storage.close()
@@ -267,23 +269,21 @@ class Agent:
         url = "" if self.options.hosted else self.init.words.get("thimble.report", "")
         if not url:
             return
-        from thimble.contract.netboot import NeighbourReport
-        from thimble.netboot.report import Reporter, stand
+        from thimble.netboot.report import HostState, Reporter, begin
 
-        def tell() -> NeighbourReport:
-            document = self.document.made
-            return stand(
-                name=self._name(),
-                certificate_sha256=self.fingerprint,
-                ready_s=self.host.get().ready_s,
-                problem=document.problem if document else "",
-                applied=self.document_done,
-                vms=self.vms.named(),
-            )
+        def document() -> tuple[str, bool]:
+            made = self.document.made
+            return made.problem if made else "", self.document_done
 
-        self.reporter = reporter = Reporter(url, tell, port=self.options.port)
-        self.events.listen(lambda event: reporter.poke() if event.kind.startswith("vm.") else None)
-        self._reporting = asyncio.get_running_loop().create_task(reporter.run())
+        state = HostState(
+            certificate_sha256=self.fingerprint,
+            name=self._name,
+            ready_s=lambda: self.host.get().ready_s,
+            document=document,
+            vms=self.vms.named,
+        )
+        self.reporter = Reporter(url, state.report, port=self.options.port)
+        begin(self.reporter, self.events, self.background)
 
     def _news(self) -> None:
         """Of the document."""
@@ -324,12 +324,8 @@ class Agent:
             await self.deploy.get().install_from_document(document.install)
 
     def _netboot_service(self) -> NetbootService:
-        from thimble.netboot.service import NetbootParts, NetbootService
-
-        async def listen(asgi: Asgi, address: str, port: int) -> Callable[[], Awaitable[None]]:
-            plain = server.Server(asgi, tls=None)
-            await plain.listen(address, port)
-            return plain.close
+        from thimble.netboot.server import NetbootParts
+        from thimble.netboot.service import NetbootService
 
         return NetbootService(
             NetbootParts(
@@ -339,7 +335,6 @@ class Agent:
                 network=self.network,
                 events=self.events,
                 image=lambda url: self.deploy.get().opened(url),
-                listen=listen,
                 clock=clock.now,
                 entropy=clock.entropy,
             )

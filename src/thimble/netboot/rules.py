@@ -121,7 +121,7 @@ def subnet_of(cidr: str) -> tuple[str, subnet.Subnet] | None:
     return (net.gateway if number == net.base else address), net
 
 
-def lent_subnet(cidr: str) -> str:
+def assigned_subnet(cidr: str) -> str:
     """The subnet of an address that was put on a switch for this; empty for none."""
     found = subnet_of(cidr)
     return str(found[1]) if found else ""

@@ -15,7 +15,7 @@ from thimble.contract.netboot import DocumentFor, NeighbourReport, NeighbourVm, 
 from thimble.core.problem import Problem
 from thimble.http.server import Server
 from thimble.netboot.http import REPORT_MAX, Span, application
-from thimble.netboot.image import Image
+from thimble.netboot.image import ServedImage
 from thimble.netboot.responder import Responder
 from thimble.state.events import Events
 
@@ -30,7 +30,7 @@ class World:
         self.root, self.mac, self.now = root, MAC, 100.0
         self.told: list[str] = []
         (root / "image.efi").write_bytes(b"....KERNEL" + b"r" * 300_000)
-        self.image = Image(
+        self.image = ServedImage(
             300_010, Span(root / "image.efi", 4, 6), Span(root / "image.efi", 10, 300_000), "quiet"
         )
         self.again()
@@ -77,7 +77,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
-    loop = asyncio.new_event_loop()
+    loop = made.loop = asyncio.new_event_loop()
     ready: asyncio.Future[None] = loop.create_future()
 
     async def app(*args: object) -> None:
@@ -181,7 +181,7 @@ def test_no_more_than_so_many_and_a_forgotten_one_makes_room(world: World) -> No
     world.mac = "52:54:00:00:00:03"
     assert world.ask("/boot")[0] == 403
     token = world.responder._records.get("52-54-00-00-00-01").value.token
-    world.responder.forget(world.responder.known(MAC))
+    asyncio.run_coroutine_threadsafe(world.responder.forget(MAC), world.loop).result(30)
     assert world.ask(f"/n/{token}/vmlinuz")[0] == 404
     world.token()
     assert [(one.number, one.mac[-2:]) for one in world.responder.neighbours()] == [(1, "03"), (2, "02")]
@@ -196,3 +196,19 @@ def test_when_nothing_is_served_nothing_is_answered(world: World) -> None:
     assert world.ask(f"/n/{token}/initrd")[0] == 404
     assert world.ask("/snponly.efi")[0] == 404
     assert world.report(token, Stage.READY) == 204, "those that run are heard"
+
+
+def test_two_that_come_at_once_get_two_numbers_and_one_place_is_given_once(world: World) -> None:
+    world.open("any", most=2)
+
+    async def three() -> list[str | None]:
+        asking = []
+        for last in (1, 2, 3):
+            world.mac = f"52:54:00:00:00:0{last}"
+            asking.append(asyncio.ensure_future(world.responder.boot("127.0.0.1", b"")))
+            await asyncio.sleep(0)  # up to its record, which is being written
+        return await asyncio.gather(*asking)
+
+    scripts = asyncio.run_coroutine_threadsafe(three(), world.loop).result(30)
+    assert [script is not None for script in scripts] == [True, True, False]
+    assert [(one.number, one.mac[-2:]) for one in world.responder.neighbours()] == [(1, "01"), (2, "02")]

@@ -28,14 +28,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 class Expect(msgspec.Struct, frozen=True, kw_only=True):
     """What worked before, and has to work in the new one as well."""
 
-    state: str = ""  # PID 1's word: `partition` or `ram`
+    state: str = ""  # where PID 1 put the state: `partition` or `ram`
     datastores: tuple[str, ...] = ()  # those that were mounted
     address: bool = False  # the host had one
     gateway: bool = False  # and its gateway answered
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """A slot offered to the loader. `boot` is the kernel's boot id at that time; `why`: it was not good."""
+    """A trial boot: a slot offered to the loader. `begun`: seconds since the epoch.
+
+    `boot` is the kernel's boot id at that time; `why`: it was not good.
+    """
 
     kind: str  # `update` or `rollback`
     slot: str
@@ -49,7 +52,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Esp(msgspec.Struct, frozen=True, kw_only=True):
-    """A boot partition as found: its files with their sizes, and what the small ones say."""
+    """A boot partition as found: its files with their sizes, and what is in the small ones."""
 
     files: dict[str, int] = {}
     small: dict[str, bytes] = {}  # path → content, of all but the slots

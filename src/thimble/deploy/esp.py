@@ -63,7 +63,7 @@ def apply(
 ) -> None:
     """Make `ops` true, in order, each on the disk before the next. Raises `Problem`.
 
-    `images`: what `PutImage` writes to which path. `passed` hears of each one done.
+    `images`: what `PutImage` writes to which path. `passed` is called after each one.
     """
     for op in ops:
         target = root / op.path

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -49,9 +49,16 @@ class Health:
     PID 1 waits longer than that.
     """
 
-    def __init__(self, present: Callable[[], Present], *, within: float = PROVE_S) -> None:
+    def __init__(
+        self,
+        present: Callable[[], Present],
+        *,
+        within: float = PROVE_S,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._present = present
         self._within = within
+        self._sleep = sleep
 
     async def expectations(self) -> Expect:
         """What works at this moment."""
@@ -67,12 +74,11 @@ class Health:
         """Empty as soon as all that is expected works; when time is up the reason why not."""
         if why := lost(expect, self._present()):
             return why
-        deadline = asyncio.get_running_loop().time() + self._within
-        while True:
-            why = await _wrong(expect, self._present())
-            if not why or asyncio.get_running_loop().time() >= deadline:
-                return why
-            await asyncio.sleep(_PAUSE_S)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._within
+        while (why := await _wrong(expect, self._present())) and clock() < deadline:
+            await self._sleep(_PAUSE_S)
+        return why
 
 
 def lost(expect: Expect, now: Present) -> str:
@@ -149,9 +155,9 @@ async def _reached(family: int, route: _Route, within: float) -> bool:
 
 
 async def _ip(words: list[str], kind: type[T]) -> list[T]:
-    """What `ip` says, one value of `kind` for each line; nothing when it fails."""
+    """What `ip` prints, one value of `kind` for each line; nothing when it fails."""
     try:
-        said = await command.run(["ip", "-j", *words])
-        return [msgspec.convert(line, kind) for line in msgspec.json.decode(said.stdout or b"[]")]
+        output = await command.run(["ip", "-j", *words])
+        return [msgspec.convert(line, kind) for line in msgspec.json.decode(output.stdout or b"[]")]
     except (Problem, msgspec.DecodeError, msgspec.ValidationError):
         return []

@@ -139,7 +139,7 @@ async def _in_threads(manager: AbstractContextManager[Path]) -> AsyncIterator[Pa
 
 @contextmanager
 def running(boot: BootFacts, mounts: Mounts) -> Iterator[Path]:
-    """The file we were started from, told by its build. Raises `Problem` NOT_FOUND."""
+    """The file we were started from, found by its build. Raises `Problem` NOT_FOUND."""
     hint = "Name an image: a URL, one in a datastore, or send one."
     if boot.medium is None or not boot.build:
         raise Problem(

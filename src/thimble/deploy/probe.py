@@ -78,7 +78,7 @@ def _inside(part: PartFacts, mounts: Mounts, *, look: bool) -> PartFacts:
 
 
 def _datastore(device: str, label: str, mounts: Mounts) -> bool:
-    """Is there a datastore of ours with anything in it? When that cannot be told, a label alone says yes."""
+    """Is there a datastore of ours with anything in it? When that cannot be seen, the label decides."""
     try:
         with mounts.mounted(device, kind="ext4", data="noload") as root:
             markers = [

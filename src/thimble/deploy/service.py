@@ -1,7 +1,7 @@
 """The noun `deploy`: which file answers which verb, and what the app needs of this package.
 
-One of install, update, rollback and upload at a time. What each would do, and every blocker, is told
-beforehand by a dry run.
+One of install, update, rollback and upload at a time. A dry run answers what each would do, and every
+blocker.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class DeployService:
         """For `host.get`; none where another operating system starts this host."""
         if self._deploy.parts.hosted:
             return ()
-        told = " ".join(self._deploy.parts.init.warnings)
-        missing = self._deploy.devices.mirror() == "degraded" and "mirror" not in told
+        reported = " ".join(self._deploy.parts.init.warnings)
+        missing = self._deploy.devices.mirror() == "degraded" and "mirror" not in reported
         lost = ("a boot disk is missing: put another in its place with `thimble host install --mirror DISK`",)
         return (*self._deploy.trial.warnings(), *(lost if missing else ()))
 

@@ -61,7 +61,7 @@ def _best(esp: Esp, slot: str) -> tuple[Entry, int] | None:
 
 
 def on_trial(esp: Esp, running: str) -> bool:
-    """Is what runs still to be confirmed, by what is on the medium? Whatever the loader said."""
+    """Is what runs a trial boot by what is on the medium, whatever the loader passed on?"""
     found = _best(esp, running)
     return (
         esp.trial is not None
@@ -115,7 +115,7 @@ def fill(slot: str, manifest: Manifest, menu: str) -> tuple[Op, ...]:
 
 
 def offer(esp: Esp, trial: Trial, firmware: str, *, left: int = loader.TRIES) -> tuple[Op, ...]:
-    """Let the loader try the slot, `left` times; the loader this machine uses is told last."""
+    """Let the loader try the slot, `left` times; the entry of the loader this machine uses comes last."""
     slot = trial.slot
     name = Entry(slot=slot, left=left).name
     text = loader.entry_text(slot, number=trial.number, version=trial.manifest.version)

@@ -1,4 +1,4 @@
-"""Block devices as the kernel tells them in /sys: sizes, names, which disk, which array. Reads no disk."""
+"""Block devices as /sys shows them: sizes, names, which disk, which array. Reads no disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def size_of(partition: str) -> int:
 
 
 def part_uuid(partition: str) -> str:
-    """The GPT's name for it; empty when the kernel does not tell."""
+    """The GPT's name for it; empty when the kernel does not know."""
     return _uevent(Path("/sys/class/block", Path(partition).name)).get("PARTUUID", "")
 
 

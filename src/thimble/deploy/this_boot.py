@@ -1,4 +1,4 @@
-"""How this boot came about, as PID 1 and the kernel tell; and what is said about it where people look."""
+"""How this boot came about, as PID 1 and the kernel know; and messages for whoever is at a console."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def boot_id() -> str:
 
 
 def announce(init: Init, line: str) -> None:
-    """Say it in the log and, through PID 1, on every console."""
+    """A message in the log and, through PID 1, on every console."""
     log.say(line)
     if init.present:
         with suppress(Problem):  # nobody listens there: the log has it

@@ -1,6 +1,6 @@
 """At the start of the agent: is this a trial boot, and is it good? Or what became of one that was not?
 
-trial boot ──all that worked before works──► confirmed (entry, GRUB, PID 1 hears of it)
+trial boot ──all that worked before works──► confirmed (entry, GRUB, a message to PID 1)
   └─────────not in time────────────────────► refused: why is noted, rollback by a reboot into the old slot
 none, but one was on its way in another boot ──► it failed; what runs is settled as the good one
 

@@ -38,7 +38,7 @@ async def find(
 ) -> tuple[Serving | None, list[Reason]]:
     """Where it would serve, or the blockers. `before`: the subnet chosen for this switch before.
 
-    Raises `Problem` IN_USE when no subnet is free, FAILED when the kernel does not tell its links.
+    Raises `Problem` IN_USE when no subnet is free, FAILED when the links cannot be listed.
     """
     switch, bridge = wanted.switch, record.bridge
     assigned = network.lent.get(switch, "")

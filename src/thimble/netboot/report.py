@@ -125,7 +125,7 @@ class Reporter:
             await self._sleep(ROUTE_S)
 
     async def _news(self) -> None:
-        """Until there is something to tell."""
+        """Until there is something new to report."""
         while True:
             await self._changed.wait()
             self._changed.clear()

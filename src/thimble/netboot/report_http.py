@@ -1,6 +1,6 @@
 """The HTTP side of reports: is there a way to the server, and one POST that never takes longer than it may.
 
-A thread for each request; one that waits for a silent server is woken by hanging up.
+A thread for each request; one that waits for a silent server is woken by shutting its socket down.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answers neighbours: who are you, this is your script, your kernel, your document; and hears how they are.
+"""Answers neighbours: their script, kernel and document; and takes their reports.
 
 A machine is known by the MAC the kernel saw its packets come from, never by what it says. What it is given is
 below a token of its own, which it reports with.

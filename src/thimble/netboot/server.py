@@ -35,7 +35,7 @@ from thimble.sys import link, log
 if TYPE_CHECKING:
     from thimble.http.protocol import Asgi
 
-#: Neighbours' firmware asks for this one; it cannot be told another one everywhere.
+#: Neighbours' firmware asks for this one; another one cannot be given everywhere.
 PORT = 80
 RETRY_S = 15.0
 #: Seconds a bridge may take until its address is on it, and between two looks.

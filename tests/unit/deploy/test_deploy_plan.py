@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -34,9 +36,9 @@ CARRIED = replace(BLANK, kind="ext4", datastore=True)
 
 
 def decided(
-    disk: DiskFacts, *, booted: str = "", build: str = "build2", **asked: object
+    disk: DiskFacts, *, booted: str = "", build: str = "build2", **asked: Any
 ) -> Decision[InstallPlan]:
-    request = InstallRequest(disk="serial:one", **asked)  # type: ignore[arg-type]
+    request = InstallRequest(disk="serial:one", **asked)
     return plan.install(request, facts(disk, booted=booted, build=build))
 
 

@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from typing import Any
 
 import msgspec
 import pytest
 
 from thimble.contract.netboot import DocumentFor, NeighbourReport, NeighbourVm, ServeBoot, Stage
 from thimble.core.problem import Problem
+from thimble.http.request import Receive, Scope, Send
 from thimble.http.server import Server
 from thimble.netboot.http import REPORT_MAX, Span, application
 from thimble.netboot.image import ServedImage
@@ -25,6 +27,9 @@ TEXT = 'format = 1\n[host]\nname = "node{{n}}"\n'
 
 class World:
     """A responder behind a port; `mac` is whom the kernel sees asking, `now` the time."""
+
+    port: int
+    loop: asyncio.AbstractEventLoop
 
     def __init__(self, root: Path) -> None:
         self.root, self.mac, self.now = root, MAC, 100.0
@@ -69,8 +74,8 @@ class World:
         assert status == 200
         return script.decode().split("/n/", 1)[1].split("/", 1)[0]
 
-    def report(self, token: str, stage: Stage, **more: object) -> int:
-        told = NeighbourReport(stage=stage, name="node1", **more)  # type: ignore[arg-type]
+    def report(self, token: str, stage: Stage, **more: Any) -> int:
+        told = NeighbourReport(stage=stage, name="node1", **more)
         return self.ask(f"/n/{token}/report", "POST", msgspec.json.encode(told))[0]
 
 
@@ -78,24 +83,23 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     loop = made.loop = asyncio.new_event_loop()
-    ready: asyncio.Future[None] = loop.create_future()
+    ready = Event()
 
-    async def app(*args: object) -> None:
-        await application(made.responder)(*args)  # type: ignore[arg-type]
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await application(made.responder)(scope, receive, send)
 
     async def serve() -> None:
         server = Server(app, tls=None)
         await server.listen("127.0.0.1", 0)
-        made.port = server.port  # type: ignore[attr-defined]
-        ready.set_result(None)
+        made.port = server.port
+        ready.set()
         await over.wait()
         await server.close(0.1)
 
     over = asyncio.Event()
     thread = Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
     thread.start()
-    while not ready.done():
-        pass
+    assert ready.wait(10)
     yield made
     loop.call_soon_threadsafe(over.set)
     thread.join(10)

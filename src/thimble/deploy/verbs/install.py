@@ -39,7 +39,7 @@ async def install(deploy: DeployContext, call: Call[InstallRequest]) -> Started 
 
     async def decided() -> Decision[InstallPlan]:
         decision = await decide(deploy, call.input)
-        if decision.note:  # whoever asks for an installation is not told that there was one
+        if decision.note:  # for a request it is a blocker: `done` would read as installed
             decision = blocked(Reason(message=decision.note, code=Code.CONFLICT))
         return turn.checked(decision)
 
@@ -121,8 +121,8 @@ async def act(
             new = await asyncio.to_thread(image.inspect, path, sha256=request.sha256)
             if new.build != boot.build:  # what runs is trusted already
                 await deploy.keys.signer(path, signed=new.uki.signed)
-            reasons = plan.image_fits(new.file_bytes)
-            refuse(reasons, reasons[0].message if reasons else "")
+            if reasons := plan.image_fits(new.file_bytes):
+                refuse(reasons, reasons[0].message)
         parts = deploy.parts
         carried = Carried(state=parts.state, run=parts.run, taken=tuple(parts.storage.names()))
         installer = Installer(carried, deploy.devices, deploy.mounts)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from thimble import netboot
 from thimble import options as command_line
 from thimble.access import tls
 from thimble.access.auth import Auth
@@ -195,8 +196,8 @@ class Agent:
             task.cancel()
         results = await asyncio.gather(serving, *after, return_exceptions=True)
         await self.background.close()
-        if (netboot := self.netboot.made) is not None:
-            await netboot.close()
+        if (booting := self.netboot.made) is not None:
+            await booting.close()
         await self.vms.close()
         await self.network.close(tidy=self.options.hosted)
         await self.storage.close()
@@ -232,7 +233,7 @@ class Agent:
     @property
     def _netboot_asked(self) -> bool:
         """Off, and not even imported, unless it was asked for."""
-        return (self.options.state / "netboot").exists()
+        return netboot.asked(self.options.state)
 
     async def _begin_netboot(self) -> None:
         if self._netboot_asked:

@@ -15,7 +15,7 @@ from thimble.core.decision import Decision, blocked
 from thimble.core.problem import Code, Problem, Reason
 from thimble.deploy import this_boot
 from thimble.deploy.devices import Devices
-from thimble.deploy.health import Health, Present
+from thimble.deploy.health import HealthCheck, Present
 from thimble.deploy.image_source import ImageSources
 from thimble.deploy.mounts import Mounts
 from thimble.deploy.policy import Policy
@@ -51,7 +51,7 @@ class DeployContext:
     """Making one reads our records; nothing else is looked at or changed before `begin` or a verb."""
 
     def __init__(
-        self, parts: DeployParts, *, keys: KeyService | None = None, health: Health | None = None
+        self, parts: DeployParts, *, keys: KeyService | None = None, health: HealthCheck | None = None
     ) -> None:
         self.parts = parts
         self.mounts = Mounts(parts.run)
@@ -61,7 +61,7 @@ class DeployContext:
             parts.state, parts.run / "deploy", durable=parts.durable, rev=lambda: parts.events.rev
         )
         self.policy = Policy(parts.state, durable=parts.durable)
-        self.health = health or Health(self._present)
+        self.health = health or HealthCheck(self._present)
         self.trial = TrialBoot(
             parts.state,
             durable=parts.durable,

@@ -43,7 +43,7 @@ class Present(msgspec.Struct, frozen=True, kw_only=True):
     port: int
 
 
-class Health:
+class HealthCheck:
     """`present` is asked anew at every look; `within`: the seconds a trial boot gets to be as good as before.
 
     PID 1 waits longer than that.

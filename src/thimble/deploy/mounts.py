@@ -9,7 +9,6 @@ tests. All of this waits for disks: it is for threads, not for the event loop.
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -107,6 +106,8 @@ class Mounts:
 
 def check_fat(device: str) -> None:
     """Repair a FAT that was not unmounted; its lost clusters are of files nothing refers to yet."""
+    import subprocess  # not for every host that is only looked at
+
     with open(device, "rb") as disk:
         head = disk.read(512)
     if not head[_DIRTY_AT] & _DIRTY:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +76,8 @@ def drop_faulty(array: str) -> None:
 
 def _fill(array: str, targets: tuple[Target, ...], carried: Carried, mounts: Mounts) -> None:
     """In a thread: copy the state and name the new datastores in it."""
+    import shutil
+
     with mounts.mounted(array, kind="ext4", write=True) as root:
         try:
             for entry in sorted(carried.state.iterdir()):

@@ -119,9 +119,8 @@ class TrialBoot:
     async def _settle(self, boot: BootFacts, slot: str, there: Esp) -> None:
         trial = there.trial
         if trial is not None and trial.slot == slot:
-            await self._note(
-                trial, OutcomeState.CONFIRMED
-            )  # it was, and the power went before that was noted
+            # it was confirmed, and the power went before that was noted
+            await self._note(trial, OutcomeState.CONFIRMED)
         elif trial is not None:
             await self._note(trial, OutcomeState.FAILED, trial.why or _SILENT)
             this_boot.announce(self._init, self.warnings()[0])

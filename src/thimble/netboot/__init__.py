@@ -14,3 +14,12 @@ server          serving as a whole: started, ended, tried again
 service         the verbs
 report          the other side: a booted neighbour reports (`report_http`: over the wire)
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def asked(state: Path) -> bool:
+    """Did anybody ever say `serve`? Where not, the rest of this package need not even be imported."""
+    return (state / "netboot").exists()

@@ -8,7 +8,7 @@ import pytest
 
 from thimble.deploy import health
 from thimble.deploy.boot_files import Expect
-from thimble.deploy.health import Health, Present
+from thimble.deploy.health import HealthCheck, Present
 from thimble.host import hardware
 
 BEFORE = Expect(state="partition", datastores=("data", "local"), address=True, gateway=True)
@@ -43,7 +43,7 @@ class World:
             setattr(self, name, value)
 
     def prove(self, expect: Expect, *, within: float = 1000.0) -> str:
-        found = Health(self.present, within=within, sleep=self.sleep)
+        found = HealthCheck(self.present, within=within, sleep=self.sleep)
         return asyncio.run(found.prove(expect))
 
 
@@ -53,7 +53,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def test_what_works_now_is_expected_of_the_next(world: World) -> None:
-    found = Health(world.present)
+    found = HealthCheck(world.present)
     assert asyncio.run(found.expectations()) == BEFORE
     world.gateway, world.addresses = None, []
     assert asyncio.run(found.expectations()) == Expect(state="partition", datastores=("data", "local"))

@@ -245,25 +245,24 @@ class Agent:
             await self.deploy.get().begin()
 
     def _deploy_service(self) -> DeployService:
-        from thimble.deploy.context import DeployParts
+        from thimble.deploy.context import DeployContext, DeployParts
         from thimble.deploy.service import DeployService
 
-        return DeployService(
-            DeployParts(
-                state=self.options.state,
-                run=self.options.run,
-                durable=self.durable,
-                hosted=self.options.hosted,
-                port=self.options.port,
-                init=self.init,
-                storage=self.storage,
-                tasks=self.tasks,
-                events=self.events,
-                fingerprint=self.fingerprint,
-                stop_guests=self.vms.stop_all,
-                ram_vms=self.vms.in_memory,
-            )
+        parts = DeployParts(
+            state=self.options.state,
+            run=self.options.run,
+            durable=self.durable,
+            hosted=self.options.hosted,
+            port=self.options.port,
+            init=self.init,
+            storage=self.storage,
+            tasks=self.tasks,
+            events=self.events,
+            fingerprint=self.fingerprint,
+            stop_guests=self.vms.stop_all,
+            ram_vms=self.vms.in_memory,
         )
+        return DeployService(DeployContext(parts))
 
     async def _begin_report(self) -> None:
         """A host that was booted by a neighbour says how it is; no other one even imports this."""
@@ -325,21 +324,20 @@ class Agent:
             await self.deploy.get().install_from_document(document.install)
 
     def _netboot_service(self) -> NetbootService:
-        from thimble.netboot.server import NetbootParts
+        from thimble.netboot.server import BootServer, NetbootParts
         from thimble.netboot.service import NetbootService
 
-        return NetbootService(
-            NetbootParts(
-                state=self.options.state,
-                run=self.options.run,
-                durable=self.durable,
-                network=self.network,
-                events=self.events,
-                image=lambda url: self.deploy.get().opened(url),
-                clock=clock.now,
-                entropy=clock.entropy,
-            )
+        parts = NetbootParts(
+            state=self.options.state,
+            run=self.options.run,
+            durable=self.durable,
+            network=self.network,
+            events=self.events,
+            image=lambda url: self.deploy.get().opened(url),
+            clock=clock.now,
+            entropy=clock.entropy,
         )
+        return NetbootService(BootServer(parts))
 
     def _management_service(self) -> ManagementService:
         from thimble.host.management import ManagementService

@@ -44,6 +44,7 @@ class ImageSources:
         self._words = words
         self._storage = storage
         self._folder = run / "deploy"
+        self._fetching = asyncio.Lock()  # one from the web at a time: there is one file, and memory for one
 
     @property
     def uploaded(self) -> Path:
@@ -56,21 +57,26 @@ class ImageSources:
         """The file that `name` stands for, there for the time of the block. Raises `Problem`."""
         name = name or self._words().get("thimble.image", "")
         if is_url(name):
-            target = self._folder / "fetched.efi"
-            self._folder.mkdir(parents=True, exist_ok=True)
-            check_memory(0)
-            try:
-                from thimble.sys import fetch  # a megabyte, and rarely wanted
-
-                await fetch.fetch(name, target, limit=min(IMAGE_MAX, spare_memory()), progress=progress)
-                yield target
-            finally:
-                target.unlink(missing_ok=True)
+            async with self._fetching, self._fetched(name, progress) as path:
+                yield path
         elif name:
             yield await self.local(name)
         else:
             async with _in_threads(running(boot, self._mounts)) as path:
                 yield path
+
+    @asynccontextmanager
+    async def _fetched(self, url: str, progress: Callable[[float], None]) -> AsyncIterator[Path]:
+        from thimble.sys import fetch  # a megabyte, and rarely wanted
+
+        target = self._folder / "fetched.efi"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        check_memory(0)
+        try:
+            await fetch.fetch(url, target, limit=min(IMAGE_MAX, spare_memory()), progress=progress)
+            yield target
+        finally:
+            await asyncio.to_thread(target.unlink, missing_ok=True)
 
     async def local(self, name: str) -> Path:
         """A file that is here already: the upload, or an image of a datastore. Raises `Problem`."""

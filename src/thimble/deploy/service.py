@@ -17,7 +17,7 @@ from thimble.contract.common import DryRun, Task
 from thimble.contract.document import InstallEntry
 from thimble.contract.verbs import Started
 from thimble.deploy import slots
-from thimble.deploy.context import DeployContext, DeployParts
+from thimble.deploy.context import DeployContext
 from thimble.deploy.policy import Policy
 from thimble.deploy.trust import KeyService
 from thimble.deploy.verbs import change, install, rollback, update, upload
@@ -25,8 +25,8 @@ from thimble.host.pid1 import BootFacts
 
 
 class DeployService:
-    def __init__(self, parts: DeployParts | DeployContext) -> None:
-        self._deploy = parts if isinstance(parts, DeployContext) else DeployContext(parts)
+    def __init__(self, deploy: DeployContext) -> None:
+        self._deploy = deploy
 
     # ── for the app ──────────────────────────────────────────────────────────────────────────────
 

@@ -21,7 +21,7 @@ from thimble.netboot import addressing, render, rules
 from thimble.netboot.addressing import Serving
 from thimble.netboot.records import ID, NetbootRecord
 from thimble.netboot.responder import Responder
-from thimble.netboot.server import BootServer, NetbootParts
+from thimble.netboot.server import BootServer
 from thimble.state.events import Events
 from thimble.state.store import check
 from thimble.sys import log
@@ -35,9 +35,9 @@ REFUSAL = "neighbours cannot be booted like this"
 class NetbootService:
     """`netboot.*`; `neighbours` is the other noun."""
 
-    def __init__(self, parts: NetbootParts | BootServer) -> None:
-        self._server = parts if isinstance(parts, BootServer) else BootServer(parts)
-        self._parts = self._server.parts
+    def __init__(self, server: BootServer) -> None:
+        self._server = server
+        self._parts = server.parts
         self.neighbours = NeighbourService(self._server.responder, self._parts.events)
 
     # ── for the app ──────────────────────────────────────────────────────────────────────────────

@@ -27,6 +27,7 @@ from thimble.core.problem import Code, Problem
 from thimble.core.units import GIB
 from thimble.deploy import image_source, probe
 from thimble.deploy.boot_files import Expect
+from thimble.deploy.context import DeployContext
 from thimble.deploy.disk_facts import DiskFacts, PartFacts
 from thimble.deploy.image import BootImage
 from thimble.deploy.installer import Installer
@@ -236,12 +237,36 @@ def test_the_host_tells_what_it_was_started_from(world: World) -> None:
     )
 
 
+def test_images_from_the_web_come_one_after_the_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    there: list[str] = []
+
+    async def fetch(url: str, target: Path, **_: Any) -> None:
+        there.append(url)
+        assert not target.exists()
+        await asyncio.to_thread(target.write_text, url)
+
+    monkeypatch.setattr("thimble.sys.fetch.fetch", fetch)
+
+    async def use(url: str) -> None:
+        async with world.service.opened(url) as path:
+            for _ in range(20):
+                await asyncio.sleep(0)
+                assert path.read_text() == url
+        assert not path.exists() or path.read_text() != url
+
+    async def both() -> None:
+        await asyncio.gather(use("http://a/1.efi"), use("http://b/2.efi"))
+
+    asyncio.run(both())
+    assert there == ["http://a/1.efi", "http://b/2.efi"]
+
+
 def test_making_the_service_touches_nothing_and_the_first_look_tidies(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = world.deploy.parts.run / "deploy" / "vda2-0011"
     left.mkdir(parents=True)
-    DeployService(world.deploy.parts)
+    DeployService(DeployContext(world.deploy.parts))
     assert left.exists()
     asyncio.run(world.service.begin())
     assert not left.exists()

@@ -50,24 +50,24 @@ class KeyService:
         self._rev = rev
         self._turn = asyncio.Lock()
 
-    async def certificates(self) -> dict[str, str]:
-        """Name → PEM of every key there is."""
+    def certificates(self) -> dict[str, str]:
+        """Name → PEM of every key there is. Those of the image are in RAM and few: read at once."""
         if self._built_in is None:
-            self._built_in = await asyncio.to_thread(_pem_files, self._folder)
+            self._built_in = _pem_files(self._folder)
         return self._built_in | {record.id: record.value.certificate for record in self._records.all()}
 
     # ── verbs ────────────────────────────────────────────────────────────────────────────────────
 
     async def list(self, _call: Call[None]) -> KeyList:
-        keys = await self.certificates()
+        keys = self.certificates()
         return KeyList(rev=self._rev(), keys=tuple(self._view(name, keys[name]) for name in sorted(keys)))
 
     async def create(self, call: Call[KeyCreate]) -> Key | DryRun:
         name, pem = call.input.name, call.input.certificate
 
-        async def decide() -> Decision[bool]:
+        def decide() -> Decision[bool]:
             reasons = name_reasons(name, "$.name")
-            if name in await self.certificates():
+            if name in self.certificates():
                 message = f"there is a key {name} already"
                 reasons.append(Reason(message=message, code=Code.EXISTS, path="$.name"))
             reasons += certificate_reasons(pem, "$.certificate")
@@ -85,8 +85,8 @@ class KeyService:
     async def delete(self, call: Call[None]) -> Nothing | DryRun:
         name = call.path["key"]
 
-        async def decide() -> Decision[bool]:
-            if self._records.find(name) is None and name in await self.certificates():
+        def decide() -> Decision[bool]:
+            if self._records.find(name) is None and name in self.certificates():
                 message = f"the key {name} is part of the image"
                 return blocked(Reason(message=message, code=Code.CONFLICT), hint="Build it without.")
             self._records.get(name)
@@ -102,7 +102,7 @@ class KeyService:
 
     async def signer(self, image: Path, *, signed: bool) -> str:
         """The name of the key `image` is signed with. Raises `Problem` FORBIDDEN saying why there is none."""
-        known = await self.certificates()
+        known = self.certificates()
         if not known:
             raise Problem(Code.FORBIDDEN, "no key is trusted on this host, so no image can be", hint=_ADD)
         if not signed:

@@ -18,8 +18,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -53,6 +53,7 @@ from thimble.vm.qemu.process import QemuPaths
 from thimble.vm.service import VmService
 
 if TYPE_CHECKING:
+    from thimble.contract.vm import HostShutdown
     from thimble.deploy.service import DeployService
     from thimble.document.host_facts import Sources
     from thimble.document.service import DocumentService
@@ -259,10 +260,20 @@ class Agent:
             tasks=self.tasks,
             events=self.events,
             fingerprint=self.fingerprint,
-            stop_guests=self.vms.stop_all,
+            guests_stopped=self._guests_stopped,
             ram_vms=self.vms.in_memory,
         )
         return DeployService(DeployContext(parts))
+
+    @asynccontextmanager
+    async def _guests_stopped(self, timeout: float, how: HostShutdown | None) -> AsyncIterator[None]:
+        """The VMs are down; when the host then stays after all, they may be started again."""
+        try:
+            await self.vms.stop_all(timeout, how)
+            yield
+        except BaseException:
+            self.vms.world.host_stopping = False
+            raise
 
     async def _begin_report(self) -> None:
         """A host that was booted by a neighbour says how it is; no other one even imports this."""

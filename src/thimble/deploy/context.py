@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from thimble.state.events import Events
 from thimble.state.tasks import Progress, Tasks
 from thimble.storage.service import Storage
 
-#: Brings the VMs down: the seconds guests get, and how; None: each as its own setting says.
-StopGuests = Callable[[float, HostShutdown | None], Awaitable[None]]
+#: Brings the VMs down for the time of the block, in the seconds guests get, each as its own setting says or
+#: all in one way. A block that fails means that the host stays: VMs may be started again.
+GuestsStopped = Callable[[float, HostShutdown | None], AbstractAsyncContextManager[None]]
 
 
 class DeployParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +44,7 @@ class DeployParts(msgspec.Struct, frozen=True, kw_only=True):
     tasks: Tasks
     events: Events
     fingerprint: str
-    stop_guests: StopGuests
+    guests_stopped: GuestsStopped
     ram_vms: Callable[[], tuple[str, ...]]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 
 from thimble.contract.deploy import Guests, Reboot
 from thimble.contract.vm import HostShutdown
@@ -91,10 +92,18 @@ async def restart(
             verb = "kexec"
         except Problem as problem:
             log.say(f"restarting by the firmware, because kexec is not possible: {problem.detail}")
-    async with progress.step("guests"):
-        await deploy.parts.stop_guests(how.guest_timeout_s, HOW[how.vms])
-    async with progress.step("restart"):
-        deploy.parts.init.tell(verb)
+    await go_down(deploy, verb, how.guest_timeout_s, HOW[how.vms], progress)
+
+
+async def go_down(
+    deploy: DeployContext, verb: str, timeout: float, how: HostShutdown | None, progress: Progress
+) -> None:
+    """VMs first, in `timeout` seconds, then the host; `verb`: what PID 1 is to do. Raises `Problem`."""
+    async with AsyncExitStack() as stack:
+        async with progress.step("guests"):
+            await stack.enter_async_context(deploy.parts.guests_stopped(timeout, how))
+        async with progress.step("restart"):
+            deploy.parts.init.tell(verb)
 
 
 async def change(

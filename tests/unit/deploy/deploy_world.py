@@ -8,13 +8,15 @@ import io
 import itertools
 import struct
 import tarfile
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from thimble.contract.common import DryRun, TaskState
 from thimble.contract.verbs import Started
 from thimble.contract.vm import HostShutdown
+from thimble.core.problem import Code, Problem
 from thimble.deploy import esp, slots
 from thimble.deploy.boot_files import Op
 from thimble.deploy.context import DeployContext, DeployParts
@@ -150,17 +152,26 @@ class FakeInit:
         self.lines: list[str] = []
         self.stopped: list[tuple[float, HostShutdown | None]] = []
         self.rebooting: asyncio.Event | None = None
+        self.deaf_to: tuple[str, ...] = ()
 
     def tell(self, verb: str, **more: object) -> None:
         self.told.append(verb)
+        if verb in self.deaf_to:
+            raise Problem(Code.UNAVAILABLE, f"PID 1 does not take {verb!r}")
         if verb == "say":
             self.lines.append(str(more["line"]))
         if verb == "reboot" and self.rebooting is not None:
             self.rebooting.set()
 
-    async def stop_guests(self, timeout: float, how: HostShutdown | None) -> None:
+    @asynccontextmanager
+    async def guests_stopped(self, timeout: float, how: HostShutdown | None) -> AsyncIterator[None]:
         self.told.append("guests")
         self.stopped.append((timeout, how))
+        try:
+            yield
+        except BaseException:
+            self.stopped.clear()
+            raise
 
 
 class FakeHealth:
@@ -221,7 +232,7 @@ def context(base: Path, init: FakeInit, *, health: Any, keys: Any = None) -> Dep
         tasks=tasks,
         events=events,
         fingerprint="ab" * 32,
-        stop_guests=init.stop_guests,
+        guests_stopped=init.guests_stopped,
         ram_vms=lambda: (),
     )
     return DeployContext(parts, keys=keys or FakeKeys(), health=health)

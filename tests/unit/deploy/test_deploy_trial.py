@@ -305,3 +305,13 @@ def test_an_update_for_the_next_reboot_leaves_the_vms_alone(
     world = boots(old)
     world.update(new, reboot=Reboot.NONE)
     assert world.init.told == [] and starts(world.root, UEFI) == "b"
+
+
+def test_when_the_host_does_not_go_down_after_all_the_vms_may_run_again(
+    boots: Callable[..., World], old: BootImage, new: BootImage
+) -> None:
+    world = boots(old)
+    world.init.deaf_to = ("reboot",)
+    assert refusal(lambda: world.update(new)).code is Code.UNAVAILABLE
+    assert world.init.told == ["guests", "reboot"] and world.init.stopped == []
+    assert starts(world.root, UEFI) == "b", "the next reboot starts it"

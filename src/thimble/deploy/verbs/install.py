@@ -22,6 +22,7 @@ from thimble.deploy import image, plan, probe, sysfs, this_boot
 from thimble.deploy.context import DeployContext
 from thimble.deploy.installer import Installer
 from thimble.deploy.plan import InstallFacts, InstallPlan
+from thimble.deploy.restart import go_down
 from thimble.deploy.state_array import Carried
 from thimble.dispatch import run
 from thimble.state.tasks import Progress
@@ -133,10 +134,7 @@ async def act(
     disks = ", ".join(target.disk.device for target in wanted.targets)
     deploy.announce(f"installed {new.version} on {disks}")
     if request.reboot:
-        async with progress.step("guests"):
-            await parts.stop_guests(GUEST_S, None)
-        async with progress.step("restart"):
-            parts.init.tell("reboot")
+        await go_down(deploy, "reboot", GUEST_S, None, progress)
     return {"disk": disks, "build": new.build, "version": new.version}
 
 

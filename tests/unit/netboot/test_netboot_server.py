@@ -88,6 +88,7 @@ class FakeDhcp:
     def __init__(self, happened: Callable[[str], None]) -> None:
         self.why: dict[str, str] = {}
         self.running: dict[str, DhcpPlan] = {}
+        self.started = asyncio.Event()
         self._happened = happened
 
     def told(self) -> dict[str, DhcpPlan]:
@@ -99,6 +100,7 @@ class FakeDhcp:
     async def start(self, plan: DhcpPlan) -> None:
         self._happened("dnsmasq")
         self.running[plan.bridge] = plan
+        self.started.set()  # the last step: whoever waits for it goes on after all is set up
 
     async def stop(self, bridge: str) -> None:
         self._happened("no dnsmasq")
@@ -257,10 +259,10 @@ def test_what_cannot_replace_it_leaves_what_was_served(world: World) -> None:
         assert world.service.warnings() == ("neighbours cannot boot from here: no image today",)
         assert found.settings.allow == ("any",)
         world.fails = ""
+        world.dhcp.started.clear()
         over.set_result(None)
-        while not (await world.view()).on:
-            await asyncio.sleep(0)
-        assert world.service.warnings() == ()
+        await world.dhcp.started.wait()
+        assert (await world.view()).on and world.service.warnings() == ()
         await world.service.close()
 
     play(story())
@@ -280,9 +282,9 @@ def test_the_next_agent_serves_it_again_as_soon_as_it_can(world: World) -> None:
         over = await world.retry_sleeps()
         world.network.present = True
         over.set_result(None)
-        while not (found := await world.view()).on:
-            await asyncio.sleep(0)
-        assert (found.rev, found.address) == (before.rev, before.address)
+        await world.dhcp.started.wait()
+        found = await world.view()
+        assert found.on and (found.rev, found.address) == (before.rev, before.address)
         await world.service.close()
         assert world.nothing_is_left() and world.server.record is not None
 

@@ -18,12 +18,13 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from thimble import netboot
 from thimble import options as command_line
 from thimble.access import tls
 from thimble.access.auth import Auth
@@ -40,6 +41,7 @@ from thimble.host.service import HostFacts, HostRecord, HostService
 from thimble.http import server
 from thimble.network.service import Network
 from thimble.options import Options
+from thimble.state.background import Background
 from thimble.state.event_verbs import EventService
 from thimble.state.events import Events
 from thimble.state.store import Collection, is_durable
@@ -51,13 +53,12 @@ from thimble.vm.qemu.process import QemuPaths
 from thimble.vm.service import Vms
 
 if TYPE_CHECKING:
-    from thimble.contract.deploy import Guests
+    from thimble.contract.vm import HostShutdown
     from thimble.deploy.service import DeployService
     from thimble.document.host_facts import Sources
     from thimble.document.service import DocumentService
     from thimble.host.machine import MachineService
     from thimble.host.management import ManagementService
-    from thimble.http.protocol import Asgi
     from thimble.netboot.report import Reporter
     from thimble.netboot.service import NetbootService
 
@@ -132,6 +133,7 @@ class Agent:
         self.document = Lazy(self._document_service)
         self.document_done = False  # the one found at boot is applied, now or before
         self.reporter: Reporter | None = None
+        self.background = Background()
         self.ready = False
 
     async def run(self) -> int:
@@ -194,8 +196,9 @@ class Agent:
         for task in (waiting, serving, *after):
             task.cancel()
         results = await asyncio.gather(serving, *after, return_exceptions=True)
-        if self._netboot_asked:
-            await self.netboot.get().close()
+        await self.background.close()
+        if (booting := self.netboot.made) is not None:
+            await booting.close()
         await self.vms.close()
         await self.network.close(tidy=self.options.hosted)
         await self.storage.close()
@@ -231,7 +234,7 @@ class Agent:
     @property
     def _netboot_asked(self) -> bool:
         """Off, and not even imported, unless it was asked for."""
-        return (self.options.state / "netboot").exists()
+        return netboot.asked(self.options.state)
 
     async def _begin_netboot(self) -> None:
         if self._netboot_asked:
@@ -243,54 +246,55 @@ class Agent:
             await self.deploy.get().begin()
 
     def _deploy_service(self) -> DeployService:
-        from thimble.deploy.context import DeployParts
+        from thimble.deploy.context import DeployContext, DeployParts
         from thimble.deploy.service import DeployService
 
-        async def stop_guests(timeout: float, guests: Guests) -> None:
-            from thimble.contract.vm import HostShutdown
-
-            how = None if guests == "policy" else HostShutdown(guests.value)
-            await self.vms.stop_all(timeout, how)
-
-        return DeployService(
-            DeployParts(
-                state=self.options.state,
-                run=self.options.run,
-                durable=self.durable,
-                hosted=self.options.hosted,
-                port=self.options.port,
-                init=self.init,
-                storage=self.storage,
-                tasks=self.tasks,
-                events=self.events,
-                fingerprint=self.fingerprint,
-                stop_guests=stop_guests,
-                ram_vms=self.vms.in_memory,
-            )
+        parts = DeployParts(
+            state=self.options.state,
+            run=self.options.run,
+            durable=self.durable,
+            hosted=self.options.hosted,
+            port=self.options.port,
+            init=self.init,
+            storage=self.storage,
+            tasks=self.tasks,
+            events=self.events,
+            fingerprint=self.fingerprint,
+            guests_stopped=self._guests_stopped,
+            ram_vms=self.vms.in_memory,
         )
+        return DeployService(DeployContext(parts))
+
+    @asynccontextmanager
+    async def _guests_stopped(self, timeout: float, how: HostShutdown | None) -> AsyncIterator[None]:
+        """The VMs are down; when the host then stays after all, they may be started again."""
+        try:
+            await self.vms.stop_all(timeout, how)
+            yield
+        except BaseException:
+            self.vms.world.host_stopping = False
+            raise
 
     async def _begin_report(self) -> None:
         """A host that was booted by a neighbour says how it is; no other one even imports this."""
         url = "" if self.options.hosted else self.init.words.get("thimble.report", "")
         if not url:
             return
-        from thimble.contract.netboot import NeighbourReport
-        from thimble.netboot.report import Reporter, stand
+        from thimble.netboot.report import HostState, Reporter, begin
 
-        def tell() -> NeighbourReport:
-            document = self.document.made
-            return stand(
-                name=self._name(),
-                certificate_sha256=self.fingerprint,
-                ready_s=self.host.get().ready_s,
-                problem=document.problem if document else "",
-                applied=self.document_done,
-                vms=self.vms.named(),
-            )
+        def document() -> tuple[str, bool]:
+            made = self.document.made
+            return made.problem if made else "", self.document_done
 
-        self.reporter = reporter = Reporter(url, tell, port=self.options.port)
-        self.events.listen(lambda event: reporter.poke() if event.kind.startswith("vm.") else None)
-        self._reporting = asyncio.get_running_loop().create_task(reporter.run())
+        state = HostState(
+            certificate_sha256=self.fingerprint,
+            name=self._name,
+            ready_s=lambda: self.host.get().ready_s,
+            document=document,
+            vms=self.vms.named,
+        )
+        self.reporter = Reporter(url, state.report, port=self.options.port)
+        begin(self.reporter, self.events, self.background)
 
     def _news(self) -> None:
         """Of the document."""
@@ -331,26 +335,20 @@ class Agent:
             await self.deploy.get().install_from_document(document.install)
 
     def _netboot_service(self) -> NetbootService:
-        from thimble.netboot.service import NetbootParts, NetbootService
+        from thimble.netboot.server import BootServer, NetbootParts
+        from thimble.netboot.service import NetbootService
 
-        async def listen(asgi: Asgi, address: str, port: int) -> Callable[[], Awaitable[None]]:
-            plain = server.Server(asgi, tls=None)
-            await plain.listen(address, port)
-            return plain.close
-
-        return NetbootService(
-            NetbootParts(
-                state=self.options.state,
-                run=self.options.run,
-                durable=self.durable,
-                network=self.network,
-                events=self.events,
-                image=lambda url: self.deploy.get().opened(url),
-                listen=listen,
-                clock=clock.now,
-                entropy=clock.entropy,
-            )
+        parts = NetbootParts(
+            state=self.options.state,
+            run=self.options.run,
+            durable=self.durable,
+            network=self.network,
+            events=self.events,
+            image=lambda url: self.deploy.get().opened(url),
+            clock=clock.now,
+            entropy=clock.entropy,
         )
+        return NetbootService(BootServer(parts))
 
     def _management_service(self) -> ManagementService:
         from thimble.host.management import ManagementService

@@ -81,7 +81,7 @@ def allowed(wanted: ServeBoot, mac: str, serial: str) -> bool:
 
 
 def addresses_for(wanted: ServeBoot) -> tuple[str, ...]:
-    """The MACs DHCP answers alone; none when it cannot know: serial numbers are told only later."""
+    """The MACs DHCP answers alone; none when it cannot know: serial numbers come only later, with HTTP."""
     names = [*wanted.allow, *(document.match for document in wanted.documents if document.match != ANY)]
     return tuple(sorted({name.lower() for name in names})) if all(map(is_mac, names)) else ()
 
@@ -105,7 +105,7 @@ def next_number(taken: Iterable[int]) -> int:
 
 
 def serial(text: str) -> str:
-    """As firmware tells it, without what nobody prints; at most 64 characters."""
+    """As firmware has it, without what nobody prints; at most 64 characters."""
     kept = "".join(letter for letter in text.strip() if letter.isascii() and letter.isprintable())
     return kept[:64]
 
@@ -121,7 +121,7 @@ def subnet_of(cidr: str) -> tuple[str, subnet.Subnet] | None:
     return (net.gateway if number == net.base else address), net
 
 
-def lent_subnet(cidr: str) -> str:
+def assigned_subnet(cidr: str) -> str:
     """The subnet of an address that was put on a switch for this; empty for none."""
     found = subnet_of(cidr)
     return str(found[1]) if found else ""

@@ -118,8 +118,6 @@ class Agent:
             clock=clock.now,
             entropy=clock.entropy,
         )
-        self.storage.users = self.vms.volume_users
-        self.storage.image_users = self.vms.image_users
         self.network.hosts = self.vms.port_uses
         self.deploy = Lazy(self._deploy_service)
         self.management = Lazy(self._management_service)
@@ -210,6 +208,7 @@ class Agent:
         for what, work in (
             ("report", self._begin_report),
             ("networks", self.network.sync),
+            ("datastores", self.storage.settle),
             ("deploy", self._settle_boot),
             ("document", self._begin_document),
             ("netboot", self._begin_netboot),

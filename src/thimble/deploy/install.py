@@ -27,10 +27,12 @@ from thimble.deploy.image import Image, Loaders, loaders
 from thimble.deploy.plan import Fresh, InstallPlan, Renew, Target
 from thimble.host.pid1 import BootFacts
 from thimble.medium import layout, loader
+from thimble.state.store import render
 from thimble.state.tasks import Progress
 from thimble.storage import disks as stores
+from thimble.storage import homes
 from thimble.storage.contents import HEAD, identify
-from thimble.storage.records import DatastoreRecord
+from thimble.storage.records import DATASTORE_UPGRADES, DatastoreRecord
 from thimble.sys import block, command, files, log, mount
 
 SLOT = "a"
@@ -196,8 +198,9 @@ class Installer:
             record = DatastoreRecord(
                 kind=DatastoreKind.DISK, device=device, uuid=contents.uuid, default=number == 0
             )
-            whole = {"format": 1, "rev": 1, "record": record}
-            files.write_atomic(place / "storage" / f"{name}.json", msgspec.json.encode(whole) + b"\n")
+            files.write_atomic(
+                homes.datastore_record(place, name), render(record, format=len(DATASTORE_UPGRADES) + 1)
+            )
 
     async def _boot(
         self,

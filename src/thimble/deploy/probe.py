@@ -12,6 +12,7 @@ from thimble.deploy import esp, image, plan
 from thimble.deploy.plan import DiskFacts, PartFacts
 from thimble.host.pid1 import BootFacts, Init
 from thimble.medium import layout, loader
+from thimble.storage import homes
 from thimble.storage.contents import HEAD, TAIL, identify
 from thimble.sys import block, disks, mount
 
@@ -168,17 +169,9 @@ def _datastore(device: str, label: str, run: Path) -> bool:
     except Problem:
         return label.startswith("thimble-")
     try:
-        markers = [
-            *target.glob("thimble-datastore.json"),
-            *target.glob("datastores/*/thimble-datastore.json"),
-        ]
-        return any(_filled(marker.parent) for marker in markers)
+        return any(home.filled() for home in homes.datastores_on(target))
     finally:
         mount.unmount(target)
-
-
-def _filled(root: Path) -> bool:
-    return any(next((root / part).glob("*"), None) is not None for part in ("vms", "volumes", "images"))
 
 
 def _installed(device: str, run: Path) -> str:

@@ -17,6 +17,7 @@ from thimble.contract.vm import DiskFormat, Firmware
 from thimble.core.problem import Problem
 from thimble.state.store import Collection
 from thimble.state.tasks import Progress
+from thimble.storage.homes import UEFI_VARIABLES, VM_RECORD
 from thimble.sys import cgroup, files
 from thimble.vm.driver import Driver
 from thimble.vm.qemu.context import World
@@ -73,7 +74,7 @@ async def make_volumes(
 
 def make_variables(source: Source, world: World) -> None:
     """The VM's own UEFI variables, from the template; existing ones stay."""
-    target = source.directory / "efivars.fd"
+    target = source.directory / UEFI_VARIABLES
     if target.exists():
         return
     try:
@@ -131,7 +132,7 @@ async def delete(
 def _remove_files(directory: Path) -> None:
     """Everything but the record, which goes last: until then a restart finds the work to finish."""
     for path in directory.iterdir() if directory.exists() else ():
-        if path.name == "vm.json":
+        if path.name == VM_RECORD:
             continue
         try:
             if path.is_dir() and not path.is_symlink():
@@ -167,20 +168,4 @@ def stray_disks(source: Source, record: VmRecord) -> list[Disk]:
 
 def release_volume(source: Source, record: VmRecord, disk: Disk) -> str:
     """Make an own volume stand alone, as `datastore/VM-DISK`; its new name, empty when it went before."""
-    path = source.directory / disk.file
-    if not path.exists():
-        return ""
-    root = source.directory.parent.parent / "volumes"
-    try:
-        root.mkdir(mode=0o711, exist_ok=True)
-        name = stem = f"{record.name}-{disk.name}"[:63]
-        number = 1
-        while any((root / f"{name}.{format}").exists() for format in DiskFormat):
-            number += 1
-            name = f"{stem[: 62 - len(str(number))]}-{number}"
-        os.chown(path, os.geteuid(), os.getegid(), follow_symlinks=False)
-        path.rename(root / f"{name}.{disk.format}")
-        files.sync_directory(root)
-    except OSError as error:
-        raise files.problem(error, f"cannot keep {path}") from error
-    return f"{source.home}/{name}"
+    return source.storage.release_volume(source.home, source.id, disk.file, f"{record.name}-{disk.name}")

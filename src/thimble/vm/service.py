@@ -57,6 +57,7 @@ class VmService(ShapingVerbs):
         )  # fmt: skip
         super().__init__(world, entropy, durable=durable)
         world.restart = self._restart
+        storage.ports.volume_users, storage.ports.image_users = self.volume_users, self.image_users
         self._boot = startup.Boot(self, entropy)
 
     # ── for app ──────────────────────────────────────────────────────────────────────────────────

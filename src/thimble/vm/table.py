@@ -23,6 +23,7 @@ from thimble.host import hardware
 from thimble.network.records import PortUse
 from thimble.state.store import Collection, Record, check
 from thimble.state.tasks import Work
+from thimble.storage.homes import VM_RECORD
 from thimble.sys import log
 from thimble.vm.driver import Driver
 from thimble.vm.qemu.context import World
@@ -37,7 +38,7 @@ OVERHEAD = 64 * MIB
 
 class Desk:
     def __init__(self, world: World, entropy: Callable[[int], bytes], *, durable: bool) -> None:
-        self.store: Collection[VmRecord] = Collection(VmRecord, noun="VM", inside="vm.json", durable=durable)
+        self.store: Collection[VmRecord] = Collection(VmRecord, noun="VM", inside=VM_RECORD, durable=durable)
         self.world = world
         self.drivers: dict[str, Driver] = {}
         self._entropy = entropy

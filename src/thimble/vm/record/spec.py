@@ -34,6 +34,7 @@ from thimble.contract.vm import (
     VmStatus,
     VmSummary,
 )
+from thimble.storage.homes import disk_file
 
 #: Stands for secrets in answers; sent back unchanged it keeps the old value.
 HIDDEN = "(hidden)"
@@ -65,7 +66,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def file(self) -> str:
         """The name of an own volume's file in the VM's directory."""
-        return f"{self.name}.{self.format}"
+        return disk_file(self.name, self.format)
 
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

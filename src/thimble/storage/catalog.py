@@ -1,0 +1,131 @@
+"""The records of volumes, beside the volumes: made with them, made up for files without one, gone with them.
+
+    make     record ▸ file gets its name       what has its name has its record
+    found    file without a record ▸ adopted   copied here by hand, or made by an older Thimble
+    gone     record without a file ▸ removed   deleted with its VM's directory, or by hand
+
+The file is the truth on whether a volume is there and what it holds; the record on its identity and origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from thimble.contract.common import Event
+from thimble.core.ids import identity
+from thimble.core.problem import Problem
+from thimble.state.store import Collection, Record, is_durable
+from thimble.storage.datastores import Datastores
+from thimble.storage.homes import Home, VolumeFile
+from thimble.storage.records import VOLUME_UPGRADES, VolumeRecord
+from thimble.sys import log
+
+Key = tuple[str, str]
+Sized = tuple[VolumeFile, int]
+
+
+class Catalog:
+    """All volume records; those of a datastore are read when they are first wanted.
+
+    `files`: the volumes of a datastore with their virtual sizes; `busy`: is the volume (datastore, VM, name)
+    being made or removed now?
+    """
+
+    def __init__(
+        self,
+        datastores: Datastores,
+        *,
+        files: Callable[[Home], list[Sized]],
+        busy: Callable[[str, str, str], bool],
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self._datastores = datastores
+        self._files = files
+        self._busy = busy
+        self._clock = clock
+        self._entropy = entropy
+        self._read: dict[str, Collection[VolumeRecord]] = {}
+
+    def heard(self, event: Event) -> None:
+        """A datastore that went may come back as another one."""
+        if event.kind == "datastore.changed" and event.detail.get("mounted") == "false":
+            self._read.pop(event.subject, None)
+
+    async def records(self, datastore: str) -> Collection[VolumeRecord]:
+        """Raises `Problem` UNAVAILABLE."""
+        known = self._read.get(datastore)
+        if known is None:
+            known = self._read.setdefault(
+                datastore, await self._datastores.ask(datastore, lambda home: _read(home, datastore))
+            )
+        return known
+
+    async def find(self, datastore: str, vm: str, name: str) -> Record[VolumeRecord] | None:
+        """The record of the volume so called. Raises `Problem` UNAVAILABLE."""
+        return _find(await self.records(datastore), (vm, name))
+
+    async def add(
+        self, datastore: str, file: VolumeFile, size: int, *, made_by: str = "", parent: str = ""
+    ) -> Record[VolumeRecord]:
+        """Before its file gets its name. Raises `Problem` as a commit does."""
+        records = await self.records(datastore)
+        value = VolumeRecord(
+            name=file.name, vm=file.vm, format=file.format, size_bytes=size, parent=parent, made_by=made_by,
+            created=self._clock(),
+        )  # fmt: skip
+        old = _find(records, (file.vm, file.name))  # of a file that has gone
+        id = old.id if old else identity("vol", self._entropy(5))
+        return await records.commit(id, value, root=datastore)
+
+    async def remove(self, datastore: str, vm: str, name: str) -> None:
+        """After its file. What cannot be removed now is at the next `reconcile`."""
+        try:
+            found = await self.find(datastore, vm, name)
+            if found is not None:
+                await (await self.records(datastore)).remove(found.id)
+        except Problem as error:
+            log.say(f"the record of the volume {name} on {datastore} stays: {error.detail}")
+
+    async def rename(self, datastore: str, old: Key, new: Key) -> None:
+        """The volume keeps its identity; what cannot be written now is adopted anew."""
+        try:
+            records = await self.records(datastore)
+            if (found := _find(records, old)) is not None:
+                vm, name = new
+                await records.amend(found.id, lambda was: msgspec.structs.replace(was, vm=vm, name=name))
+        except Problem as error:
+            log.say(f"the record of the volume {new[1]} on {datastore} is behind: {error.detail}")
+
+    async def reconcile(self, datastore: str) -> None:
+        """Adopt files without a record, remove records without a file. A full datastore only logs."""
+        try:
+            records = await self.records(datastore)
+            files = await self._datastores.ask(datastore, self._files)
+            known = {_key(record) for record in records.all()}
+            for file, size in files:
+                if (file.vm, file.name) not in known and not self._busy(datastore, file.vm, file.name):
+                    await self.add(datastore, file, size)
+            there = {(file.vm, file.name) for file, _ in files}
+            for record in records.all():
+                key = _key(record)
+                if key in known and key not in there and not self._busy(datastore, *key):
+                    await records.remove(record.id)
+        except Problem as error:
+            log.say(f"volumes on {datastore}: their records are behind: {error.detail}")
+
+
+def _read(home: Home, datastore: str) -> Collection[VolumeRecord]:
+    records = Collection(VolumeRecord, noun="volume", upgrades=VOLUME_UPGRADES, durable=is_durable(home.root))
+    records.add_root(datastore, home.volume_records)
+    return records
+
+
+def _find(records: Collection[VolumeRecord], key: Key) -> Record[VolumeRecord] | None:
+    return next((record for record in records.all() if _key(record) == key), None)
+
+
+def _key(record: Record[VolumeRecord]) -> Key:
+    return record.value.vm, record.value.name

@@ -9,7 +9,8 @@ live in memory: work that a restart cut off is taken up again by its owner, who 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from types import TracebackType
 
@@ -77,6 +78,14 @@ class Claims:
     def take(self, ref: str, holder: str, verb: str, mode: Mode = Mode.WRITE) -> Claim:
         """A claim, in force between its entering and leaving. `holder`: a VM's id, or the user who asked."""
         return Claim(self, ref, holder, verb, mode)
+
+    @contextmanager
+    def take_all(self, refs: Iterable[str], holder: str, verb: str) -> Iterator[None]:
+        """Several at once, or none. Raises `Problem` IN_USE."""
+        with ExitStack() as taken:
+            for ref in refs:
+                taken.enter_context(self.take(ref, holder, verb))
+            yield
 
     def reasons(
         self, ref: str, path: str = "", *, vm: str = "", own: Claim | None = None, mode: Mode = Mode.WRITE

@@ -9,6 +9,7 @@ The file is the truth on whether a volume is there and what it holds; the record
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -16,8 +17,10 @@ import msgspec
 from thimble.contract.common import Event
 from thimble.core.ids import identity
 from thimble.core.problem import Problem
+from thimble.state.background import Background
 from thimble.state.store import Collection, Record, is_durable
 from thimble.storage.datastores import Datastores
+from thimble.storage.deadline import LIST_S
 from thimble.storage.homes import Home, VolumeFile
 from thimble.storage.records import VOLUME_UPGRADES, VolumeRecord
 from thimble.sys import log
@@ -36,6 +39,7 @@ class Catalog:
     def __init__(
         self,
         datastores: Datastores,
+        background: Background,
         *,
         files: Callable[[Home], list[Sized]],
         busy: Callable[[str, str, str], bool],
@@ -43,25 +47,45 @@ class Catalog:
         entropy: Callable[[int], bytes],
     ) -> None:
         self._datastores = datastores
+        self._background = background
         self._files = files
         self._busy = busy
         self._clock = clock
         self._entropy = entropy
         self._read: dict[str, Collection[VolumeRecord]] = {}
+        self._moved: dict[str, list[tuple[Key, Key]]] = {}
+        self._changes = 0
+        self._keeps_up = False
+        self._reading = asyncio.Lock()
+        self._reconciling = asyncio.Lock()
+
+    def keep_up(self) -> None:
+        """From now on, also what comes and goes without a verb gets and loses its record."""
+        self._keeps_up = True
+        for name in self._datastores.mounted():
+            self._begin(name)
 
     def heard(self, event: Event) -> None:
-        """A datastore that went may come back as another one."""
-        if event.kind == "datastore.changed" and event.detail.get("mounted") == "false":
-            self._read.pop(event.subject, None)
+        """A datastore that went may come back as another one; the files of a VM went with it."""
+        if event.kind == "datastore.changed":
+            if event.detail.get("mounted") == "false":
+                self._read.pop(event.subject, None)
+            elif self._keeps_up:
+                self._begin(event.subject)
+        elif event.kind == "vm.deleted" and self._keeps_up:
+            for name in self._datastores.mounted():
+                self._begin(name)
+
+    def _begin(self, datastore: str) -> None:
+        self._background.keep(f"volume records of {datastore}", self.reconcile(datastore))
 
     async def records(self, datastore: str) -> Collection[VolumeRecord]:
         """Raises `Problem` UNAVAILABLE."""
-        known = self._read.get(datastore)
-        if known is None:
-            known = self._read.setdefault(
-                datastore, await self._datastores.ask(datastore, lambda home: _read(home, datastore))
-            )
-        return known
+        async with self._reading:
+            if datastore not in self._read:
+                found = await self._datastores.ask(datastore, lambda home: _read(home, datastore), LIST_S)
+                self._read[datastore] = found
+            return self._read[datastore]
 
     async def find(self, datastore: str, vm: str, name: str) -> Record[VolumeRecord] | None:
         """The record of the volume so called. Raises `Problem` UNAVAILABLE."""
@@ -72,6 +96,7 @@ class Catalog:
     ) -> Record[VolumeRecord]:
         """Before its file gets its name. Raises `Problem` as a commit does."""
         records = await self.records(datastore)
+        self._changes += 1
         value = VolumeRecord(
             name=file.name, vm=file.vm, format=file.format, size_bytes=size, parent=parent, made_by=made_by,
             created=self._clock(),
@@ -82,6 +107,7 @@ class Catalog:
 
     async def remove(self, datastore: str, vm: str, name: str) -> None:
         """After its file. What cannot be removed now is at the next `reconcile`."""
+        self._changes += 1
         try:
             found = await self.find(datastore, vm, name)
             if found is not None:
@@ -89,32 +115,45 @@ class Catalog:
         except Problem as error:
             log.say(f"the record of the volume {name} on {datastore} stays: {error.detail}")
 
-    async def rename(self, datastore: str, old: Key, new: Key) -> None:
-        """The volume keeps its identity; what cannot be written now is adopted anew."""
-        try:
-            records = await self.records(datastore)
-            if (found := _find(records, old)) is not None:
-                vm, name = new
-                await records.amend(found.id, lambda was: msgspec.structs.replace(was, vm=vm, name=name))
-        except Problem as error:
-            log.say(f"the record of the volume {new[1]} on {datastore} is behind: {error.detail}")
+    def renamed(self, datastore: str, old: Key, new: Key) -> None:
+        """The file has got another name: the volume keeps its identity, beside all else."""
+        self._changes += 1
+        self._moved.setdefault(datastore, []).append((old, new))
+        self._begin(datastore)
 
     async def reconcile(self, datastore: str) -> None:
         """Adopt files without a record, remove records without a file. A full datastore only logs."""
         try:
-            records = await self.records(datastore)
-            files = await self._datastores.ask(datastore, self._files)
-            known = {_key(record) for record in records.all()}
-            for file, size in files:
-                if (file.vm, file.name) not in known and not self._busy(datastore, file.vm, file.name):
-                    await self.add(datastore, file, size)
-            there = {(file.vm, file.name) for file, _ in files}
-            for record in records.all():
-                key = _key(record)
-                if key in known and key not in there and not self._busy(datastore, *key):
-                    await records.remove(record.id)
+            async with self._reconciling:
+                records, files = await self._look(datastore)
+                known = {_key(record) for record in records.all()}
+                for file, size in files:
+                    if (file.vm, file.name) not in known and not self._busy(datastore, file.vm, file.name):
+                        await self.add(datastore, file, size)
+                there = {(file.vm, file.name) for file, _ in files}
+                for record in records.all():
+                    key = _key(record)
+                    if key in known and key not in there and not self._busy(datastore, *key):
+                        await records.remove(record.id)
         except Problem as error:
             log.say(f"volumes on {datastore}: their records are behind: {error.detail}")
+
+    async def _look(self, datastore: str) -> tuple[Collection[VolumeRecord], list[Sized]]:
+        """Records and files as they are at one time: looked at again when a verb changed them meanwhile."""
+        records = await self.records(datastore)
+        while True:
+            for was, is_now in self._moved.pop(datastore, ()):
+                await self._rename(records, was, is_now)
+            changes = self._changes
+            files = await self._datastores.ask(datastore, self._files, LIST_S)
+            if changes == self._changes:
+                return records, files
+
+    async def _rename(self, records: Collection[VolumeRecord], was: Key, is_now: Key) -> None:
+        found = _find(records, was)
+        if found is not None:
+            vm, name = is_now
+            await records.amend(found.id, lambda old: msgspec.structs.replace(old, vm=vm, name=name))
 
 
 def _read(home: Home, datastore: str) -> Collection[VolumeRecord]:

@@ -29,7 +29,7 @@ class DatastoreService:
 
     async def list(self, _call: Call[None]) -> DatastoreList:
         rev = self._storage.events.rev
-        await self._datastores.refresh()
+        await self._datastores.arrivals.refresh()
         names = self._datastores.names()
         await asyncio.gather(*(self._datastores.measure(name) for name in names))
         return DatastoreList(rev=rev, datastores=tuple(self._datastores.view(name) for name in names))

@@ -1,7 +1,7 @@
 """The datastores of this host: which are wanted, where they are, why one is not there.
 
 A wanted datastore that cannot be mounted stays a record with a `why`; nothing that refers to it is lost, and
-`refresh` takes it back into use when its disk returns. Leftovers of interrupted work are removed when a
+`arrivals` takes it back into use when its disk returns. Leftovers of interrupted work are removed when a
 datastore is taken into use, before anybody works in it. What one lies on is the affair of its kind (`kinds`).
 """
 
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from thimble.contract.storage import Datastore, DatastoreCreate, DatastoreKind
 from thimble.core.decision import Decision
@@ -21,20 +20,18 @@ from thimble.state.background import Background
 from thimble.state.events import Events
 from thimble.state.store import Collection, Record, is_durable
 from thimble.storage import homes, kinds
+from thimble.storage.arrivals import MOUNT_S, Arrivals
+from thimble.storage.deadline import ANSWER_S, LIST_S, DeadlineWorker
 from thimble.storage.homes import Home
 from thimble.storage.kinds.base import Kind, Surroundings
-from thimble.storage.mounted import ANSWER_S, MOUNT_S, Mount, Taken
+from thimble.storage.mounted import Mount
 from thimble.storage.records import DATASTORE_UPGRADES, DatastoreRecord
-
-if TYPE_CHECKING:
-    from thimble.sys.uevent import Uevents
 
 T = TypeVar("T")
 
 LOCAL = "local"
-#: Seconds that the agent waits for its datastores before it is ready, and a list for those that are missing.
+#: Seconds that the agent waits for its datastores before it is ready.
 GRACE_S = 0.5
-LOOK_S = 2.0
 #: Free space that was measured so many seconds ago is measured again.
 FRESH_S = 2.0
 
@@ -44,6 +41,8 @@ class Datastores:
 
     def __init__(self, around: Surroundings, events: Events, background: Background) -> None:
         self.around = around
+        self.arrivals = Arrivals(events, background)
+        self._mounts = self.arrivals.mounts
         self._events = events
         self._background = background
         self._records: Collection[DatastoreRecord] = Collection(
@@ -53,12 +52,8 @@ class Datastores:
             durable=is_durable(around.state),
         )
         self._kinds: dict[DatastoreKind, Kind] = {}
-        self._mounts: dict[str, Mount] = {}
-        self._uevents: Uevents | None = None
         #: Held while deciding and doing: between the two nobody else may take the name or the disk.
         self.lock = asyncio.Lock()
-
-    # ── start and end ────────────────────────────────────────────────────────────────────────────
 
     async def open(self) -> None:
         """Read the records, make `local` if it is new, begin to mount all.
@@ -72,37 +67,12 @@ class Datastores:
 
             self._records.put(LOCAL, await first_local.choose(self.around.state), expect=0)
         for record in self._records.all():
-            mount = self._mounts[record.id] = Mount(record.id)
-            if self._kind(record.value.kind).at_once(record.value):
-                self._brought(mount, self._attempt(record))
-            else:
-                self._bring(mount)
-        self._watch()
-        await self.settled(GRACE_S)
+            self.arrivals.begin(self._new(record.id, record.value))
+        self.arrivals.watch()
+        await self.arrivals.settled(GRACE_S)
 
-    async def settled(self, seconds: float) -> None:
-        """Wait until every datastore is there or is known to be missing, but no longer than `seconds`."""
-        bringing = [mount.bringing for mount in self._mounts.values() if mount.bringing is not None]
-        if bringing:
-            await asyncio.wait(bringing, timeout=seconds)
-
-    def close(self) -> None:
-        """Stop watching for disks."""
-        if self._uevents is not None:
-            self._uevents.close()
-            self._uevents = None
-
-    def _watch(self) -> None:
-        """Once a disk is among them: notice when disks come and go."""
-        disks = any(self._kind(record.value.kind).goes for record in self._records.all())
-        if disks and self._uevents is None:
-            from thimble.sys.uevent import Uevents
-
-            with suppress(OSError):  # then `datastore.list` notices
-                self._uevents = Uevents("block", self._disks_changed)
-
-    def _disks_changed(self) -> None:
-        self._background.keep("disks changed", self.refresh())
+    def _new(self, name: str, record: DatastoreRecord) -> Mount:
+        return Mount(name, self._kind(record.kind), record)
 
     # ── what there is ────────────────────────────────────────────────────────────────────────────
 
@@ -115,10 +85,8 @@ class Datastores:
                 "the datastore local is in RAM, for the state partition is small: VMs and disks on it "
                 "are gone at the next reboot; create a datastore on a disk"
             )
-        return (
-            *lines,
-            *(m.problem().detail.removeprefix("the ") for m in self._mounts.values() if not m.there),
-        )
+        gone = [mount for mount in self._mounts.values() if not mount.there]
+        return (*lines, *(f"datastore {mount.name} is not there: {mount.missing}" for mount in gone))
 
     def names(self) -> list[str]:
         return [record.id for record in self._records.all()]
@@ -130,8 +98,8 @@ class Datastores:
         return next(chosen, LOCAL)
 
     def mounted(self) -> dict[str, Path]:
-        """Where those are that are there."""
-        return {m.name: m.root for m in self._mounts.values() if m.root is not None and m.there}
+        """Where those are that are mounted, also when one does not answer now: its VMs are not gone."""
+        return {mount.name: mount.root for mount in self._mounts.values() if mount.root is not None}
 
     def holding(self, path: Path) -> str:
         """The datastore that `path` lies in. Raises `Problem` UNAVAILABLE when none that is there has it."""
@@ -156,7 +124,7 @@ class Datastores:
 
     def lost(self, name: str) -> str:
         """What forgetting it means for what is in it, in words."""
-        return self._kind(self._records.get(name).value.kind).lost
+        return self._mount(name).kind.lost
 
     def free(self, name: str) -> int:
         """Bytes free as last measured, at most a moment ago. Raises `Problem` NOT_FOUND, UNAVAILABLE."""
@@ -167,26 +135,19 @@ class Datastores:
         return mount.free_bytes
 
     async def measure(self, name: str) -> int:
-        """Bytes free now, or as last measured when it does not answer; what cannot be read is lost."""
-        mount = self._mounts.get(name)
-        if mount is None or mount.root is None or mount.silent:
-            return 0
-        space = partial(self._kind(self._records.get(name).value.kind).space, mount.root)
-        try:
-            mount.note_space(*await mount.ask(space))
-        except Problem as error:
-            if not mount.silent:
-                await self._lose(mount, error.detail)
+        """Bytes free now, or as last measured when it does not answer. Raises `Problem` NOT_FOUND."""
+        mount = self._mount(name)
+        await self.arrivals.measure(mount)
         return mount.free_bytes
 
     async def ask(self, name: str, work: Callable[[Home], T], seconds: float = ANSWER_S) -> T:
         """What `work` finds in a datastore, in its thread. Raises `Problem` also when it does not answer."""
         home = self.home(name)
-        return await self._mount(name).ask(lambda: work(home), seconds)
+        return await self._mount(name).worker.ask(lambda: work(home), seconds)
 
     async def each(self, work: Callable[[str, Home], T]) -> list[T]:
-        """The same of all that are there and answer."""
-        asked = [self.ask(name, partial(work, name)) for name in self.mounted()]
+        """The same of all that are there and answer; `work` may look at every file."""
+        asked = [self.ask(name, partial(work, name), LIST_S) for name in self.mounted()]
         found = await asyncio.gather(*asked, return_exceptions=True)
         for one in found:
             if isinstance(one, BaseException) and not isinstance(one, Problem | OSError):
@@ -203,123 +164,49 @@ class Datastores:
             kind=value.kind,
             where=value.device or str(mount.root or value.path),
             mounted=there,
-            why="" if there else mount.problem().detail.partition(": ")[2],
+            why=mount.missing,
             durable=mount.durable if mount.root else value.kind is not DatastoreKind.RAM,
             default=name == self.default,
             size_bytes=mount.size_bytes if there else 0,
             free_bytes=mount.free_bytes if there else 0,
         )
 
-    # ── they come and go ─────────────────────────────────────────────────────────────────────────
-
-    async def refresh(self) -> None:
-        """Notice disks that went and came; waits a moment for those that come."""
-        work = []
-        for mount in list(self._mounts.values()):
-            if mount.root is None and not mount.leaving:
-                work.append(self._bring(mount))
-            elif mount.there and self._kind(self._records.get(mount.name).value.kind).goes:
-                work.append(self._background.keep(f"disk of {mount.name}", self._check(mount)))
-        if work:
-            await asyncio.wait(work, timeout=LOOK_S)
-
-    def _bring(self, mount: Mount) -> asyncio.Task[None]:
-        """Begin to take it into use, unless that is under way."""
-        if mount.bringing is None or mount.bringing.done():
-            mount.bringing = self._background.keep(f"datastore {mount.name}", self._bring_one(mount))
-        return mount.bringing
-
-    async def _bring_one(self, mount: Mount) -> None:
-        record = self._records.get(mount.name)
-        loop = asyncio.get_running_loop()
-        late = loop.call_later(
-            MOUNT_S, setattr, mount, "why", f"its disk has not answered for {MOUNT_S:.0f} s"
-        )
-        try:
-            found = await mount.run(partial(self._attempt, record))
-        finally:
-            late.cancel()
-        if self._mounts.get(mount.name) is mount and not mount.leaving:
-            self._brought(mount, found)
-
-    def _attempt(self, record: Record[DatastoreRecord]) -> Taken | str:
-        """Mounted and prepared, or why not. May take as long as its disk does; changes nothing of ours."""
-        try:
-            return self._take(record.id, record.value)
-        except (Problem, OSError) as error:
-            return error.detail if isinstance(error, Problem) else str(error)
-
-    def _take(self, name: str, record: DatastoreRecord) -> Taken:
-        kind = self._kind(record.kind)
-        root = kind.mount(name, record)
-        durable = is_durable(root)
-        Home(root).prepare(name, durable=durable)
-        return Taken(root, durable, *kind.space(root))
-
-    def _brought(self, mount: Mount, found: Taken | str) -> None:
-        if isinstance(found, str):
-            mount.why = found
-            return
-        mount.use(found)
-        self._events.publish("datastore.changed", mount.name, mounted="true")
-
-    async def _check(self, mount: Mount) -> None:
-        """Is the disk below it still there?"""
-        root = mount.root
-        if root is None:
-            return
-        kind = self._kind(self._records.get(mount.name).value.kind)
-        with suppress(Problem):
-            if not await mount.ask(lambda: kind.present(root)):
-                await self._lose(mount, "its disk is gone")
-
-    async def _lose(self, mount: Mount, why: str) -> None:
-        if mount.root is None or mount.leaving:
-            return
-        mount.root, mount.why = None, why
-        kind = self._kind(self._records.get(mount.name).value.kind)
-        with suppress(Problem):
-            await mount.ask(partial(kind.unmount, mount.name, detach=True))
-        self._events.publish("datastore.changed", mount.name, mounted="false", why=why)
-
     # ── made and forgotten ───────────────────────────────────────────────────────────────────────
 
     async def decide(self, request: DatastoreCreate) -> Decision[Any]:
         """Look at the device or directory, and at nothing else, and plan. Raises `Problem` UNAVAILABLE."""
-        kind = self._kind(request.kind)
-        others = self.mounted()
-        looking = Mount(request.name)  # a thread of its own: the disk may hang
+        kind, others = self._kind(request.kind), self.mounted()
+        looking = DeadlineWorker(request.device or request.path)
         return kind.decide(request, await looking.ask(lambda: kind.look(request, others)))
 
     async def create(self, request: DatastoreCreate, plan: object) -> None:
         """Carry `plan` out; the record comes last, so that a failure leaves nothing wanted."""
-        kind = self._kind(request.kind)
-        record = await kind.make(request, plan)
-        mount = Mount(request.name)
+        record = await self._kind(request.kind).make(request, plan)
+        mount = self._new(request.name, record)
         try:
-            taken = await mount.ask(partial(self._take, request.name, record), MOUNT_S)
+            taken = await mount.worker.ask(mount.take, MOUNT_S)
             await self._records.commit(request.name, record, expect=0)
         except BaseException:
-            undo = mount.run(partial(kind.unmount, request.name))  # after the mount, when that still hangs
-            await asyncio.wait({self._background.keep(f"unmount {request.name}", undo)}, timeout=ANSWER_S)
+            undo = mount.worker.run(partial(mount.kind.unmount, mount.name))  # after a mount that still hangs
+            await asyncio.wait({self._background.keep(f"unmount {mount.name}", undo)}, timeout=ANSWER_S)
             raise
         mount.use(taken)
         self._mounts[request.name] = mount
-        self._watch()
+        self.arrivals.watch()
         self._events.publish("datastore.changed", request.name, mounted="true")
 
     async def delete(self, name: str, expect: int | None) -> None:
         """Unmount and forget; the files stay."""
-        record, mount = self._records.get(name), self._mount(name)
-        kind = self._kind(record.value.kind)
+        mount = self._mount(name)
+        kind, worker = mount.kind, mount.worker
         root, mount.root = mount.root, None  # nobody begins to use it while it is unmounted
         mount.leaving = True
         try:
-            await mount.ask(partial(kind.unmount, name))
+            await worker.ask(partial(kind.unmount, name))
             await self._records.remove(name, expect=expect)
         except BaseException:
             mount.leaving = False
-            if root is not None and (mount.silent or await mount.run(lambda: kind.mounted(root))):
+            if root is not None and (worker.silent or await worker.run(lambda: kind.mounted(root))):
                 mount.root = root
             raise
         del self._mounts[name]

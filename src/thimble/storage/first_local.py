@@ -7,7 +7,7 @@ from pathlib import Path
 from thimble.contract.storage import DatastoreKind
 from thimble.core.problem import Problem
 from thimble.core.units import GIB, MIB
-from thimble.storage.mounted import Mount
+from thimble.storage.deadline import DeadlineWorker
 from thimble.storage.records import DatastoreRecord
 from thimble.sys import files, mount
 
@@ -23,7 +23,7 @@ async def choose(state: Path) -> DatastoreRecord:
     from thimble.storage import disks
 
     try:
-        found = await Mount("local").ask(disks.instead_of_state)
+        found = await DeadlineWorker("the disk").ask(disks.instead_of_state)
     except Problem:  # a disk hangs: nothing waits for it
         found = None
     return found or DatastoreRecord(kind=DatastoreKind.RAM)

@@ -122,8 +122,9 @@ def open_again(path: Path) -> int:
     try:
         descriptor = files.open_regular(path, os.O_RDONLY)
         try:
-            if os.fstat(descriptor).st_mode & MODE != MODE:  # of an older Thimble, or copied here by hand
+            if path.parent.stat().st_mode & 0o077:
                 path.parent.chmod(0o700)
+            if os.fstat(descriptor).st_mode & MODE != MODE:  # of an older Thimble, or copied here by hand
                 os.fchmod(descriptor, MODE)
         except OSError:
             os.close(descriptor)

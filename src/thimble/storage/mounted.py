@@ -4,26 +4,23 @@
         ▲            │
         └── missing ◄┘                   its disk went
 
-All that may wait for a datastore goes through `ask`, in order, in the datastore's own thread: one that hangs
-holds up nothing but itself. While it is silent nobody is sent after the first: they are refused at once.
+All that may wait for a datastore goes through its `worker`, in order: one that hangs holds up only itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from thimble.core.problem import Code, Problem
-from thimble.sys.worker import Worker
-
-T = TypeVar("T")
+from thimble.state.store import is_durable
+from thimble.storage.deadline import DeadlineWorker
+from thimble.storage.homes import Home
+from thimble.storage.kinds.base import Kind
+from thimble.storage.records import DatastoreRecord
 
 LOOKED_FOR = "it is being looked for"
-#: Seconds that a datastore has for a short answer, and to be mounted (a journal may have to be replayed).
-ANSWER_S = 5.0
-MOUNT_S = 30.0
 
 
 class Taken(NamedTuple):
@@ -36,56 +33,61 @@ class Taken(NamedTuple):
 
 
 class Mount:
-    """The state of one datastore; for the loop alone."""
+    """The state of one datastore. For the loop alone, but for `take` and `attempt`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, kind: Kind, record: DatastoreRecord) -> None:
         self.name = name
+        self.kind = kind
+        self.record = record
+        self.worker = DeadlineWorker(f"the datastore {name}")
         self.root: Path | None = None
         self.why = LOOKED_FOR
         self.durable = False
         self.size_bytes = self.free_bytes = 0
-        self.measured = 0.0  # by the loop's clock
-        #: The work that brings it into use; nobody else may while `leaving`.
+        self.measured = 0.0  # when, by the loop's clock
+        #: The work that brings it into use; none may begin while it is `leaving`.
         self.bringing: asyncio.Task[None] | None = None
         self.leaving = False
-        self.silent = False
-        self._worker = Worker(f"datastore {name}")
 
     @property
     def there(self) -> bool:
         """Can it be worked with?"""
-        return self.root is not None and not self.silent
+        return self.root is not None and not self.worker.silent
+
+    @property
+    def missing(self) -> str:
+        """Why not; empty when it can."""
+        if self.root is None:
+            return self.why
+        return "it does not answer" if self.worker.silent else ""
 
     def problem(self) -> Problem:
-        """Why not."""
-        why = "it does not answer" if self.silent else self.why
-        return Problem(Code.UNAVAILABLE, f"the datastore {self.name} is not there: {why}")
+        """That it is not there."""
+        return Problem(Code.UNAVAILABLE, f"the datastore {self.name} is not there: {self.missing}")
+
+    def take(self) -> Taken:
+        """Mount and prepare it. Takes as long as its disk does. Raises `Problem`, OSError."""
+        root = self.kind.mount(self.name, self.record)
+        durable = is_durable(root)
+        Home(root).prepare(self.name, durable=durable)
+        return Taken(root, durable, *self.kind.space(root))
+
+    def attempt(self) -> Taken | str:
+        """The same, or why not."""
+        try:
+            return self.take()
+        except (Problem, OSError) as error:
+            return error.detail if isinstance(error, Problem) else str(error)
 
     def use(self, taken: Taken) -> None:
+        """From now on it is there."""
         self.root, self.why, self.durable = taken.root, "", taken.durable
-        self.note_space(taken.size_bytes, taken.free_bytes)
+        self._note(taken.size_bytes, taken.free_bytes)
 
-    def note_space(self, size: int, free: int) -> None:
+    async def measure(self, root: Path) -> None:
+        """See how full it is. Raises `Problem`."""
+        self._note(*await self.worker.ask(lambda: self.kind.space(root)))
+
+    def _note(self, size: int, free: int) -> None:
         self.size_bytes, self.free_bytes = size, free
         self.measured = asyncio.get_running_loop().time()
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """What `work` returns or raises, however long that takes."""
-        return await self._worker.run(work)
-
-    async def ask(self, work: Callable[[], T], seconds: float = ANSWER_S) -> T:
-        """The same with a deadline: raises `Problem` UNAVAILABLE then, and at once until it answers again."""
-        if self.silent:
-            raise self.problem()
-        running = asyncio.ensure_future(self.run(work))
-        running.add_done_callback(self._answered)
-        done, _ = await asyncio.wait({running}, timeout=seconds)
-        if not done:
-            self.silent = True
-            raise self.problem()
-        return running.result()
-
-    def _answered(self, running: asyncio.Future[T]) -> None:
-        self.silent = False
-        if not running.cancelled():
-            running.exception()  # looked at, whoever still waits

@@ -72,6 +72,7 @@ class Storage:
             self.datastores,
             self._tool,
             self.attachments.volumes,
+            self.background,
             clock=self._clock,
             entropy=self._entropy,
         )
@@ -95,48 +96,31 @@ class Storage:
     async def settle(self) -> None:
         """After ready: wait for the datastores that are still looked for; then, beside all else, bring the
         records of volumes up to date."""
-        await self.datastores.settled(SETTLE_S)
-        self._settled = True
-        for name in self.datastores.mounted():
-            self._reconcile(name)
+        await self.datastores.arrivals.settled(SETTLE_S)
+        self.volumes.catalog.keep_up()
 
     async def close(self) -> None:
         """Mounts stay: VMs run on from them."""
-        self.datastores.close()
+        self.datastores.arrivals.close()
         await self.background.close()
 
     def _heard(self, event: Event) -> None:
-        if event.kind == "datastore.changed":
-            if "volumes" in self.__dict__:
-                self.volumes.catalog.heard(event)
-            if self._settled and event.detail.get("mounted") == "true":
-                self._reconcile(event.subject)
-        elif event.kind == "vm.deleted" and self._settled:
-            for name in self.datastores.mounted():
-                self._reconcile(name)
-
-    _settled = False
-
-    def _reconcile(self, datastore: str) -> None:
-        work = self.volumes.catalog.reconcile(datastore)
-        self.background.keep(f"volume records of {datastore}", work)
+        if "volumes" in self.__dict__:  # else nobody has read records of volumes yet
+            self.volumes.catalog.heard(event)
 
     def services(self) -> dict[str, object]:
         """What the API binds verbs to."""
         return {noun: Lazy(partial(self._service, noun)) for noun in ("datastore", "volume", "image")}
 
     def _service(self, noun: str) -> object:
-        if noun == "datastore":
-            from thimble.storage.datastore_verbs import DatastoreService
+        from thimble.storage import datastore_verbs, image_verbs, volume_verbs
 
-            return DatastoreService(self)
-        if noun == "volume":
-            from thimble.storage.volume_verbs import VolumeService
-
-            return VolumeService(self)
-        from thimble.storage.image_verbs import ImageService
-
-        return ImageService(self)
+        made = {
+            "datastore": datastore_verbs.DatastoreService,
+            "volume": volume_verbs.VolumeService,
+            "image": image_verbs.ImageService,
+        }
+        return made[noun](self)
 
     @property
     def default(self) -> str:
@@ -188,13 +172,10 @@ class Storage:
 
     def size_warnings(self, size: int, store: str, name: str) -> list[str]:
         """Is a new disk of `size` on `store` a promise that cannot be kept?"""
-        from thimble.storage import rules
-
         try:
-            free = self.datastores.free(store)
+            warning = self.volumes.overcommit(store, size, name)
         except Problem:
             return []  # a blocker says so
-        warning = rules.overcommit(size, self.volumes.promised(store), free, name)
         return [warning] if warning else []
 
     def check_image(self, ref: str, home: str, path: str) -> list[Reason]:
@@ -275,6 +256,5 @@ class Storage:
         name = volume_files.release(place, old, stem)
         if not name:
             return ""
-        work = self.volumes.catalog.rename(home, (vm, old.name), ("", name))
-        self.background.keep(f"record of {home}/{name}", work)
+        self.volumes.catalog.renamed(home, (vm, old.name), ("", name))
         return str(refs.volume(home, "", name))

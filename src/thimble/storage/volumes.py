@@ -13,6 +13,7 @@ from pathlib import Path
 
 from thimble.contract.vm import DiskFormat
 from thimble.core.problem import Code, Problem
+from thimble.state.background import Background
 from thimble.storage import homes, refs
 from thimble.storage.attachments import Claims
 from thimble.storage.catalog import Catalog, Sized
@@ -21,7 +22,7 @@ from thimble.storage.headers import Headers
 from thimble.storage.homes import Home, VolumeFile
 from thimble.storage.qemu_img import QemuImg
 from thimble.storage.records import ImageFacts, VolumeFacts
-from thimble.storage.rules import RESERVE, no_room
+from thimble.storage.rules import RESERVE, no_room, overcommit
 from thimble.storage.volume_files import give_name, make_empty, settle, size_of
 from thimble.sys import files
 from thimble.sys.worker import Worker
@@ -35,6 +36,7 @@ class Volumes:
         datastores: Datastores,
         tool: QemuImg,
         claims: Claims,
+        background: Background,
         *,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
@@ -43,7 +45,9 @@ class Volumes:
         self._tool = tool
         self.claims = claims
         self._sizes = Headers(lambda path: size_of(path, homes.volume_file(path).format))
-        self.catalog = Catalog(datastores, files=self._sized, busy=self._busy, clock=clock, entropy=entropy)
+        self.catalog = Catalog(
+            datastores, background, files=self._sized, busy=self._busy, clock=clock, entropy=entropy
+        )
 
     async def make(
         self,
@@ -140,10 +144,14 @@ class Volumes:
         found = await self._datastores.each(lambda store, home: list(self._of(store, home)))
         return [facts for part in found for facts in part]
 
-    def promised(self, store: str) -> int:
-        """Bytes by which the volumes of a datastore may still grow."""
+    def overcommit(self, store: str, size: int, name: str) -> str:
+        """A warning when the volumes there and a new one of `size` may outgrow what is free; empty if not.
+
+        Raises `Problem` NOT_FOUND, UNAVAILABLE.
+        """
         mine = self._of(store, self._datastores.home(store))
-        return sum(max(0, facts.size_bytes - facts.used_bytes) for facts in mine)
+        promised = sum(max(0, facts.size_bytes - facts.used_bytes) for facts in mine)
+        return overcommit(size, promised, self._datastores.free(store), name)
 
     def _of(self, store: str, home: Home) -> Iterator[VolumeFacts]:
         for file in home.volume_files():

@@ -34,6 +34,16 @@ class World:
         self.restart()
 
     def restart(self) -> None:
+        self._make()
+        asyncio.run(self.storage.open())
+
+    async def reopen(self) -> None:
+        """The same inside a loop."""
+        await self.storage.close()
+        self._make()
+        await self.storage.open()
+
+    def _make(self) -> None:
         self.events = Events(base=1, clock=time.time)
         self.tasks = Tasks(self.events, clock=time.time, entropy=os.urandom)
         self.ports = Ports()
@@ -44,7 +54,6 @@ class World:
             tasks=self.tasks,
             ports=self.ports,
         )
-        asyncio.run(self.storage.open())
         self.datastore = DatastoreService(self.storage)
         self.volume = VolumeService(self.storage)
         self.image = ImageService(self.storage)

@@ -243,7 +243,7 @@ def test_a_disk_that_comes_back_is_noticed_by_itself(world: World, disk: Disk) -
                 if any(event.subject == "d" and event.detail["mounted"] == "true" for event in batch):
                     break
         assert sorted(datastores.mounted()) == ["d", "local"]
-        datastores.close()
+        datastores.arrivals.close()
         await background.close()
 
     asyncio.run(scenario())

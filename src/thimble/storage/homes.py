@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
@@ -36,7 +35,7 @@ _RECORDS = "records/volumes"
 _FORMATS = {f".{format}": format for format in DiskFormat}
 
 
-class VolumeFile(NamedTuple):
+class VolumeFile(msgspec.Struct, frozen=True):
     """A volume as a file. `vm`: the VM in whose directory it lies; empty for a volume of its own."""
 
     path: Path

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from thimble.core.problem import Code, Problem
 from thimble.state.store import is_durable
@@ -23,7 +24,7 @@ from thimble.storage.records import DatastoreRecord
 LOOKED_FOR = "it is being looked for"
 
 
-class Taken(NamedTuple):
+class Taken(msgspec.Struct, frozen=True):
     """What taking one into use found out."""
 
     root: Path

@@ -5,10 +5,10 @@ A disk in a VM's directory is the volume `datastore/vm-7k3m9q2d.disk0`; no volum
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 
-class Ref(NamedTuple):
+class Ref(msgspec.Struct, frozen=True):
     """A whole reference; `str` writes it as clients do."""
 
     datastore: str

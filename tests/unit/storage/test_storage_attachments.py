@@ -103,7 +103,8 @@ async def test_of_two_that_make_the_same_volume_in_one_breath_one_is_refused(wor
             if task.problem is not None:
                 problems.append(task.problem.problem())
     assert [problem.code for problem in problems] == [Code.IN_USE]
-    assert "local/same is held by ann for volume.create" in problems[0].detail
+    said = [problems[0].detail, *(reason.message for reason in problems[0].reasons)]
+    assert "local/same is held by ann for volume.create" in said
     assert [v.name for v in (await world.volume.list(Call(input=None))).volumes] == ["local/same"]
 
 

@@ -208,8 +208,8 @@ class Agent:
         for what, work in (
             ("report", self._begin_report),
             ("networks", self.network.sync),
-            ("datastores", self.storage.settle),
             ("deploy", self._settle_boot),
+            ("datastores", self.storage.settle),
             ("document", self._begin_document),
             ("netboot", self._begin_netboot),
             ("autostart", self.vms.autostart),

@@ -36,7 +36,7 @@ class ImageService:
 
         async def act(decision: Decision[bool]) -> Image:
             if decision.plan is None:
-                return _image(storage.resolve_image(str(ref), ref.datastore))
+                return _image(await storage.find_image(ref))
             if call.body is None:
                 raise Problem(Code.MALFORMED, "there is no upload in this request")
             facts = await storage.images.receive(ref.datastore, ref.name, call.body, call.length, sha256)
@@ -52,7 +52,7 @@ class ImageService:
             return blocked(*reasons, refusal=f"{ref.name!r} is not a name for an image")
         self._storage.datastores.root(ref.datastore)
         free = await self._storage.datastores.measure(ref.datastore)
-        present = self._present(ref)
+        present = await self._present(ref)
         if present is not None and sha256 and present.sha256 == sha256:
             return nothing(f"{ref} is there already")
         reasons = self._claims.reasons(str(ref), "$.image", own=claim) if present is None else []
@@ -64,9 +64,9 @@ class ImageService:
             reasons.append(rules.no_room(length, free, ""))
         return Decision(plan=GO, effects=(f"stores image {ref}",), blockers=tuple(reasons), hint=hint)
 
-    def _present(self, ref: Ref) -> ImageFacts | None:
+    async def _present(self, ref: Ref) -> ImageFacts | None:
         try:
-            return self._storage.resolve_image(str(ref), ref.datastore)
+            return await self._storage.find_image(ref)
         except Problem as error:
             if error.code is Code.NOT_FOUND:
                 return None
@@ -83,8 +83,8 @@ class ImageService:
             storage.events.publish("image.deleted", str(ref))
             return Nothing()
 
-        def decide() -> Decision[ImageFacts]:
-            facts = storage.resolve_image(str(ref), ref.datastore)
+        async def decide() -> Decision[ImageFacts]:
+            facts = await storage.find_image(ref)
             return Decision(
                 plan=facts,
                 effects=(f"deletes image {ref} ({show_size(facts.file_bytes)})",),

@@ -88,15 +88,13 @@ def disk_reasons(spec: DiskSpec, path: str) -> list[Reason]:
     ]
 
 
-def overcommit(size: int, promised: int, free: int, name: str) -> str:
-    """A warning when sparse disks may outgrow what is free; empty if not.
+def overcommit(size: int, promised: int, free: int, name: str) -> list[str]:
+    """A warning when sparse disks may outgrow what is free.
 
     `promised`: what the volumes that are there may still grow by.
     """
     if size + promised <= free:
-        return ""
+        return []
     others = f", the volumes there by {show_size(promised)} more" if promised else ""
-    return (
-        f"{name} may grow to {show_size(size)}{others}, and {show_size(free)} are free:"
-        f" the datastore can fill up"
-    )
+    grows = f"{name} may grow to {show_size(size)}{others}"
+    return [f"{grows}, and {show_size(free)} are free: the datastore can fill up"]

@@ -21,6 +21,7 @@ from thimble.storage import homes, refs
 from thimble.storage.attachments import Attachments, Mode, Ports
 from thimble.storage.datastores import Datastores
 from thimble.storage.kinds.base import Surroundings
+from thimble.storage.refs import Ref
 from thimble.sys import clock as system
 
 if TYPE_CHECKING:
@@ -172,11 +173,13 @@ class Storage:
 
     def size_warnings(self, size: int, store: str, name: str) -> list[str]:
         """Is a new disk of `size` on `store` a promise that cannot be kept?"""
+        from thimble.storage import rules
+
         try:
-            warning = self.volumes.overcommit(store, size, name)
+            free, promised = self.datastores.free(store), self.volumes.promised(store)
         except Problem:
             return []  # a blocker says so
-        return [warning] if warning else []
+        return rules.overcommit(size, promised, free, name)
 
     def check_image(self, ref: str, home: str, path: str) -> list[Reason]:
         try:
@@ -192,6 +195,14 @@ class Storage:
     def resolve_image(self, ref: str, home: str) -> ImageFacts:
         """Raises `Problem` NOT_FOUND, UNAVAILABLE."""
         return self.images.resolve(ref, home or self.default)
+
+    async def find_volume(self, ref: Ref) -> VolumeFacts:
+        """`resolve_volume`, also when its datastore hangs: `Problem` UNAVAILABLE then."""
+        return await self.datastores.ask(ref.datastore, lambda _: self.resolve_volume(str(ref), ""))
+
+    async def find_image(self, ref: Ref) -> ImageFacts:
+        """`resolve_image`, likewise."""
+        return await self.datastores.ask(ref.datastore, lambda _: self.resolve_image(str(ref), ""))
 
     async def create_volume(
         self,
@@ -233,7 +244,7 @@ class Storage:
             return await self.volumes.make(
                 target, size=size_bytes, image=None, format=format, made_by=made_by, progress=progress
             )
-        source = self.resolve_image(image, home)
+        source = await self.find_image(refs.parse(image, home or self.default))
         holder = made_by or homes.volume_file(target).vm
         with self.attachments.images.take(source.ref, holder, "a copy", Mode.READ):
             return await self.volumes.make(

@@ -16,11 +16,13 @@ from thimble.dispatch import run
 from thimble.state.tasks import Progress
 from thimble.storage import refs, rules
 from thimble.storage.attachments import Claim
+from thimble.storage.deadline import LIST_S
 from thimble.storage.records import ImageFacts, VolumeFacts
 from thimble.storage.refs import Ref
 from thimble.storage.service import Storage
 
 Reasons: TypeAlias = list[Reason]
+Lines: TypeAlias = list[str]
 
 
 class VolumeService:
@@ -89,26 +91,35 @@ class VolumeService:
             return Decision(effects=_creates(ref, request, None), blockers=tuple(reasons), refusal=refusal)
         if request.image is not None:
             try:
-                image = self._storage.resolve_image(request.image, ref.datastore)
+                image = await self._storage.find_image(refs.parse(request.image, ref.datastore))
             except Problem as error:
                 reasons.append(Reason(message=error.detail, code=error.code, path="$.image"))
         reasons += rules.new_disk_reasons(
             request.size_bytes, image, wants_image=request.image is not None, free=free, path="$"
         )
         if not reasons:
-            reasons = self._taken(ref, claim)
-        size = request.size_bytes or (image.size_bytes if image else 0)
+            reasons = await self._taken(ref, claim)
+        warnings = [] if reasons else await self._warnings(ref, request, image, free)
         return Decision(
             plan=home.volume("", ref.name, request.format),
             effects=_creates(ref, request, image),
             blockers=tuple(reasons),
-            warnings=() if reasons else tuple(self._storage.size_warnings(size, ref.datastore, str(ref))),
+            warnings=tuple(warnings),
             refusal=refusal,
         )
 
-    def _taken(self, ref: Ref, claim: Claim) -> Reasons:
+    async def _warnings(self, ref: Ref, request: VolumeCreate, image: ImageFacts | None, free: int) -> Lines:
+        """May the datastore fill up?"""
+        volumes = self._storage.volumes
+        promised = await self._storage.datastores.ask(
+            ref.datastore, lambda _: volumes.promised(ref.datastore), LIST_S
+        )
+        return rules.overcommit(_size(request, image), promised, free, str(ref))
+
+    async def _taken(self, ref: Ref, claim: Claim) -> Reasons:
         """Why the name is not free."""
-        if self._storage.datastores.home(ref.datastore).find_volume(ref) is not None:
+        found = await self._storage.datastores.ask(ref.datastore, lambda home: home.find_volume(ref))
+        if found is not None:
             message = f"there is a volume {ref} already"
             return [Reason(message=message, code=Code.EXISTS, path="$.name")]
         return self._claims.reasons(str(ref), "$.name", own=claim)
@@ -124,8 +135,8 @@ class VolumeService:
             storage.events.publish("volume.deleted", str(ref))
             return Nothing()
 
-        def decide() -> Decision[VolumeFacts]:
-            facts = storage.resolve_volume(str(ref), storage.default)
+        async def decide() -> Decision[VolumeFacts]:
+            facts = await storage.find_volume(ref)
             return Decision(
                 plan=facts,
                 effects=(f"deletes volume {ref} ({show_size(facts.used_bytes)} used)",),
@@ -138,6 +149,9 @@ class VolumeService:
 
 
 def _creates(ref: Ref, request: VolumeCreate, image: ImageFacts | None) -> tuple[str]:
-    size = request.size_bytes or (image.size_bytes if image else 0)
     copy = f" as a copy of {image.ref}" if image else ""
-    return (f"creates volume {ref} ({show_size(size)}){copy}",)
+    return (f"creates volume {ref} ({show_size(_size(request, image))}){copy}",)
+
+
+def _size(request: VolumeCreate, image: ImageFacts | None) -> int:
+    return request.size_bytes or (image.size_bytes if image else 0)

@@ -22,7 +22,7 @@ from thimble.storage.headers import Headers
 from thimble.storage.homes import Home, VolumeFile
 from thimble.storage.qemu_img import QemuImg
 from thimble.storage.records import ImageFacts, VolumeFacts
-from thimble.storage.rules import RESERVE, no_room, overcommit
+from thimble.storage.rules import RESERVE, no_room
 from thimble.storage.volume_files import give_name, make_empty, settle, size_of
 from thimble.sys import files
 from thimble.sys.worker import Worker
@@ -144,14 +144,10 @@ class Volumes:
         found = await self._datastores.each(lambda store, home: list(self._of(store, home)))
         return [facts for part in found for facts in part]
 
-    def overcommit(self, store: str, size: int, name: str) -> str:
-        """A warning when the volumes there and a new one of `size` may outgrow what is free; empty if not.
-
-        Raises `Problem` NOT_FOUND, UNAVAILABLE.
-        """
+    def promised(self, store: str) -> int:
+        """Bytes by which the volumes of a datastore may still grow. Raises `Problem` UNAVAILABLE."""
         mine = self._of(store, self._datastores.home(store))
-        promised = sum(max(0, facts.size_bytes - facts.used_bytes) for facts in mine)
-        return overcommit(size, promised, self._datastores.free(store), name)
+        return sum(max(0, facts.size_bytes - facts.used_bytes) for facts in mine)
 
     def _of(self, store: str, home: Home) -> Iterator[VolumeFacts]:
         for file in home.volume_files():

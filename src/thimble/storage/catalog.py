@@ -16,7 +16,7 @@ import msgspec
 
 from thimble.contract.common import Event
 from thimble.core.ids import identity
-from thimble.core.problem import Problem
+from thimble.core.problem import Code, Problem
 from thimble.state.background import Background
 from thimble.state.store import Collection, Record, is_durable
 from thimble.storage.datastores import Datastores
@@ -157,6 +157,9 @@ class Catalog:
 
 
 def _read(home: Home, datastore: str) -> Collection[VolumeRecord]:
+    for place in (home.volume_records, home.volume_records.parent):
+        if place.is_symlink():  # a datastore from elsewhere may lead anywhere
+            raise Problem(Code.FAILED, f"{place} is a symbolic link: records are not kept there")
     records = Collection(VolumeRecord, noun="volume", upgrades=VOLUME_UPGRADES, durable=is_durable(home.root))
     records.add_root(datastore, home.volume_records)
     return records

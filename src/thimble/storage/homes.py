@@ -108,16 +108,22 @@ class Home:
         """Make it the datastore `name` if it is none, remove what was left half done. Touches the disk."""
         for part, mode in ((self.vms, 0o711), (self.volumes, 0o711), (self.images, 0o700)):
             part.mkdir(mode=mode, exist_ok=True)
-            if part.stat().st_mode & 0o777 & ~mode:
+            if not part.is_symlink() and part.stat().st_mode & 0o777 & ~mode:
                 part.chmod(mode)
         if not self._marker.exists():
             files.write_atomic(self._marker, msgspec.json.encode(Marker(name=name)), durable=durable)
         for pattern in (f"{_VOLUMES}/.*.new", f"{_IMAGES}/.*.new", f"{_VMS}/*/.*.new"):
             for path in self.root.glob(pattern):
-                path.unlink(missing_ok=True)
+                if not self._led_away(path):
+                    path.unlink(missing_ok=True)
         for path in self.vms.iterdir():  # of a create that died before its record
             with suppress(OSError):
                 path.rmdir()  # only an empty one goes
+
+    def _led_away(self, path: Path) -> bool:
+        """Is a symbolic link on the way down to it?"""
+        below = path.relative_to(self.root).parents[:-1]
+        return any((self.root / place).is_symlink() for place in below)
 
 
 def disk_file(name: str, format: DiskFormat) -> str:

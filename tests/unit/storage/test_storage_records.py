@@ -166,6 +166,27 @@ async def test_no_volume_without_a_record(world: World) -> None:
     )
 
 
+def test_a_datastore_from_elsewhere_leads_nowhere(tmp_path: Path) -> None:
+    """Neither is the mode of what a link leads to changed, nor anything read or written there."""
+    place, victim = tmp_path / "state" / "datastores" / "local", tmp_path / "victim"
+    place.mkdir(parents=True)
+    victim.mkdir(mode=0o755)
+    (victim / ".x.json.1.new").touch()
+    for name in ("images", "records"):
+        (place / name).symlink_to(victim)
+    world = World(tmp_path)
+
+    async def test() -> None:
+        await settled(world)
+        started = await world.volume.create(Call(input=VolumeCreate(name="data", size_bytes=MIB)))
+        task = await world.tasks.wait(started.task.id, 60)  # type: ignore[union-attr]
+        assert task.problem is not None
+
+    asyncio.run(test())
+    assert victim.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in victim.iterdir()] == [".x.json.1.new"]
+
+
 def test_what_the_installer_writes_is_what_the_agent_reads(tmp_path: Path) -> None:
     record = DatastoreRecord(kind=DatastoreKind.DISK, device="/dev/sda3", uuid="u", default=True)
     path = homes.datastore_record(tmp_path, "data")

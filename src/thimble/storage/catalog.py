@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -58,6 +59,7 @@ class Catalog:
         self._keeps_up = False
         self._reading = asyncio.Lock()
         self._reconciling = asyncio.Lock()
+        self._following = asyncio.Lock()
 
     def keep_up(self) -> None:
         """From now on, also what comes and goes without a verb gets and loses its record."""
@@ -115,6 +117,18 @@ class Catalog:
         except Problem as error:
             log.say(f"the record of the volume {name} on {datastore} stays: {error.detail}")
 
+    async def forget(self, datastore: str, vm: str) -> None:
+        """The files of a VM are gone. What cannot be removed now is at the next `reconcile`."""
+        self._changes += 1
+        try:
+            records = await self.records(datastore)
+            await self._follow(datastore, records)
+            for record in records.all():
+                if record.value.vm == vm:
+                    await records.remove(record.id)
+        except Problem as error:
+            log.say(f"the records of the volumes of {vm} on {datastore} stay: {error.detail}")
+
     def renamed(self, datastore: str, old: Key, new: Key) -> None:
         """The file has got another name: the volume keeps its identity, beside all else."""
         self._changes += 1
@@ -142,18 +156,19 @@ class Catalog:
         """Records and files as they are at one time: looked at again when a verb changed them meanwhile."""
         records = await self.records(datastore)
         while True:
-            for was, is_now in self._moved.pop(datastore, ()):
-                await self._rename(records, was, is_now)
+            await self._follow(datastore, records)
             changes = self._changes
             files = await self._datastores.ask(datastore, self._files, LIST_S)
             if changes == self._changes:
                 return records, files
 
-    async def _rename(self, records: Collection[VolumeRecord], was: Key, is_now: Key) -> None:
-        found = _find(records, was)
-        if found is not None:
-            vm, name = is_now
-            await records.amend(found.id, lambda old: msgspec.structs.replace(old, vm=vm, name=name))
+    async def _follow(self, datastore: str, records: Collection[VolumeRecord]) -> None:
+        """The files that were renamed."""
+        async with self._following:
+            for was, (vm, name) in self._moved.pop(datastore, ()):
+                if (found := _find(records, was)) is not None:
+                    change = partial(msgspec.structs.replace, vm=vm, name=name)
+                    await records.amend(found.id, change)
 
 
 def _read(home: Home, datastore: str) -> Collection[VolumeRecord]:

@@ -110,6 +110,8 @@ class Home:
             part.mkdir(mode=mode, exist_ok=True)
             if not part.is_symlink() and part.stat().st_mode & 0o777 & ~mode:
                 part.chmod(mode)
+        if not self.volume_records.parent.is_symlink():
+            self.volume_records.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self._marker.exists():
             files.write_atomic(self._marker, msgspec.json.encode(Marker(name=name)), durable=durable)
         for pattern in (f"{_VOLUMES}/.*.new", f"{_IMAGES}/.*.new", f"{_VMS}/*/.*.new"):

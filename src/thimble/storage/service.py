@@ -255,6 +255,10 @@ class Storage:
         """Delete the file `target`; a missing one is fine."""
         await self.volumes.remove(target)
 
+    async def forget_volumes(self, home: str, vm: str) -> None:
+        """Who removed the directory of `vm` says so: nothing is known of its volumes any more."""
+        await self.volumes.catalog.forget(home, vm)
+
     def release_volume(self, home: str, vm: str, file: str, stem: str) -> str:
         """Make a volume in the directory of `vm` one of its own, called about `stem`. Raises `Problem`.
 

@@ -95,6 +95,7 @@ async def take_back(id: str, source: Source, world: World, store: Collection[VmR
     """As if the create had never been asked for; where that fails, the record stays."""
     with suppress(Problem, OSError):
         await asyncio.to_thread(_remove_files, source.directory)
+        await source.storage.forget_volumes(source.home, id)
     with suppress(Problem):
         store.delete(id)
     with suppress(Problem, OSError):
@@ -119,6 +120,7 @@ async def delete(
             await world.network.close_port(id, nic.name)
     async with progress.step("files"):
         await asyncio.to_thread(_remove_files, source.directory)
+        await world.storage.forget_volumes(source.home, id)
         driver.rundir.remove()
         await world.consoles.forget(id)
         if (group := world.group(id)) is not None:

@@ -112,6 +112,22 @@ async def test_a_volume_that_is_kept_when_its_vm_goes_keeps_its_identity(world: 
 
 
 @scenario
+async def test_what_is_kept_is_kept_although_its_vm_is_forgotten_in_the_same_breath(world: World) -> None:
+    await disk_of_a_vm(world)
+    await world.storage.create_volume(
+        world.local / "vms" / "vm-00000001" / "disk1.raw",
+        size_bytes=MIB,
+        image=None,
+        home="local",
+        format=DiskFormat.RAW,
+    )
+    id = (await known(world))["vm-00000001", "disk0"].id
+    world.storage.release_volume("local", "vm-00000001", "disk0.qcow2", "web-disk0")
+    await world.storage.forget_volumes("local", "vm-00000001")
+    assert [(key, record.id) for key, record in (await known(world)).items()] == [(("", "web-disk0"), id)]
+
+
+@scenario
 async def test_records_of_what_went_with_its_vm_go_too(world: World) -> None:
     target = await disk_of_a_vm(world)
     await make(world, "data")

@@ -17,7 +17,7 @@ from thimble.contract.storage import Datastore, DatastoreCreate, DatastoreKind, 
 from thimble.core.decision import GO, Decision
 from thimble.core.problem import Code
 from thimble.core.units import MIB
-from thimble.storage import arrivals, datastores, deadline, disks, kinds, mounted
+from thimble.storage import arrivals, datastores, deadline, disks, kinds, mounted, service
 from thimble.storage.headers import Headers
 from thimble.storage.homes import Home
 from thimble.storage.kinds.base import Kind, Surroundings
@@ -120,6 +120,38 @@ async def test_a_disk_that_hangs_holds_up_neither_the_start_nor_another_datastor
     await until(lambda: sorted(stores.mounted()) == ["d", "e", "local"])
     came = [event for event in world.events.since(events) if event.kind == "datastore.changed"]
     assert {(event.subject, event.detail["mounted"]) for event in came} == {("d", "true"), ("e", "true")}
+
+
+@scenario
+async def test_what_comes_after_ready_waits_for_a_disk_that_is_only_slow(world: World) -> None:
+    """VMs on it start with the host, so autostart waits; a listener knows of it by then."""
+    await made(world)
+    Hanging.hangs = {"mount"}
+    await world.reopen()
+    seen: list[str] = []
+    world.events.listen(lambda event: seen.append(event.subject))
+    settling = asyncio.ensure_future(world.storage.settle())
+    await asyncio.sleep(0)
+    assert not settling.done()
+    Hanging.answers.set()
+    await settling
+    assert "d" in world.storage.homes()
+    assert "d" in seen
+
+
+@scenario
+async def test_what_comes_after_ready_does_not_wait_for_ever(
+    world: World,
+) -> None:
+    await made(world)
+    Hanging.hangs = {"mount"}
+    await world.reopen()
+    seconds, service.SETTLE_S = service.SETTLE_S, 0.05
+    try:
+        await world.storage.settle()
+    finally:
+        service.SETTLE_S = seconds
+    assert "d" not in world.storage.homes()
 
 
 @scenario

@@ -6,27 +6,31 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from thimble.core.lazy import Lazy
 from thimble.core.problem import Code, Problem
 from thimble.storage import homes, refs
 from thimble.storage.attachments import Claims
 from thimble.storage.datastores import Datastores
 from thimble.storage.headers import Headers
 from thimble.storage.homes import Home
-from thimble.storage.qemu_img import QemuImg
 from thimble.storage.records import ImageFacts, ImageRecord
 from thimble.storage.standalone import image_refusal, unknown_refusal
 from thimble.storage.upload import MODE, inspect, receive
 from thimble.sys import files
 from thimble.sys.worker import Worker
 
+if TYPE_CHECKING:
+    from thimble.storage.qemu_img import QemuImg
+
 
 class Images:
     """All images of all datastores that are there."""
 
-    def __init__(self, datastores: Datastores, tool: QemuImg, claims: Claims) -> None:
+    def __init__(self, datastores: Datastores, tool: Lazy[QemuImg], claims: Claims) -> None:
         self._datastores = datastores
         self._tool = tool
         self.claims = claims
@@ -61,7 +65,7 @@ class Images:
         self, store: str, name: str, body: AsyncIterator[bytes], length: int | None, sha256: str
     ) -> ImageFacts:
         """Take an upload; the caller has claimed the name. Raises `Problem` as `upload.receive`."""
-        await receive(self._datastores.home(store).image(name), body, length, sha256, self._tool)
+        await receive(self._datastores.home(store).image(name), body, length, sha256, self._tool.get())
         await self._datastores.measure(store)
         return self.resolve(name, store)
 

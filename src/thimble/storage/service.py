@@ -60,7 +60,7 @@ class Storage:
         self.background = Background()
         around = Surroundings(state=root, mounts=run / "datastores", mkfs=mkfs)
         self.datastores = Datastores(around, events, self.background)
-        self._qemu_img = qemu_img
+        self._tool = Lazy(partial(_qemu_img, qemu_img))
         self._clock = clock
         self._entropy = entropy
         events.listen(self._heard)
@@ -83,12 +83,6 @@ class Storage:
         from thimble.storage.images import Images
 
         return Images(self.datastores, self._tool, self.attachments.images)
-
-    @cached_property
-    def _tool(self) -> QemuImg:
-        from thimble.storage.qemu_img import QemuImg
-
-        return QemuImg(self._qemu_img)
 
     async def open(self) -> None:
         """Read the records and begin to mount; never fails, and never waits long, for a single datastore."""
@@ -198,11 +192,13 @@ class Storage:
 
     async def find_volume(self, ref: Ref) -> VolumeFacts:
         """`resolve_volume`, also when its datastore hangs: `Problem` UNAVAILABLE then."""
-        return await self.datastores.ask(ref.datastore, lambda _: self.resolve_volume(str(ref), ""))
+        volumes = self.volumes  # made here, not in that thread
+        return await self.datastores.ask(ref.datastore, lambda _: volumes.resolve(str(ref), ""))
 
     async def find_image(self, ref: Ref) -> ImageFacts:
         """`resolve_image`, likewise."""
-        return await self.datastores.ask(ref.datastore, lambda _: self.resolve_image(str(ref), ""))
+        images = self.images
+        return await self.datastores.ask(ref.datastore, lambda _: images.resolve(str(ref), ""))
 
     async def create_volume(
         self,
@@ -273,3 +269,9 @@ class Storage:
             return ""
         self.volumes.catalog.renamed(home, (vm, old.name), ("", name))
         return str(refs.volume(home, "", name))
+
+
+def _qemu_img(program: str) -> QemuImg:
+    from thimble.storage.qemu_img import QemuImg  # with the modules that confine it: only for who needs it
+
+    return QemuImg(program)

@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,12 +19,14 @@ from thimble.core.units import show_size
 from thimble.state.store import is_durable
 from thimble.storage import formats, homes
 from thimble.storage.formats import Inspection
-from thimble.storage.qemu_img import QemuImg
 from thimble.storage.records import ImageRecord
 from thimble.storage.rules import RESERVE, SIZE_MAX
 from thimble.storage.standalone import upload_refusal
 from thimble.sys import block, files
 from thimble.sys.worker import Worker
+
+if TYPE_CHECKING:
+    from thimble.storage.qemu_img import QemuImg
 
 #: Written and hashed at once.
 PIECE = 1024 * 1024

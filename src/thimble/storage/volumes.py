@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thimble.contract.vm import DiskFormat
+from thimble.core.lazy import Lazy
 from thimble.core.problem import Code, Problem
 from thimble.state.background import Background
 from thimble.storage import homes, refs
@@ -20,12 +22,14 @@ from thimble.storage.catalog import Catalog, Sized
 from thimble.storage.datastores import Datastores
 from thimble.storage.headers import Headers
 from thimble.storage.homes import Home, VolumeFile
-from thimble.storage.qemu_img import QemuImg
 from thimble.storage.records import ImageFacts, VolumeFacts
 from thimble.storage.rules import RESERVE, no_room
 from thimble.storage.volume_files import give_name, make_empty, settle, size_of
 from thimble.sys import files
 from thimble.sys.worker import Worker
+
+if TYPE_CHECKING:
+    from thimble.storage.qemu_img import QemuImg
 
 
 class Volumes:
@@ -34,7 +38,7 @@ class Volumes:
     def __init__(
         self,
         datastores: Datastores,
-        tool: QemuImg,
+        tool: Lazy[QemuImg],
         claims: Claims,
         background: Background,
         *,
@@ -110,17 +114,17 @@ class Volumes:
             if format is DiskFormat.RAW:
                 await worker.run(lambda: make_empty(path, size))
             else:
-                await self._tool.create(path, size, format)
+                await self._tool.get().create(path, size, format)
             return
         free = (await worker.run(lambda: files.space(path.parent)))[1]
         if image.used_bytes > free - RESERVE:
             reason = no_room(image.used_bytes, free, "")
             raise Problem(Code.NO_SPACE, f"a copy of {image.ref} {reason.message}")
-        await self._tool.copy(
+        await self._tool.get().copy(
             image.path, image.format, path, format, lambda part: progress(part * 0.98), size=image.size_bytes
         )
         if size is not None and size > await worker.run(lambda: size_of(path, format)):
-            await self._tool.grow(path, size, format)
+            await self._tool.get().grow(path, size, format)
 
     async def remove(self, target: Path) -> None:
         """Delete it, what an interrupted making left, and its record; a missing one is fine."""

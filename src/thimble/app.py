@@ -119,8 +119,6 @@ class Agent:
             clock=clock.now,
             entropy=clock.entropy,
         )
-        self.storage.users = self.vms.table.volume_users
-        self.storage.image_users = self.vms.table.image_users
         self.network.hosts = self.vms.table.port_uses
         self.deploy = Lazy(self._deploy_service)
         self.management = Lazy(self._management_service)
@@ -214,6 +212,8 @@ class Agent:
             ("report", self._begin_report),
             ("networks", self.network.sync),
             ("deploy", self._settle_boot),
+            ("datastores", self.storage.settle),
+            ("datastores", self.storage.settle),
             ("document", self._begin_document),
             ("netboot", self._begin_netboot),
             ("autostart", self.vms.autostart),
@@ -272,7 +272,7 @@ class Agent:
             await self.vms.stop_all(timeout, how)
             yield
         except BaseException:
-            self.vms.world.host_stopping = False
+            self.vms.stay_up()
             raise
 
     async def _begin_report(self) -> None:

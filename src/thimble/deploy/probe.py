@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 
 from thimble.core.problem import Problem
@@ -11,6 +9,7 @@ from thimble.deploy import disk_facts, esp, image, sysfs
 from thimble.deploy.disk_facts import DiskFacts, PartFacts
 from thimble.deploy.mounts import Mounts
 from thimble.medium import loader
+from thimble.storage import homes
 from thimble.storage.contents import HEAD, TAIL, identify
 from thimble.sys import block, disks
 
@@ -81,17 +80,9 @@ def _datastore(device: str, label: str, mounts: Mounts) -> bool:
     """Is there a datastore of ours with anything in it? When that cannot be seen, the label decides."""
     try:
         with mounts.mounted(device, kind="ext4", data="noload") as root:
-            markers = [
-                *root.glob("thimble-datastore.json"),
-                *root.glob("datastores/*/thimble-datastore.json"),
-            ]
-            return any(_filled(marker.parent) for marker in markers)
+            return any(home.filled() for home in homes.datastores_on(root))
     except Problem:
         return label.startswith("thimble-")
-
-
-def _filled(root: Path) -> bool:
-    return any(next((root / part).glob("*"), None) is not None for part in ("vms", "volumes", "images"))
 
 
 def _installed(device: str, mounts: Mounts) -> str:

@@ -23,7 +23,7 @@ from thimble.medium import layout
 from thimble.state.store import Collection
 from thimble.storage import disks as stores
 from thimble.storage.contents import HEAD, identify
-from thimble.storage.records import DatastoreRecord
+from thimble.storage.records import DATASTORE_UPGRADES, DatastoreRecord
 from thimble.sys import block, command, files, log
 
 _ARRAY = "md_install"  # for the time of the installation; PID 1 calls it md_state
@@ -96,7 +96,9 @@ def _fill(array: str, targets: tuple[Target, ...], carried: Carried, mounts: Mou
 
 def _name_datastores(root: Path, targets: tuple[Target, ...], taken: tuple[str, ...]) -> None:
     """Records for the data partitions, beside those that were copied; the first one is the default."""
-    records: Collection[DatastoreRecord] = Collection(DatastoreRecord, noun="datastore")
+    records: Collection[DatastoreRecord] = Collection(
+        DatastoreRecord, noun="datastore", upgrades=DATASTORE_UPGRADES
+    )
     records.add_root("", root / "storage")
     used = set(taken)
     for number, target in enumerate(targets):

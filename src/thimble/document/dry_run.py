@@ -18,6 +18,7 @@ from thimble.document.positions import Path
 from thimble.document.read import Read
 from thimble.document.rules import steps
 from thimble.document.steps import Ask, Effect
+from thimble.storage import refs
 
 #: Asks a service, without doing anything.
 Try = Callable[[Ask], Awaitable[object]]
@@ -74,8 +75,7 @@ def _awaited(input: msgspec.Struct | None, path: Path, made: set[str]) -> bool:
         return f"{field} {value}" in made
     if field in ("volume", "image", "kernel", "initrd"):
         home = str(getattr(input, "datastore", "") or "")
-        store = value.partition("/")[0] if "/" in value else home
-        return f"datastore {store}" in made
+        return f"datastore {refs.parse(value, home).datastore}" in made
     return False
 
 

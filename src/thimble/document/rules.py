@@ -20,6 +20,7 @@ from thimble.document.decode import Fault
 from thimble.document.positions import Path
 from thimble.host.rules import management_reasons, syslog_reasons, time_reasons
 from thimble.network import rules as network_rules
+from thimble.storage import kinds
 from thimble.storage import rules as storage_rules
 from thimble.sys.link import Link
 from thimble.vm.record import rules as vm_rules
@@ -136,7 +137,7 @@ def _datastores(document: Document) -> Iterator[Fault]:
             if not _DISK.fullmatch(store.device):
                 yield Fault(path=(*at, "device"), message="write serial:…, wwn:… or a path below /dev")
             store = msgspec.structs.replace(store, device="/dev/disk")
-        reasons = storage_rules.datastore_reasons(store, 1 << 60)
+        reasons = kinds.reasons(store, 1 << 60)
         yield from below(at, (reason for reason in reasons if reason.path != "$.name"))
 
 

@@ -175,9 +175,7 @@ class Collection(Generic[T]):
         path = self.path(id, record.root)
         if old is None and path in self.broken:
             raise Problem(Code.EXISTS, f"{path} is there but cannot be read: {self.broken[path]}")
-        raw = msgspec.Raw(msgspec.json.encode(value))
-        data = msgspec.json.format(msgspec.json.encode(_File(self.format, record.rev, raw)), indent=1) + b"\n"
-        return record, path, data
+        return record, path, render(value, format=self.format, rev=record.rev)
 
     async def commit(self, id: str, value: T, *, root: str = "", expect: int | None = None) -> Record[T]:
         """`put`, with the waiting for the disk in a thread: what a verb does.
@@ -253,6 +251,12 @@ class Collection(Generic[T]):
         for upgrade in self._upgrades[head.format - 1 :]:
             tree = upgrade(tree, head.rev)
         return Record(id, head.rev, root, msgspec.convert(tree, self._kind))
+
+
+def render(value: object, *, format: int, rev: int = 1) -> bytes:
+    """The file of a record, for those too who write one for another host: an installation."""
+    raw = msgspec.Raw(msgspec.json.encode(value))
+    return msgspec.json.format(msgspec.json.encode(_File(format, rev, raw)), indent=1) + b"\n"
 
 
 def check(expect: int | None, rev: int, noun: str) -> None:

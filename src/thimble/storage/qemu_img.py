@@ -15,6 +15,7 @@ import msgspec
 from thimble.contract.vm import DiskFormat
 from thimble.core.problem import Code, Problem
 from thimble.core.units import GIB, MIB
+from thimble.storage.standalone import info_refusal
 from thimble.sys import command, files
 from thimble.sys.confine import Cell, Limits
 
@@ -82,8 +83,8 @@ class QemuImg:
         if result.code:
             raise Problem(Code.INVALID, f"it is damaged: {result.last_words}")
         facts = msgspec.json.decode(result.stdout, type=_Info)
-        if facts.backing_filename:
-            raise Problem(Code.INVALID, "it refers to a backing file")
+        if why := info_refusal(facts.backing_filename):
+            raise Problem(Code.INVALID, why)
         return facts.virtual_size
 
     def _cell(self, cpu_s: int, file_bytes: int) -> Cell:

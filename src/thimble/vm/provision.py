@@ -16,6 +16,7 @@ import msgspec
 from thimble.contract.vm import DiskFormat, Firmware
 from thimble.core.problem import Problem
 from thimble.state.tasks import Progress
+from thimble.storage.homes import UEFI_VARIABLES, VM_RECORD
 from thimble.sys import cgroup, files
 from thimble.vm.qemu.context import Context
 from thimble.vm.qemu.launch_fds import Source
@@ -72,7 +73,7 @@ async def make_volumes(
 
 def make_variables(source: Source, context: Context) -> None:
     """The VM's own UEFI variables, from the template; existing ones stay."""
-    target = source.directory / "efivars.fd"
+    target = source.directory / UEFI_VARIABLES
     if target.exists():
         return
     try:
@@ -93,6 +94,7 @@ async def take_back(id: str, source: Source, table: VmTable) -> None:
     """As if the create had never been asked for; where that fails, the record stays."""
     with suppress(Problem, OSError):
         await asyncio.to_thread(_remove_files, source.directory)
+        await source.storage.forget_volumes(source.home, id)
     with suppress(Problem):
         await table.remove(id)
     with suppress(Problem, OSError):
@@ -114,6 +116,7 @@ async def delete(id: str, table: VmTable, progress: Progress) -> None:
             await context.network.close_port(id, nic.name)
     async with progress.step("files"):
         await asyncio.to_thread(_remove_files, source.directory)
+        await context.storage.forget_volumes(source.home, id)
         table.drivers[id].rundir.remove()
         await context.consoles.forget(id)
         if (group := context.group(id)) is not None:
@@ -127,7 +130,7 @@ async def delete(id: str, table: VmTable, progress: Progress) -> None:
 def _remove_files(directory: Path) -> None:
     """Everything but the record, which goes last: until then a restart finds the work to finish."""
     for path in directory.iterdir() if directory.exists() else ():
-        if path.name == "vm.json":
+        if path.name == VM_RECORD:
             continue
         try:
             if path.is_dir() and not path.is_symlink():
@@ -163,20 +166,4 @@ def stray_disks(source: Source, vm: Definition) -> list[Disk]:
 
 def release_volume(source: Source, vm: Definition, disk: Disk) -> str:
     """Make an own volume stand alone, as `datastore/VM-DISK`; its new name, empty when it went before."""
-    path = source.directory / disk.file
-    if not path.exists():
-        return ""
-    root = source.directory.parent.parent / "volumes"
-    try:
-        root.mkdir(mode=0o711, exist_ok=True)
-        name = stem = f"{vm.name}-{disk.name}"[:63]
-        number = 1
-        while any((root / f"{name}.{format}").exists() for format in DiskFormat):
-            number += 1
-            name = f"{stem[: 62 - len(str(number))]}-{number}"
-        os.chown(path, os.geteuid(), os.getegid(), follow_symlinks=False)
-        path.rename(root / f"{name}.{disk.format}")
-        files.sync_directory(root)
-    except OSError as error:
-        raise files.problem(error, f"cannot keep {path}") from error
-    return f"{source.home}/{name}"
+    return source.storage.release_volume(source.home, source.id, disk.file, f"{vm.name}-{disk.name}")

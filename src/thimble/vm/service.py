@@ -61,6 +61,8 @@ class Vms:
             cgroups=cgroup_root(run) if root else None,
         )  # fmt: skip
         self.table = VmTable(self.context, durable=durable)
+        storage.ports.volume_users = self.table.volume_users
+        storage.ports.image_users = self.table.image_users
         wanted = Wanted(self.table)
         self.read = Read(self.table)
         self.power = Power(self.table)

@@ -18,6 +18,7 @@ from thimble.contract.vm import Intent, PowerState
 from thimble.core.problem import Code, Problem, Reason
 from thimble.network.records import PortUse
 from thimble.state.store import Collection, Record, check
+from thimble.storage.homes import VM_RECORD
 from thimble.sys import log
 from thimble.sys import process as linux
 from thimble.vm.driver import Driver
@@ -38,7 +39,7 @@ class VmTable:
         self.drivers: dict[str, Driver] = {}
         self.turn = asyncio.Lock()
         self._store: Collection[VmRecord] = Collection(
-            VmRecord, noun="VM", inside="vm.json", upgrades=UPGRADES, durable=durable
+            VmRecord, noun="VM", inside=VM_RECORD, upgrades=UPGRADES, durable=durable
         )
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────

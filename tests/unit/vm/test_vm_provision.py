@@ -15,6 +15,8 @@ from vm_table_world import TableWorld, context, ready
 
 from thimble.contract.vm import CrashPolicy, DiskFormat, Intent, PowerState
 from thimble.core.problem import Code, Problem
+from thimble.storage import homes, volume_files
+from thimble.storage.homes import Home
 from thimble.vm import provision
 from thimble.vm.qemu.launch_fds import Source, open_disk
 from thimble.vm.qemu.process import LaunchFds
@@ -31,7 +33,12 @@ def example(**more: object) -> Definition:
 def source_in(store: Path) -> Source:
     directory = store / "vms" / "vm-1"
     directory.mkdir(parents=True, exist_ok=True)
-    storage = SimpleNamespace(homes=lambda: {"local": store / "vms"})
+    home = Home(store)
+
+    def release(_home: str, vm: str, file: str, stem: str) -> str:
+        return volume_files.release(home, homes.volume_file(home.vm(vm) / file), stem)
+
+    storage = SimpleNamespace(homes=lambda: {"local": home.vms}, release_volume=release)
     return Source(cast(Any, storage), cast(Any, None), "vm-1", "local")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from thimble.contract.vm import DiskBus, Firmware, Machine, NicModel
+from thimble.storage.standalone import node_options
 from thimble.vm.record import cpus, layout
 from thimble.vm.record.spec import Definition, Disk, Nic
 
@@ -230,15 +231,12 @@ def _credentials(vm: Definition, given: Machinery) -> list[list[str]]:
 
 
 def blockdev(node: str, path: str, format: str, *, read_only: bool) -> Json:
-    """A block node over a descriptor; for `-blockdev` and `blockdev-add`. A qcow2's word on a backing file
-    is not heeded: ours stand alone, one copied here by hand may name any file of the host.
-    """
+    """A block node over a descriptor; for `-blockdev` and `blockdev-add`. Ours stand alone."""
     file: Json = {"driver": "file", "filename": path, "read-only": read_only}
     if not read_only:
         file["discard"] = "unmap"
     top: Json = {"driver": str(format), "node-name": node, "read-only": read_only, "file": file}
-    if format == "qcow2":
-        top["backing"] = None
+    top |= node_options(format)
     if not read_only:
         top["discard"] = "unmap"
     return top

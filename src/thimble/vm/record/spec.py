@@ -30,6 +30,7 @@ from thimble.contract.vm import (
     SeedSpec,
     VmSpec,
 )
+from thimble.storage.homes import disk_file
 
 #: The names of a saved VM's file: whole; being written; loaded, never to be loaded again. See `saved_file`.
 STATE_FILE = "saved.state"
@@ -57,7 +58,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def file(self) -> str:
         """The name of an own volume's file in the VM's directory."""
-        return f"{self.name}.{self.format}"
+        return disk_file(self.name, self.format)
 
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

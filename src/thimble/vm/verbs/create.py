@@ -75,8 +75,10 @@ class Create:
 
     async def _commit(self, record: VmRecord, root: str, owner: str) -> Started:
         id = identity("vm", self._context.entropy(5))
+        volumes = [disk.volume for disk in record.spec.disks if disk.volume]
         try:
-            await self._table.add(id, record, root)
+            with self._context.storage.attachments.volumes.take_all(volumes, id, "vm.create"):
+                await self._table.add(id, record, root)
         except Problem:
             with suppress(OSError):
                 self._table.directory(id, root).rmdir()

@@ -7,6 +7,7 @@ table's turn, or everything it made is taken back.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 import msgspec
 
@@ -53,8 +54,10 @@ class Reconfigure:
             self._context.tasks, "vm.change", found.id, call, decide, act, turn=driver.changing
         )
 
-    def _decide(self, found: Record[VmRecord], driver: Driver, asked: wire.VmChange) -> Decision[VmRecord]:
-        """From the VM as the caller saw it; the commit compares."""
+    def _decide(
+        self, found: Record[VmRecord], driver: Driver, asked: wire.VmChange, *, made: Collection[str] = ()
+    ) -> Decision[VmRecord]:
+        """From the VM as the caller saw it; the commit compares. `made`: disks that are there by now."""
         record = found.value
         name, old = record.spec.name, record.definition
         base = driver.decide(Verb.CHANGE)
@@ -64,7 +67,7 @@ class Reconfigure:
         reasons = [
             *base.blockers,
             *change.disk_reasons(old.disks, want.disks, own),
-            *self._wanted.blockers(want, found),
+            *self._wanted.blockers(want, found, made=made),
         ]
         value, unfit = (None, []) if reasons else fits(lambda: self._wanted.changed(found, want))
         reasons += unfit
@@ -104,13 +107,15 @@ class Reconfigure:
         for disk in fresh:  # a file of that name is of a change that was cut off, and not what is asked now
             if not disk.volume:
                 provision.release_volume(source, old, disk)
+        volumes = [disk.volume for disk in fresh if disk.volume]
         try:
-            async with progress.step("volumes"):
-                made = await provision.make_volumes(source, vm, fresh, context, progress)
-                if vm.firmware is wire.Firmware.UEFI:
-                    await asyncio.to_thread(provision.make_variables, source, context)
-            async with progress.step("record"), self._table.turn:
-                await self._commit(found, driver, asked, {disk.name: disk.size_bytes for disk in made})
+            with context.storage.attachments.volumes.take_all(volumes, found.id, "vm.change"):
+                async with progress.step("volumes"):
+                    made = await provision.make_volumes(source, vm, fresh, context, progress)
+                    if vm.firmware is wire.Firmware.UEFI:
+                        await asyncio.to_thread(provision.make_variables, source, context)
+                async with progress.step("record"), self._table.turn:
+                    await self._commit(found, driver, asked, {disk.name: disk.size_bytes for disk in made})
         except BaseException:
             await provision.discard(source, fresh, directory=self._table.find(found.id) is None)
             raise
@@ -126,7 +131,7 @@ class Reconfigure:
         self, found: Record[VmRecord], driver: Driver, asked: wire.VmChange, made: dict[str, int]
     ) -> None:
         """Decided once more, for a name, MAC or volume that somebody took while the volumes were made."""
-        decision = self._decide(found, driver, asked)
+        decision = self._decide(found, driver, asked, made=made.keys())
         decision.refuse()
         assert decision.plan is not None
         given = decision.plan.assigned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -26,8 +26,12 @@ class Wanted:
         self._table = table
         self._context = table.context
 
-    def blockers(self, want: wire.VmCreate, old: Record[VmRecord] | None = None) -> list[Reason]:
-        """Everything against `want`, ours and the neighbours'. `old`: the VM that is to become so."""
+    def blockers(
+        self, want: wire.VmCreate, old: Record[VmRecord] | None = None, *, made: Collection[str] = ()
+    ) -> list[Reason]:
+        """Everything against `want`, ours and the neighbours'. `old`: the VM that is to become so; `made`:
+        its new disks that were made by now, and need no more room.
+        """
         storage, network = self._context.storage, self._context.network
         me, home = old.id if old else "", want.datastore
         reasons = [*rules.check(want, self._host()), *self._name_reasons(want.name, me)]
@@ -36,7 +40,7 @@ class Wanted:
             return reasons
         kept = {disk.name for disk in old.value.spec.disks} if old else set()
         for n, disk in enumerate(want.disks):
-            if disk.name not in kept:
+            if disk.name not in kept and (disk.volume or disk.name not in made):
                 reasons += storage.check_disk(disk, home, f"$.disks[{n}]", vm=me)
         for n, nic in enumerate(want.nics):
             reasons += network.check_nic(nic, f"$.nics[{n}]", vm=me)

@@ -33,17 +33,17 @@ from thimble.api.metrics import Sample
 from thimble.console.serial import Consoles
 from thimble.core.lazy import Lazy
 from thimble.core.problem import Problem
+from thimble.dispatch.event_verbs import EventService
 from thimble.dispatch.registry import Registry
+from thimble.dispatch.task_verbs import TaskService
 from thimble.host import hardware
 from thimble.host.pid1 import Init
 from thimble.host.service import HostFacts, HostRecord, HostService
 from thimble.http import server
 from thimble.network.service import Network
 from thimble.options import Options
-from thimble.state.event_verbs import EventService
 from thimble.state.events import Events
 from thimble.state.store import Collection, is_durable
-from thimble.state.task_verbs import TaskService
 from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
 from thimble.sys import clock, files, log

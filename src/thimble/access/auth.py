@@ -20,6 +20,7 @@ import msgspec
 from thimble.access import passwords
 from thimble.access.attempts import Attempts
 from thimble.contract.host import Role
+from thimble.core.ids import identity
 from thimble.core.problem import Code, Problem
 from thimble.http.request import network
 from thimble.state.store import Collection, Record
@@ -102,6 +103,8 @@ class Auth:
         self._local = ""  # digest of the token of whoever is root on this host
         self._known: set[tuple[str, str]] = set()  # (user, network) that signed in: not locked out by others
         self._one_hash = asyncio.Lock()
+        #: Held by whoever changes users or tokens, from the decision to its end.
+        self.turn = asyncio.Lock()
 
     # ------------------------------------------------------------------ first boot
 
@@ -164,9 +167,13 @@ class Auth:
     async def _strengthen(self, record: Record[UserRecord], password: str) -> None:
         """At its first use, a password hashed cheaply at boot gets its full strength."""
         kept = await self.hashed(password)
-        with suppress(Problem):  # changed meanwhile, or the disk is full: then at the next sign-in
-            value = UserRecord(role=record.value.role, password=kept)
-            self.users.put(record.id, value, expect=record.rev)
+
+        def stronger(now: UserRecord) -> UserRecord:
+            changed_meanwhile = now.password != record.value.password
+            return now if changed_meanwhile else msgspec.structs.replace(now, password=kept)
+
+        with suppress(Problem):  # deleted meanwhile, or the disk is full: then at the next sign-in
+            await self.users.amend(record.id, stronger)
 
     def _decoy(self) -> str:
         """A hash nobody has the password of, as costly as the users' are."""
@@ -241,14 +248,27 @@ class Auth:
             return False
         return _RANK[now.role] >= _RANK[who.role]
 
-    def index(self, record: Record[TokenRecord]) -> None:
-        """A token was made: know it by its digest."""
-        self._by_digest[record.value.digest] = record.id
+    # ------------------------------------------------------------------ changes; whoever asks has the turn
 
-    def revoke(self, id: str) -> None:
+    async def set_user(
+        self, name: str, *, role: Role | None = None, password: str | None = None
+    ) -> Record[UserRecord]:
+        """Give a user another role, another password (as `hashed` makes it) or both. Raises `Problem`."""
+
+        def changed(now: UserRecord) -> UserRecord:
+            return UserRecord(role=role or now.role, password=password or now.password)
+
+        return await self.users.amend(name, changed)
+
+    async def add_token(self, value: TokenRecord) -> None:
+        """Raises `Problem`."""
+        record = await self.tokens.commit(identity("token", self.entropy(5)), value, expect=0)
+        self._by_digest[value.digest] = record.id
+
+    async def revoke(self, id: str) -> None:
         """Raises `Problem` NOT_FOUND."""
         record = self.tokens.get(id)
-        self.tokens.delete(id)
+        await self.tokens.remove(id)
         self._by_digest.pop(record.value.digest, None)
 
     def who(self, digest: str) -> Who:

@@ -21,11 +21,11 @@ from thimble.contract.common import DryRun, Effect
 from thimble.contract.host import Role
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem
+from thimble.dispatch.event_verbs import EventService
 from thimble.dispatch.registry import Registry
-from thimble.state.event_verbs import EventService
+from thimble.dispatch.task_verbs import TaskService
 from thimble.state.events import Events
 from thimble.state.store import check
-from thimble.state.task_verbs import TaskService
 from thimble.state.tasks import Progress, Tasks
 
 PASSWORD = "correct horse"

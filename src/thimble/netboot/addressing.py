@@ -36,7 +36,7 @@ async def find(
     Raises `Problem` IN_USE when no subnet is free, FAILED when the kernel does not tell its links.
     """
     switch, bridge = wanted.switch, record.bridge
-    lent = network.lent.get(switch, "")
+    lent = network.assigned.get(switch, "")
     links = await link.links()
     has = [text for text in (links[bridge].addresses if bridge in links else ()) if text != lent]
     found = next((one for text in has if (one := rules.subnet_of(text))), None)

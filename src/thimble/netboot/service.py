@@ -220,7 +220,7 @@ class NetbootService:
         async with self._parts.image(wanted.image) as path:
             image = await asyncio.to_thread(Image.load, path, self._folder)
         if serving.made:
-            self._parts.network.lent[serving.switch] = serving.cidr
+            self._parts.network.assigned[serving.switch] = serving.cidr
         await self._parts.network.sync()
         await self._addressed(serving)
         self.responder.open(wanted, serving.address, serving.bridge, image)
@@ -263,8 +263,8 @@ class NetbootService:
         self.responder.shut()
         Image.drop(self._folder)
         self._serving, self._why = None, ""
-        if self._parts.network.lent:
-            self._parts.network.lent.clear()
+        if self._parts.network.assigned:
+            self._parts.network.assigned.clear()
             await self._parts.network.sync()
 
 

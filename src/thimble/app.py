@@ -18,11 +18,9 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from thimble import options as command_line
 from thimble.access import tls
@@ -36,22 +34,26 @@ from thimble.core.problem import Problem
 from thimble.dispatch.event_verbs import EventService
 from thimble.dispatch.registry import Registry
 from thimble.dispatch.task_verbs import TaskService
-from thimble.host import hardware
+from thimble.host import announce, hardware
 from thimble.host.pid1 import Init
-from thimble.host.service import HostFacts, HostRecord, HostService
+from thimble.host.records import HostFacts, HostRecord
+from thimble.host.service import HostService
 from thimble.http import server
 from thimble.network.service import Network
 from thimble.options import Options
+from thimble.state.background import Background
 from thimble.state.events import Events
 from thimble.state.store import Collection, is_durable
 from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
-from thimble.sys import clock, files, log
+from thimble.sys import clock, log
 from thimble.vm.qemu.process import QemuPaths
 from thimble.vm.service import VmService
 
 if TYPE_CHECKING:
     from thimble.contract.deploy import Guests
+    from thimble.contract.document import InstallEntry
+    from thimble.contract.vm import HostShutdown
     from thimble.deploy.service import DeployService
     from thimble.document.host_facts import Sources
     from thimble.document.service import DocumentService
@@ -63,8 +65,6 @@ if TYPE_CHECKING:
 
 #: Seconds a guest gets to obey its shutdown request when a button was pressed.
 BUTTON_GUEST_S = 90.0
-#: How often PID 1's facts are looked at while it still searches for a document.
-SEARCH_PAUSE_S = 0.5
 
 
 def fault() -> Callable[[str], None]:
@@ -128,6 +128,7 @@ class Agent:
         self.hosts: Collection[HostRecord] = Collection(HostRecord, noun="host", durable=durable)
         self.hosts.add_root("", options.state / "host")
         self.registry = Registry()
+        self.background = Background()
         self.host = Lazy(self._host_service)
         self.document = Lazy(self._document_service)
         self.document_done = False  # the one found at boot is applied, now or before
@@ -175,25 +176,41 @@ class Agent:
         )
         ending = asyncio.Event()
         self._signals(host, ending)
-        after: list[asyncio.Task[None]] = []
 
         def ready(port: int) -> None:
             self.ready = True
             host.ready_s = clock.since_boot() - self.started
-            self._admit_console(port)
-            self._announce(port, host, shown, fingerprint)
-            loop = asyncio.get_running_loop()
-            work = (self._after_ready(), host.count_writes(), host.watch())
-            after.extend(loop.create_task(each) for each in work)
+            options, token = self.options, self.auth.local_token()
+            announce.admit_console(
+                options.run, host=options.host, port=port, fingerprint=fingerprint, token=token
+            )
+            announce.announce(
+                self.init,
+                announce.Ready(
+                    host=options.host,
+                    port=port,
+                    fingerprint=fingerprint,
+                    password=shown or "",
+                    seconds=host.ready_s,
+                    warnings=host.warnings(),
+                ),
+            )
+            for name, work in (
+                ("after ready", self._after_ready()),
+                ("writes to the medium", host.count_writes()),
+                ("health", host.watch()),
+            ):
+                self.background.keep(name, work)
 
         serving = asyncio.ensure_future(
             server.serve(api, host=self.options.host, port=self.options.port, tls=secure, ready=ready)
         )
         waiting = asyncio.ensure_future(ending.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (waiting, serving, *after):
+        for task in (waiting, serving):
             task.cancel()
-        results = await asyncio.gather(serving, *after, return_exceptions=True)
+        results = await asyncio.gather(serving, return_exceptions=True)
+        await self.background.close()
         if self._netboot_asked:
             await self.netboot.get().close()
         await self.vms.close()
@@ -290,7 +307,7 @@ class Agent:
 
         self.reporter = reporter = Reporter(url, tell, port=self.options.port)
         self.events.listen(lambda event: reporter.poke() if event.kind.startswith("vm.") else None)
-        self._reporting = asyncio.get_running_loop().create_task(reporter.run())
+        self.background.keep("report to the neighbour", reporter.run())
 
     def _news(self) -> None:
         """Of the document."""
@@ -300,16 +317,10 @@ class Agent:
     async def _begin_document(self) -> None:
         """A document found at boot is applied beside all else: an address that hangs holds nothing up."""
         if self.init.present:
-            self._settling = asyncio.get_running_loop().create_task(self._settle_document())
+            self.background.keep("document found at boot", self._settle_document())
 
     async def _settle_document(self) -> None:
-        """PID 1 looks at CDs only when the host has long been ready."""
-        while not self.init.searched and self.init.document is None:
-            await asyncio.sleep(SEARCH_PAUSE_S)
-        found = self.init.document
-        if found is None:
-            return
-        from thimble.document.at_boot import BootDocument
+        from thimble.document import at_boot
 
         def say(line: str) -> None:
             log.say(line)
@@ -317,18 +328,24 @@ class Agent:
             with suppress(Problem):
                 self.init.tell("say", line=line)
 
+        async def install(wanted: InstallEntry) -> None:
+            await self.deploy.get().install_from_document(wanted)
+
         service = self.document.get()
-        at_boot = BootDocument(
-            service, self.tasks, say, run=self.options.run, online=lambda: bool(hardware.addresses())
+        found = at_boot.BootDocument(
+            service,
+            self.tasks,
+            say,
+            run=self.options.run,
+            online=lambda: bool(hardware.addresses()),
+            ended=self._document_ended,
         )
-        await at_boot.settle(found)
-        self.document_done = not service.problem
+        await at_boot.settle(self.init, service, found, install)
+
+    def _document_ended(self) -> None:
+        """The one found at boot is applied, or is not."""
+        self.document_done = not self.document.get().problem
         self._news()
-        if service.problem:  # what was applied before this one is no word on what to do now
-            return
-        document = service.last_document()
-        if document is not None and document.install is not None and document.install.disk:
-            await self.deploy.get().install_from_document(document.install)
 
     def _netboot_service(self) -> NetbootService:
         from thimble.netboot.service import NetbootParts, NetbootService
@@ -385,29 +402,16 @@ class Agent:
             run=self.options.run,
             events=self.events,
             registry=self.registry,
-            warnings=lambda: self.host.get().warnings(),
+            warnings=lambda: self.host.get().current_warnings(),
             mounts=self.storage.datastores.mounted,
-            uses=self._card_uses,
+            uses=self.network.card_uses,
             secrets=self._secrets,
             host=lambda: self.host.get().name,
         )
 
-    def _card_uses(self) -> dict[str, str]:
-        """MAC → what the network card is for."""
-        from thimble.sys import hostnet
-
-        found = {}
-        by_name = {name: mac for mac, name in hostnet.macs().items()}
-        for name, record in self.network.switches().items():
-            if record.uplink in by_name:
-                use = "management" if record.adopted else f"switch {name}"
-                found[by_name[record.uplink]] = use
-        return found
-
     def _secrets(self) -> list[str]:
         """What no support bundle may hold, wherever it stands."""
-        found = [user.value.password for user in self.auth.users.all()]
-        found += [token.value.digest for token in self.auth.tokens.all()]
+        found = self.auth.secrets()
         for vm in self.vms.store.all():
             if vm.value.seed is not None:
                 found += [vm.value.seed.password_hash or "", vm.value.seed.user_data]
@@ -427,29 +431,34 @@ class Agent:
                 run=self.options.run,
                 started=self.started,
                 certificate_sha256=self.fingerprint,
+                durable=self.durable,
             ),
             vms=self.vms.counts,
             qemu=self.vms.qemu_version,
-            stop_guests=self.vms.stop_all,
+            guests_stopped=self._guests_stopped,
             warnings=self._warnings,
             rev=lambda: self.events.rev,
             machine=Lazy(self._machine_service),
         )
 
+    @asynccontextmanager
+    async def _guests_stopped(self, timeout: float, how: HostShutdown | None) -> AsyncIterator[None]:
+        """See `host.power`."""
+        try:
+            await self.vms.stop_all(timeout, how)
+            yield
+        except BaseException:
+            self.vms.world.host_stopping = False
+            raise
+
     def _warnings(self) -> tuple[str, ...]:
-        broken = {
-            **self.hosts.broken,
-            **self.auth.users.broken,
-            **self.auth.tokens.broken,
-        }
-        lines = [f"{path}: not used, {why}" for path, why in broken.items()]
-        if self.accel.name != "kvm":
-            lines.append(f"VMs run emulated (TCG), many times slower than with KVM: {self.accel.why}")
-        if not self.durable:
-            lines.append("state is kept in RAM: everything, the VMs included, is gone at the next reboot")
+        from thimble.document import records
+
+        document = self.document.made
+        problem, busy = (document.problem, document.busy) if document is not None else ("", False)
         return (
-            *lines,
-            *self._document_warnings(),
+            *self.auth.warnings(),
+            *records.warnings(self.options.state, problem=problem, busy=busy),
             *self.storage.warnings(),
             *self.network.warnings(),
             *self.vms.warnings(),
@@ -460,15 +469,6 @@ class Agent:
     def _deploy_warnings(self) -> tuple[str, ...]:
         """Asked before ready as well, when this part is not there yet: then there are none."""
         return self.deploy.get().warnings() if self.ready and not self.options.hosted else ()
-
-    def _document_warnings(self) -> tuple[str, ...]:
-        document = self.document.made
-        if document is not None and document.problem:
-            return (f"document {document.problem}",)
-        busy = document is not None and document.busy
-        if (self.options.state / "document/applying.json").exists() and not busy:
-            return ("a document was not applied to its end: `thimble document show` tells what is left",)
-        return ()
 
     def _name(self) -> str:
         record = self.hosts.find("host")
@@ -483,42 +483,10 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ending.set)
         if not self.options.hosted:
-            loop.add_signal_handler(signal.SIGPWR, lambda: host.begin("poweroff", BUTTON_GUEST_S))
-            loop.add_signal_handler(signal.SIGUSR2, lambda: host.begin("reboot", BUTTON_GUEST_S))
-
-    def _admit_console(self, port: int) -> None:
-        """`console.json`: how the console UI, which is root here, may look before anybody signs in."""
-        where = self.options.host or "127.0.0.1"
-        here = {
-            "url": f"https://{f'[{where}]' if ':' in where else where}:{port}",
-            "fingerprint": self.fingerprint,
-            "token": self.auth.local_token(),
-        }
-        path = self.options.run / "console.json"
-        files.write_atomic(path, msgspec.json.encode(here), mode=0o600, durable=False)
-
-    def _announce(self, port: int, host: HostService, shown: str | None, fingerprint: str) -> None:
-        """Hosted, the terminal is ours; in the image PID 1 adds the addresses and writes to every console."""
-        lines = [f"certificate SHA-256 {fingerprint}", *(f"warning: {line}" for line in host.warnings())]
-        login = f"login admin, password {shown}" if shown else ""
-        if self.init.present:
-            self.init.tell("ready", lines=lines, login=login)
-            return
-        lines[1:1] = [login] if login else []
-        suffix = "" if port == 443 else f":{port}"
-        where = self.options.host or next(iter(hardware.addresses()), "127.0.0.1")
-        print(f"thimble: ready in {host.ready_s:.1f} s", file=sys.stderr)
-        for line in (f"https://{f'[{where}]' if ':' in where else where}{suffix}/", *lines):
-            print(f"thimble: {line}", file=sys.stderr, flush=True)
+            loop.add_signal_handler(signal.SIGPWR, lambda: host.power.press("poweroff", BUTTON_GUEST_S))
+            loop.add_signal_handler(signal.SIGUSR2, lambda: host.power.press("reboot", BUTTON_GUEST_S))
 
     def _numbers(self) -> Iterable[Sample]:
-        total, available = hardware.memory()
-        yield Sample(name="memory_bytes", value=total, help="RAM of the host")
-        yield Sample(name="memory_available_bytes", value=available, help="RAM guests can still have")
-        yield Sample(name="load1", value=os.getloadavg()[0], help="load average over a minute")
-        yield Sample(name="uptime_seconds", value=clock.since_boot() - self.started)
-        running = sum(task.ended is None for task in self.tasks.all())
-        yield Sample(name="tasks_running", value=running, help="tasks not ended yet")
         for name, value, labels, words in self.host.get().numbers():
             yield Sample(name=name, value=value, labels=labels, help=words)
         for state, count in self.vms.states().items():

@@ -106,6 +106,16 @@ class Auth:
         #: Held by whoever changes users or tokens, from the decision to its end.
         self.turn = asyncio.Lock()
 
+    def warnings(self) -> tuple[str, ...]:
+        """Records that are not used, and why."""
+        broken = self.users.broken | self.tokens.broken
+        return tuple(f"{path}: not used, {why}" for path, why in broken.items())
+
+    def secrets(self) -> list[str]:
+        """What may not leave the host with a support bundle, wherever it stands."""
+        hashes = [user.value.password for user in self.users.all()]
+        return hashes + [token.value.digest for token in self.tokens.all()]
+
     # ------------------------------------------------------------------ first boot
 
     def first_password(self, given: str = "") -> str | None:

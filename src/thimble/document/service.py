@@ -24,7 +24,7 @@ from thimble.contract.verbs import Started
 from thimble.core.lazy import Lazy
 from thimble.core.problem import Code, Problem, Reason, refuse
 from thimble.dispatch.registry import Registry
-from thimble.document.records import DocumentRecord, digest
+from thimble.document.records import APPLIED, APPLYING, FOUND, DocumentRecord, digest
 from thimble.state.store import Collection
 from thimble.state.tasks import Progress, Tasks
 
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
     from thimble.document.plan import Plan
     from thimble.document.read import Read
     from thimble.document.steps import Ask
-
-APPLIED = "applied"
-APPLYING = "applying"
-FOUND = "found"
 
 
 class DocumentService:

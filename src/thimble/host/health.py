@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +27,7 @@ from thimble.host.bmc import Controller
 from thimble.host.diagnosis import Mirror, Readings, Sign, Space, signs, worst
 from thimble.host.pid1 import Init
 from thimble.host.probes import Probes
+from thimble.state.background import Background
 from thimble.state.events import Events
 from thimble.sys import clock, ipmi, log
 from thimble.sys.sysfs import entries, number, word
@@ -50,7 +51,7 @@ class Watch:
         *,
         init: Init,
         events: Events,
-        warnings: Callable[[], tuple[str, ...]],
+        warnings: Callable[[], Awaitable[tuple[str, ...]]],
         mounts: Callable[[], Mapping[str, Path]],
         root: Path = Path("/"),
     ) -> None:
@@ -69,23 +70,23 @@ class Watch:
         self._found: dict[str, tuple[Sign, float]] = {}
         self._looked = self._disks_at = self._bmc_at = float("-inf")
         self._round, self._asking_disks, self._asking_bmc = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
-        self._slow: asyncio.Task[None] | None = None
+        self._background = Background()
 
     async def run(self) -> None:
         """For ever."""
         self.load_drivers()
+        seldom: asyncio.Task[None] | None = None
         try:
             while True:
                 try:
                     await self.look()
                 except Exception as error:  # a fault of ours must not end the watch
-                    log.say(f"health: {type(error).__name__}: {error}")
-                if self._slow is None or self._slow.done():
-                    self._slow = asyncio.get_running_loop().create_task(self.look_seldom(SELDOM_S))
+                    log.trouble("health", error)
+                if seldom is None or seldom.done():
+                    seldom = self._background.keep("health of disks", self.look_seldom(SELDOM_S))
                 await asyncio.sleep(EVERY_S)
         finally:
-            if self._slow is not None:
-                self._slow.cancel()
+            await self._background.close()
 
     def load_drivers(self) -> None:
         """Those that no device asks for by itself: the controller's."""
@@ -165,7 +166,7 @@ class Watch:
         corrected, uncorrected = errors or (0, 0)
         pressed = pressure.read(self._root)
         return Readings(
-            warnings=self._warnings(),
+            warnings=await self._warnings(),
             sensors=(*self.sensors, *self.bmc_sensors),
             disks=self.disks,
             spaces=tuple(await asyncio.gather(*spaces)),

@@ -6,8 +6,9 @@ import re
 from collections.abc import Collection
 
 import msgspec
+from msgspec import UNSET
 
-from thimble.contract.management import ManagementNet
+from thimble.contract.management import ManagementChange, ManagementNet, ManagementSettings
 from thimble.core.problem import Code, Reason
 
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
@@ -42,6 +43,28 @@ def management_reasons(settings: ManagementNet) -> list[Reason]:
             no(f"dns[{number}]", f"{server!r} is no IP address")
     if settings.address == "off" and settings.address6 == "off":
         no("address6", "without any address nobody could reach the host")
+    return found
+
+
+def changed(old: ManagementSettings, wanted: ManagementChange) -> ManagementSettings:
+    """The settings with what is asked of them."""
+    asked = {
+        field: value
+        for field in ManagementSettings.__struct_fields__
+        if (value := getattr(wanted, field)) is not UNSET
+    }
+    new = msgspec.structs.replace(old, **asked)
+    return msgspec.structs.replace(new, nic=new.nic.lower())
+
+
+def differences(old: ManagementSettings, new: ManagementSettings) -> list[str]:
+    """What changes, in words."""
+    found = []
+    for field in ManagementSettings.__struct_fields__:
+        before, after = getattr(old, field), getattr(new, field)
+        if before != after:
+            shown = ", ".join(after) if isinstance(after, tuple) else str(after)
+            found.append(f"sets {field} of the management network to {shown or 'nothing'}")
     return found
 
 

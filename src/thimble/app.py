@@ -411,13 +411,9 @@ class Agent:
 
     def _secrets(self) -> list[str]:
         """What no support bundle may hold, wherever it stands."""
-        found = self.auth.secrets()
-        for vm in self.vms.store.all():
-            if vm.value.seed is not None:
-                found += [vm.value.seed.password_hash or "", vm.value.seed.user_data]
-            if vm.value.direct is not None:
-                found.append(vm.value.direct.cmdline)
-        return found
+        from thimble.contract import secret
+
+        return [*self.auth.secrets(), *secret.values([vm.value for vm in self.vms.store.all()])]
 
     def _host_service(self) -> HostService:
         return HostService(

@@ -14,11 +14,13 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from thimble.access import passwords
 from thimble.access.attempts import Attempts
+from thimble.contract.common import Secret
 from thimble.contract.host import Role
 from thimble.core.ids import identity
 from thimble.core.problem import Code, Problem
@@ -36,14 +38,14 @@ _RANK = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
 
 class UserRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     role: Role
-    password: str  # as passwords.hashed gives it
+    password: Annotated[str, Secret]  # as passwords.hashed gives it
 
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     user: str
     role: Role
-    digest: str
+    digest: Annotated[str, Secret]
     expires: float
 
 
@@ -113,8 +115,11 @@ class Auth:
 
     def secrets(self) -> list[str]:
         """What may not leave the host with a support bundle, wherever it stands."""
-        hashes = [user.value.password for user in self.users.all()]
-        return hashes + [token.value.digest for token in self.tokens.all()]
+        from thimble.contract import secret
+
+        users = [user.value for user in self.users.all()]
+        tokens = [token.value for token in self.tokens.all()]
+        return [*secret.values(users), *secret.values(tokens)]
 
     # ------------------------------------------------------------------ first boot
 

@@ -6,7 +6,6 @@ Whoever adds a secret field marks it; support bundles then leave it out, whereve
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -14,11 +13,15 @@ import msgspec
 from thimble.contract.common import Secret
 
 
-@cache
+_known: dict[Any, frozenset[str]] = {}
+
+
 def fields(kind: Any) -> frozenset[str]:
     """The names of the secret fields of a type of structs."""
-    hints = get_type_hints(kind, include_extras=True)
-    return frozenset(name for name in kind.__struct_fields__ if _marked(hints[name]))
+    if kind not in _known:
+        hints = get_type_hints(kind, include_extras=True)
+        _known[kind] = frozenset(name for name in kind.__struct_fields__ if _marked(hints[name]))
+    return _known[kind]
 
 
 def _marked(hint: Any) -> bool:

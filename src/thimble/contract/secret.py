@@ -12,7 +12,6 @@ import msgspec
 
 from thimble.contract.common import Secret
 
-
 _known: dict[Any, frozenset[str]] = {}
 
 

@@ -92,7 +92,7 @@ class Bundle:
         """The archive's bytes."""
         mask, missing = Mask(self._known()), dict[str, str]()
         found: dict[str, bytes] = {}
-        for name, part in {**self._parts(mask), **self._vm_parts(mask)}.items():
+        for name, part in {**self._parts(mask), **await self._vm_parts(mask)}.items():
             try:
                 async with asyncio.timeout(PART_S):
                     found[name] = await part()
@@ -111,9 +111,9 @@ class Bundle:
             **{name: partial(self._file, mask, path) for name, path in _FILES.items()},
         }
 
-    def _vm_parts(self, mask: Mask) -> dict[str, Part]:
+    async def _vm_parts(self, mask: Mask) -> dict[str, Part]:
         found: dict[str, Part] = {}
-        for id in sorted(self._registry.service("vm").drivers):
+        for id in sorted(row.id for row in (await self._registry.ask("vm.list")).vms):
             found[f"vms/{id}.json"] = partial(self._verb, mask, "vm.get", vm=id)
             if (self._run / "vms" / id / "qemu.log").exists():
                 path = f"{{run}}/vms/{id}/qemu.log"

@@ -17,7 +17,7 @@ from thimble.contract.call import Call
 from thimble.contract.common import Out, Secret
 from thimble.contract.document import Document
 from thimble.contract.verbs import VERBS
-from thimble.contract.vm import DirectBoot, SeedSpec, VmSpec
+from thimble.contract.vm import DirectBoot, SeedSpec, VmList, VmSpec
 from thimble.dispatch.registry import Registry
 from thimble.host.bundle import Bundle
 from thimble.host.redact import GONE, Mask
@@ -96,7 +96,8 @@ def test_a_new_secret_field_needs_its_mark_and_nothing_else() -> None:
             return ANSWER
 
     class Vms:
-        drivers = ()
+        async def list(self, _call: Call[None]) -> VmList:
+            return VmList(rev=0, vms=())
 
     registry = Registry({"host": Host(), "vm": Vms()})
     made = Bundle(registry, Path("/nowhere"), known=list, now=lambda: 0.0)

@@ -301,14 +301,7 @@ def test_bad_forwards_are_refused(forward: Forward, path: str, code: Code) -> No
     assert [r.path for r in rules.forward_reasons("other", twice, facts)] == ["$.forwards[1].port"]
 
 
-def test_macs_are_checked() -> None:
-    def bad(mac: str, vm: str = "") -> bool:
-        return bool(rules.mac_reasons(mac, (WEB,), vm, "$"))
-
-    assert not bad("52:54:00:aa:bb:cc")
-    assert bad("52:54:00:aa:bb")
-    assert bad("01:00:5e:00:00:01")
-    assert bad("00:00:00:00:00:00")
-    assert bad("zz:54:00:aa:bb:cc")
-    assert bad(WEB.mac)
-    assert not bad(WEB.mac, "vm-1")
+def test_a_mac_is_used_once() -> None:
+    assert rules.mac_reasons(WEB.mac.upper(), (WEB,), "", "$.mac")[0].code is Code.IN_USE
+    assert not rules.mac_reasons(WEB.mac, (WEB,), "vm-1", "$.mac")
+    assert not rules.mac_reasons("52:54:00:aa:bb:cc", (WEB,), "", "$.mac")

@@ -117,7 +117,7 @@ class BootDocument:
         ended = await self._tasks.wait(started.task.id)
         if ended.problem is not None:
             raise ended.problem.problem()
-        self._service.settle(text, source)
+        await self._service.settle(text, source)
         lines = ended.result.get("done", "").splitlines()
         self._say(f"document {source}: applied" + (f", {len(lines)} changes" if lines else ""))
         for line in lines:

@@ -115,7 +115,9 @@ def _temperatures(seen: Readings, before: frozenset[str]) -> Iterator[Sign]:
 
 def _hardly_cooler(one: Sensor) -> bool:
     limit = one.warn or one.critical
-    return one.kind == "temperature" and one.value is not None and bool(limit) and one.value > limit - _COOLER  # type: ignore[operator]
+    if one.kind != "temperature" or one.value is None or not limit:
+        return False
+    return one.value > limit - _COOLER
 
 
 def _disks(seen: Readings) -> Iterator[Sign]:

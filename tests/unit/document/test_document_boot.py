@@ -38,7 +38,7 @@ class Service:
     def settled(self, sha256: str) -> bool:
         return sha256 in self.known
 
-    def settle(self, text: str, source: str) -> None:
+    async def settle(self, text: str, source: str) -> None:
         self.known.add(digest(text))
 
     async def apply(self, call: Call[DocumentText]) -> Started:

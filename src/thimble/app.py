@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 from thimble import options as command_line
 from thimble.access import tls
 from thimble.access.auth import Auth
-from thimble.access.verbs import SessionService, TokenService, UserService
+from thimble.access.session_verbs import SessionService
+from thimble.access.verbs import TokenService, UserService
 from thimble.api.app import Api
 from thimble.api.metrics import Sample
 from thimble.console.serial import Consoles

@@ -11,7 +11,8 @@ import msgspec
 
 from thimble.access import passwords
 from thimble.access.auth import Auth
-from thimble.access.verbs import SessionService, TokenService, UserService
+from thimble.access.session_verbs import SessionService
+from thimble.access.verbs import TokenService, UserService
 from thimble.api.app import Api
 from thimble.api.metrics import Sample
 from thimble.contract import network, storage

@@ -12,7 +12,8 @@ from api_world import HASH, PASSWORD, World, counted
 
 from thimble.access import passwords
 from thimble.access.attempts import Attempts, TooMany
-from thimble.access.auth import SESSION_S, TICKET_S, Auth
+from thimble.access.auth import Auth
+from thimble.access.sessions import SESSION_S, TICKET_S
 from thimble.access.verbs import entries
 from thimble.contract.host import Role
 from thimble.core.problem import Code, Problem
@@ -88,7 +89,7 @@ def test_a_strange_authorization_is_refused(world: World, header: str) -> None:
 
 def test_sessions_are_bounded(world: World) -> None:
     tokens = [world.admin() for _ in range(2100)]
-    assert len(world.auth._sessions) <= 2000
+    assert len(world.auth.sessions) <= 2000
     assert do(world, "GET", "/session", token=tokens[-1]).status == 200
 
 
@@ -313,7 +314,7 @@ def test_a_ticket_expires(world: World) -> None:
 
 def test_a_ticket_dies_with_its_session(world: World) -> None:
     ticket = do(world, "POST", "/session/ticket").json["ticket"]
-    world.auth.close_sessions("admin")
+    world.auth.sessions.close_all("admin")
     with pytest.raises(Problem) as caught:
         world.auth.use_ticket(ticket)
     assert caught.value.code is Code.UNAUTHENTICATED

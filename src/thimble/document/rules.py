@@ -18,10 +18,10 @@ from thimble.core.ids import name_reasons
 from thimble.core.problem import Reason
 from thimble.document.decode import Fault
 from thimble.document.positions import Path
+from thimble.document.steps import LOCAL
 from thimble.host.rules import management_reasons, syslog_reasons, time_reasons
 from thimble.network import rules as network_rules
 from thimble.storage import rules as storage_rules
-from thimble.sys.link import Link
 from thimble.vm.record import rules as vm_rules
 from thimble.vm.record.spec import HIDDEN
 
@@ -29,7 +29,6 @@ from thimble.vm.record.spec import HIDDEN
 _ANY_HOST = vm_rules.HostFacts(cpus=255, memory_bytes=1 << 60, memory_available_bytes=1 << 60, accel="kvm")
 _DISK = re.compile(r"(serial|wwn):\S(.*\S)?|/dev/\S+")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
-LOCAL = "local"
 
 
 def faults(document: Document) -> list[Fault]:
@@ -145,10 +144,8 @@ def _switches(document: Document) -> Iterator[Fault]:
     ports: dict[tuple[str, int], str] = {}
     for number, switch in enumerate(document.switch):
         at: Path = ("switch", number)
-        link = {switch.uplink: Link(name=switch.uplink, kind="bridge")}
-        facts = network_rules.Facts(links=link)
         asked = msgspec.structs.replace(switch, forwards=())
-        reasons = network_rules.create_reasons(asked, facts)
+        reasons = network_rules.create_reasons(asked, None)
         yield from below(at, (reason for reason in reasons if reason.path != "$.name"))
         if switch.forwards and switch.kind is not SwitchKind.NAT:
             yield Fault(path=(*at, "forwards"), message="forwards go with kind nat")

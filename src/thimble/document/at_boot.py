@@ -3,7 +3,7 @@
     PID 1's facts ─► text (read, or fetched until it comes) ─► settled before? nothing : plan, apply
 
 Runs beside everything else after "ready", and whatever goes wrong is a warning and a line on the console: the
-host stays manageable. An address may end in `#sha256=DIGEST`; then nothing else is believed.
+host stays manageable. An address may end in `#sha256=DIGEST`; then nothing else is accepted.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def settle(
     if found is None:
         return
     await at_boot.settle(found)
-    if service.problem:  # what was applied before this one is no word on what to do now
+    if service.problem:  # what was applied before this one does not say what to do now
         return
     document = service.last_document()
     if document is not None and document.install is not None and document.install.disk:
@@ -103,7 +103,7 @@ class BootDocument:
                 text = await asyncio.to_thread(_text, Path(found.path))
             await self._apply(text, source)
         except Problem as problem:
-            self._tell(source, problem)
+            self._report(source, problem)
         self._ended()
 
     async def _apply(self, text: str, source: str) -> None:
@@ -147,7 +147,7 @@ class BootDocument:
                 text = await asyncio.to_thread(_text, target)
                 if pin and digest(text) != pin.strip().lower():
                     raise Problem(
-                        Code.INVALID, f"its SHA-256 is {digest(text)}, not {pin}: it is not believed"
+                        Code.INVALID, f"its SHA-256 is {digest(text)}, not {pin}: it is not accepted"
                     )
                 return text
             except Problem as problem:
@@ -163,7 +163,7 @@ class BootDocument:
                     target.unlink()
             await self._sleep(pause)
 
-    def _tell(self, source: str, problem: Problem) -> None:
+    def _report(self, source: str, problem: Problem) -> None:
         lines = [
             f"{reason.line}:{reason.column}: {reason.message}" for reason in problem.reasons if reason.line
         ]

@@ -1,6 +1,6 @@
 """What is wrong with a document that the types alone do not show: names, references, combinations. Pure.
 
-Knows nothing of the host: what only the host can tell is said by `plan` and by the services.
+Knows nothing of the host: what depends on the host is checked by `plan` and by the services.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _vms(document: Document) -> Iterator[Fault]:
                     message = f"{ref} is a disk of {volumes[ref]} already"
                     yield Fault(path=(*path, "volume"), message=message)
         if entry.seed and HIDDEN in (entry.seed.password_hash, entry.seed.user_data):
-            message = f"{HIDDEN} stands for what the API does not tell: write it out"
+            message = f"{HIDDEN} stands for a value that the API does not show: write it out"
             yield Fault(path=(*at, "seed"), message=message)
 
 

@@ -62,7 +62,7 @@ class DocumentService:
 
     @property
     def complete(self) -> bool:
-        """Was it applied to its end?"""
+        """Was all of it applied?"""
         return self._records.find(APPLYING) is None
 
     def settled(self, sha256: str) -> bool:
@@ -167,8 +167,8 @@ class DocumentService:
         async with progress.step("wait"):
             await self._quiet()
         found, planned = await self._decide(given.text)
-        against = [found.reason(one.at, one.message, one.code) for one in planned.blockers]
-        refuse(against, "the document cannot be applied any more", hint="Correct it, or the host.")
+        blockers = [found.reason(one.at, one.message, one.code) for one in planned.blockers]
+        refuse(blockers, "the document cannot be applied any more", hint="Correct it, or the host.")
         record = DocumentRecord(
             text=given.text, source=given.source, sha256=found.sha256, applied=self._clock()
         )

@@ -1,7 +1,7 @@
 """From what was measured to what is not well. Pure: numbers in, findings out.
 
 A thing that is not well has to be clearly better before it counts as well again (`before`), so that a
-temperature at its limit does not tell an event a minute.
+temperature at its limit does not cause an event a minute.
 """
 
 from __future__ import annotations

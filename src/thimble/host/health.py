@@ -1,4 +1,4 @@
-"""Looks at the machine's health now and then, and tells when it changes. It begins after "ready".
+"""Looks at the machine's health now and then; an event says when it changes. It begins after "ready".
 
     every 45 s   sensors, free space, mirrors, memory errors, pressure, clock, warnings
     every 10 min disks (SMART), the management controller
@@ -206,7 +206,7 @@ class Watch:
         )
 
     def _judge(self, seen: Readings) -> None:
-        """Tell what came, what changed its level, and what is over."""
+        """Publish what is new, what changed its level, and what is over."""
         found = {sign.key: sign for sign in signs(seen, frozenset(self._found))}
         now, before = clock.now(), self._found
         self._found = {key: (sign, before[key][1] if key in before else now) for key, sign in found.items()}
@@ -217,12 +217,12 @@ class Watch:
         )
         for key, sign in found.items():
             if key not in before or before[key][0].level is not sign.level:
-                self._tell(sign.component, sign.level, sign.reason)
+                self._report(sign.component, sign.level, sign.reason)
         for key, (sign, _) in before.items():
             if key not in found:
-                self._tell(sign.component, wire.Level.OK, f"no longer: {sign.reason}")
+                self._report(sign.component, wire.Level.OK, f"no longer: {sign.reason}")
 
-    def _tell(self, component: str, level: wire.Level, reason: str) -> None:
+    def _report(self, component: str, level: wire.Level, reason: str) -> None:
         assert self.health is not None
         self._events.publish("host.health", component, level=level, reason=reason, host=self.health.level)
 
@@ -238,7 +238,7 @@ def _finding(sign: Sign, since: float) -> Finding:
 
 
 def all_mirrors(root: Path) -> tuple[Mirror, ...]:
-    """Every md array with redundancy, as its own files tell (admin-guide/md.rst)."""
+    """Every md array with redundancy, by its own files (admin-guide/md.rst)."""
     found = []
     for array in entries(root / "sys/block"):
         missing = number(array / "md/degraded")

@@ -151,7 +151,7 @@ class ManagementService:
         return await run.now(call, decide, act, turn=self._turn)
 
     def watch(self) -> None:
-        """Tell when what is on trial ends by itself; also after a restart of the agent."""
+        """Publish an event when what is on trial ends by itself; also after a restart of the agent."""
         self._unwatch()
         if (trial := self._init.network_trial) is not None:
             self._watching = self._background.keep("trial of the management network", self._watch(trial))

@@ -53,7 +53,7 @@ class Mask:
         return text
 
     def tree(self, value: Any) -> Any:
-        """The same of structs and JSON-like values, where marks and names of fields tell too; JSON-like."""
+        """The same for structs and JSON-like values, where marks and names of fields count too."""
         if isinstance(value, msgspec.Struct):
             return self.tree(secret.hidden(value, GONE))
         if isinstance(value, dict):

@@ -24,7 +24,7 @@ from thimble.core.ids import name_reasons
 from thimble.core.lazy import Lazy
 from thimble.core.problem import Code, Problem
 from thimble.dispatch import run
-from thimble.host import hardware, journal
+from thimble.host import hardware
 from thimble.host.pid1 import Init
 from thimble.host.power import GuestsStopped, Power
 from thimble.host.records import HostFacts, HostRecord
@@ -204,6 +204,8 @@ class HostService:
         return unless(reasons, Decision(plan=new, effects=tuple(effects)), refusal=refusal)
 
     async def log(self, call: Call[None]) -> wire.HostLog:
+        from thimble.host import journal
+
         try:
             count = int(call.query.get("lines", "200"))
         except ValueError:

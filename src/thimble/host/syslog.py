@@ -1,7 +1,7 @@
 """Sends the host's log to a syslog server: RFC 5424 by UDP (RFC 5426) or TCP (RFC 6587, counted).
 
 A server that is away costs a try now and then and loses nothing that the rings in RAM still have; by UDP
-nobody can know. Only the first failure of a row is told, and its end.
+nobody can know. Only the first failure of a row is logged, and its end.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Sender:
         self._background = Background()
 
     async def run(self) -> None:
-        """For ever; what is in the rings first, so that a boot is told from its begin."""
+        """For ever; what is in the rings first, so that a boot is logged from its beginning."""
         cursor, pause = self._logbook.cursor(), _RETRY_FIRST_S
         try:
             waiting: list[LogLine] = []

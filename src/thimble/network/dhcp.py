@@ -237,4 +237,4 @@ def _last_words(directory: Path) -> str:
         lines = (directory / "dnsmasq.log").read_text(errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    return lines[-1].removeprefix("dnsmasq: ").strip() if lines else "without a word"
+    return lines[-1].removeprefix("dnsmasq: ").strip() if lines else "without an error message"

@@ -138,7 +138,7 @@ class TellDhcp(msgspec.Struct, frozen=True):
     plan: DhcpPlan
 
     def describe(self) -> str:
-        return f"tells DHCP on {self.plan.bridge} of {self.plan.hosts.count(chr(10))} VMs"
+        return f"updates DHCP on {self.plan.bridge} with {self.plan.hosts.count(chr(10))} VMs"
 
 
 LinkEffect: TypeAlias = MakeBridge | Claim | SetAddress | DropAddress | JoinUplink | SetUp | RemoveBridge

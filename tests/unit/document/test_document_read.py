@@ -182,7 +182,7 @@ def test_what_the_types_cannot_say_is_said_as_well() -> None:
         "40:8: there is a vm 'a' above already",
         "41:14: UEFI firmware needs at least 64 MiB",
         "42:33: 01:00:00:00:00:00 is not the address of a single card",
-        "43:8: (hidden) stands for what the API does not tell",
+        "43:8: (hidden) stands for a value that the API does not show",
         "46:21: local/v is a disk of a already",
     ):
         assert words in told, f"{words!r} is not among\n{told}"

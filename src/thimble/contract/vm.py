@@ -11,7 +11,7 @@ from typing import Annotated, get_type_hints
 
 from msgspec import UNSET, Meta, UnsetType
 
-from thimble.contract.common import In, Listed, Out
+from thimble.contract.common import In, Listed, Out, Secret
 
 
 class Applies(StrEnum):
@@ -129,7 +129,7 @@ class DirectBoot(In, frozen=True, kw_only=True):
 
     kernel: str
     initrd: str | None = None
-    cmdline: str = ""
+    cmdline: Annotated[str, Secret] = ""
 
 
 class Autostart(In, frozen=True, kw_only=True):
@@ -153,11 +153,11 @@ class SeedSpec(In, frozen=True, kw_only=True):
     hostname: str = ""  # the VM's name when empty
     user: str = "root"
     ssh_keys: tuple[str, ...] = ()
-    password_hash: str | None = None
+    password_hash: Annotated[str, Secret] | None = None
     address: str = ""  # `10.0.0.5/24`; DHCP when empty
     gateway: str = ""
     dns: tuple[str, ...] = ()
-    user_data: str = ""  # whole `#cloud-config` of one's own; wins over the fields above
+    user_data: Annotated[str, Secret] = ""  # whole `#cloud-config` of one's own; wins over the fields above
 
 
 class VmSpec(In, frozen=True, kw_only=True):
@@ -259,7 +259,7 @@ class VmStatus(Out, frozen=True, kw_only=True):
     accel: str = ""  # `kvm` or `tcg` while it runs
     pid: int | None = None
     started: float | None = None
-    last_output: str = ""  # tail of serial and QEMU's own words, after a crash
+    last_output: Annotated[str, Secret] = ""  # tail of serial and QEMU's own words, after a crash
     restarts: int = 0
     pending: tuple[str, ...] = ()  # changes waiting for a cold start, in words
 

@@ -1,6 +1,6 @@
-"""A plan, checked by those who will carry it out: each verb is asked what is against it.
+"""A plan, checked by the verbs that will carry it out: each is asked for its blockers by a dry run.
 
-What is against it only because another effect has not happened yet does not count.
+What blocks only because another effect has not happened yet does not count.
 """
 
 from __future__ import annotations

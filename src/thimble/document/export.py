@@ -27,7 +27,7 @@ from thimble.vm.record.spec import Phase
 replace = msgspec.structs.replace
 
 _HEAD = """\
-# The host document of {name}: `thimble plan FILE` tells what applying it would do.
+# The host document of {name}: `thimble plan FILE` shows what applying it would do.
 # It holds hashes of passwords and tokens: keep it to those who run this host.
 """
 

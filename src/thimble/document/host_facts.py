@@ -79,7 +79,8 @@ class Sources:
     def _policy(self) -> UpdatePolicy:
         if "deploy" not in self.registry.nouns:
             return UpdatePolicy()
-        return self.registry.service("deploy").policy.value  # type: ignore[no-any-return]
+        policy: UpdatePolicy = self.registry.service("deploy").policy.value
+        return policy
 
     def _vms(self) -> list[VmFacts]:
         return [

@@ -5,7 +5,7 @@ Order: what others need comes first, and what could cut the host off comes last.
     host ▸ keys ▸ datastores ▸ switches ▸ VMs ▸ port forwards ▸ users ▸ tokens ▸ management network
 
 Invariant: planning again after all effects yields none. Nothing is deleted: what the document does not
-mention is told as drift.
+mention is reported as drift.
 """
 
 from __future__ import annotations

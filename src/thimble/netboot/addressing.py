@@ -41,7 +41,7 @@ async def find(
     Raises `Problem` IN_USE when no subnet is free, FAILED when the links cannot be listed.
     """
     switch, bridge = wanted.switch, record.bridge
-    assigned = network.lent.get(switch, "")
+    assigned = network.assigned.get(switch, "")
     links = await look()
     has = [text for text in (links[bridge].addresses if bridge in links else ()) if text != assigned]
     found = next((one for text in has if (one := rules.subnet_of(text))), None)

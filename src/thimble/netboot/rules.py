@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from thimble.contract.netboot import DocumentFor, Mode, ServeBoot
 from thimble.contract.network import SwitchKind
+from thimble.core.ids import is_mac
 from thimble.core.problem import Code, Reason
 from thimble.network import subnet
 
@@ -14,13 +15,8 @@ ANY = "any"
 SERIAL = "serial:"
 #: Documents are as large as `document` takes them.
 TEXT_MAX = 1 << 20
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _FIELD = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 FIELDS = ("n", "mac", "serial", "server")
-
-
-def is_mac(text: str) -> bool:
-    return _MAC.fullmatch(text.lower()) is not None
 
 
 def match_reasons(match: str, path: str) -> list[Reason]:

@@ -190,7 +190,7 @@ class BootServer:
         async with self.parts.image(wanted.image) as path:
             image = await asyncio.to_thread(ServedImage.load, path, self._folder)
         if serving.made:
-            network.lent[serving.switch] = serving.cidr
+            network.assigned[serving.switch] = serving.cidr
         await network.sync()
         await self._addressed(serving)
         self.responder.open(wanted, serving.address, serving.bridge, image)
@@ -233,8 +233,8 @@ class BootServer:
         self.responder.shut()
         await asyncio.to_thread(ServedImage.drop, self._folder)
         self.serving, self.why = None, ""
-        if self.parts.network.lent:
-            self.parts.network.lent.clear()
+        if self.parts.network.assigned:
+            self.parts.network.assigned.clear()
             await self.parts.network.sync()
 
     async def _stop_dhcp(self) -> None:

@@ -38,7 +38,7 @@ class Service:
     def settled(self, sha256: str) -> bool:
         return sha256 in self.known
 
-    def settle(self, text: str, source: str) -> None:
+    async def settle(self, text: str, source: str) -> None:
         self.known.add(digest(text))
 
     async def apply(self, call: Call[DocumentText]) -> Started:
@@ -214,7 +214,7 @@ def test_a_server_that_comes_up_late_is_in_time(world: World, web: Web) -> None:
 def test_a_pinned_address_believes_nothing_else(world: World, web: Web) -> None:
     web.answers = {"/a": TEXT.encode()}
     world.settle(DocumentFacts(url=f"{web.url}/a#sha256={'0' * 64}"))
-    assert world.service.given == [] and "it is not believed" in world.service.problem
+    assert world.service.given == [] and "it is not accepted" in world.service.problem
     world.settle(DocumentFacts(url=f"{web.url}/a#sha256={digest(TEXT)}"))
     assert len(world.service.given) == 1
 

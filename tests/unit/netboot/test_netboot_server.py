@@ -54,7 +54,7 @@ class FakeNetwork:
     """A switch `rack` whose bridge gets the address that is assigned to it at the next `sync`."""
 
     def __init__(self, happened: Callable[[str], None]) -> None:
-        self.lent: dict[str, str] = {}
+        self.assigned: dict[str, str] = {}
         self.on_bridge: tuple[str, ...] = ()
         self.present = True
         self.hanging: asyncio.Event | None = None  # set when `sync` hangs, which it does while there is one
@@ -75,8 +75,8 @@ class FakeNetwork:
         if self.hanging is not None:
             self.hanging.set()
             await asyncio.Event().wait()
-        self._happened("sync" if self.lent else "sync without")
-        self.on_bridge = tuple(self.lent.values())
+        self._happened("sync" if self.assigned else "sync without")
+        self.on_bridge = tuple(self.assigned.values())
 
     async def links(self) -> dict[str, Link]:
         return {"br": Link(name="br", addresses=self.on_bridge)}
@@ -190,7 +190,7 @@ class World:
         return (
             self.open == 0
             and not self.dhcp.running
-            and not self.network.lent
+            and not self.network.assigned
             and not (self.root / "run/netboot/image.efi").exists()
             and self.server.serving is None
             and self.server.responder.image is None
@@ -222,7 +222,7 @@ def test_it_is_served_told_and_ended(world: World) -> None:
         assert world.happened[-4:] == SET_UP
         assert found.on and found.address == "192.168.9.1" and found.image_bytes > 0 and found.rev == 1
         assert found.settings is not None and found.settings.documents[0].text == ""
-        assert world.network.lent == {"rack": "192.168.9.1/24"}
+        assert world.network.assigned == {"rack": "192.168.9.1/24"}
         world.happened.clear()
         await world.service.stop(Call(input=None))
         assert world.happened == ["no http", "no dnsmasq", "sync without"]

@@ -204,7 +204,7 @@ async def test_switches_are_isolated_from_each_other(tmp_path: Path) -> None:
 @own_network.own_network
 async def test_a_port_is_a_tap_that_lives_as_long_as_its_holder(tmp_path: Path) -> None:
     network, switch = await agent(tmp_path)
-    port = await network.open_port("vm-1", "nic0", switch="nat", mac=MAC, ip="", uid=0, hostname="web1")
+    port = await network.open_port("vm-1", "nic0", switch="nat", mac=MAC, ip="", hostname="web1")
     bridge = (await get(switch)).bridge
     assert hostnet.is_bridge(bridge), "opening a port brought the switch up"
     found = (await link.links())[port.name]
@@ -271,7 +271,9 @@ async def test_flushed_rules_and_deleted_bridges_are_made_again(tmp_path: Path) 
     before = inside("", "nft", "list", "ruleset")
     bridge = (await get(switch)).bridge
     inside("", "nft", "add", "table", "inet", "somebody")
-    inside("", "nft", "delete", "table", "inet", "thimble-" + network._owner.removeprefix("thimble:"))
+    inside(
+        "", "nft", "delete", "table", "inet", "thimble-" + network._switches.owner.removeprefix("thimble:")
+    )
     ip("link", "delete", bridge)
     assert not (await get(switch)).up
     await network.sync()

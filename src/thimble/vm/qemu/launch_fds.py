@@ -114,7 +114,7 @@ def open_disk(fds: LaunchFds, source: Source, disk: Disk) -> None:
 async def open_nic(fds: LaunchFds, source: Source, record: Definition, nic: Nic) -> None:
     """A port on its switch; the tap vanishes with the last descriptor of it."""
     port = await source.network.open_port(
-        source.id, nic.name, switch=nic.switch, mac=nic.mac, ip=nic.ip, uid=record.uid, hostname=record.name
+        source.id, nic.name, switch=nic.switch, mac=nic.mac, ip=nic.ip, hostname=record.name
     )
     fds.take(f"nic-{nic.name}", port.fd)
     if port.vhost_fd is not None:

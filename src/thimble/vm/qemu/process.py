@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from thimble.core.problem import Code, Problem
-from thimble.sys import cgroup, files, unix
+from thimble.sys import cgroup, files, logfile, unix
 from thimble.sys import process as linux
 from thimble.vm.record.spec import Definition, Running
 
@@ -221,10 +221,7 @@ def tail(path: Path, count: int) -> bytes:
 def trim(rundir: RunDir) -> None:
     """Keep the logs small: both writers append, so cutting to nothing is safe; the tail goes to `….old`."""
     for path in (rundir.serial_log, rundir.qemu_log):
-        with suppress(OSError):
-            if path.stat().st_size > LOG_MAX:
-                (path.parent / f"{path.name}.old").write_bytes(tail(path, 64 * 1024))
-                os.truncate(path, 0)
+        logfile.shorten(path, most=LOG_MAX, keep=64 * 1024)
 
 
 def start_problem(log: bytes) -> Problem:

@@ -20,7 +20,7 @@ from thimble.contract.vm import (
     SeedSpec,
     VmSpec,
 )
-from thimble.core.ids import name_reasons
+from thimble.core.ids import mac_reasons, name_reasons
 from thimble.core.problem import Code, Reason
 from thimble.core.units import MIB, show_size
 from thimble.vm.record import cpus
@@ -31,7 +31,6 @@ CDROMS_MAX = 4
 _MOST = {"disks": DISKS_MAX, "nics": NICS_MAX, "cdroms": CDROMS_MAX}
 #: Below this nothing of interest boots; UEFI needs more.
 UEFI_MIB_MIN = 64
-_HEX = frozenset("0123456789abcdef")
 replace = msgspec.structs.replace
 Spec = TypeVar("Spec", bound=VmSpec)
 
@@ -190,20 +189,17 @@ def check_names(field: str, names: list[str]) -> list[Reason]:
 
 def check_macs(macs: list[str | None]) -> list[Reason]:
     """Everything wrong with the MACs of a VM's NICs; None: one is to be made."""
-    reasons = []
+    reasons: list[Reason] = []
     seen: set[str] = set()
     for n, mac in enumerate(macs):
         path = f"$.nics[{n}].mac"
         if mac is None:
             continue
-        parts = mac.split(":")
-        if len(parts) != 6 or not all(len(part) == 2 and set(part) <= _HEX for part in parts):
-            reasons.append(Reason(message=f"{mac!r} is not a MAC: write 52:54:00:12:34:56", path=path))
-        elif int(parts[0], 16) & 1:
-            reasons.append(Reason(message=f"{mac} is a multicast address", path=path))
-        elif mac in seen:
+        found = mac_reasons(mac, path)
+        reasons += found
+        if not found and mac.lower() in seen:
             reasons.append(Reason(message=f"the MAC {mac} is given twice", path=path))
-        seen.add(mac)
+        seen.add(mac.lower())
     return reasons
 
 

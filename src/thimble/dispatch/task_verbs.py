@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from thimble.contract.call import Call
-from thimble.contract.common import DryRun, Effect, Task
+from thimble.contract.common import DryRun, Task
 from thimble.contract.host import TaskList
+from thimble.core.decision import GO, Decision, blocked
 from thimble.core.problem import Code, Problem, Reason
+from thimble.dispatch import run
 from thimble.state.tasks import Tasks
 
 WAIT_MAX = 60.0
@@ -31,15 +33,17 @@ class TaskService:
         return self._tasks.get(call.path["task"])
 
     async def cancel(self, call: Call[None]) -> Task | DryRun:
-        task = self._tasks.get(call.path["task"])
-        if call.dry_run:
-            no = Reason(message="it has ended, or must run to its end", code=Code.CONFLICT)
-            return DryRun(
-                possible=task.cancellable,
-                effects=(Effect(what=f"cancels {task.verb} of {task.subject}"),) if task.cancellable else (),
-                blockers=() if task.cancellable else (no,),
-            )
-        return await self._tasks.cancel(task.id)
+        id = call.path["task"]
+
+        def decide() -> Decision[bool]:
+            task = self._tasks.get(id)
+            if not task.cancellable:
+                no = Reason(message="it has ended, or must run to its end", code=Code.CONFLICT)
+                hint = "It has ended, or must run to its end."
+                return blocked(no, refusal=f"the task {task.verb} cannot be cancelled", hint=hint)
+            return Decision(plan=GO, effects=(f"cancels {task.verb} of {task.subject}",))
+
+        return await run.now(call, decide, lambda _: self._tasks.cancel(id))
 
 
 def _seconds(text: str) -> float:

@@ -100,7 +100,8 @@ class DocumentService:
         from thimble.document import export
 
         last = await asyncio.to_thread(self.last_document)
-        return DocumentExport(text=export.text(await self._sources.get().facts(None, last)))
+        facts = await self._sources.get().facts(None, last)
+        return DocumentExport(text=await asyncio.to_thread(export.text, facts))
 
     async def get(self, _call: Call[None]) -> DocumentState:
         last = self.last
@@ -160,7 +161,8 @@ class DocumentService:
         from thimble.document.read import read
 
         found = await asyncio.to_thread(read, text)
-        return found, plan(found.document, await self._sources.get().facts(found.document))
+        facts = await self._sources.get().facts(found.document)
+        return found, await asyncio.to_thread(plan, found.document, facts)
 
     async def _carry_out(self, call: Call[DocumentText], progress: Progress) -> dict[str, str]:
         given = call.input

@@ -13,6 +13,7 @@ from api_world import HASH, PASSWORD, World, counted
 from thimble.access import passwords
 from thimble.access.attempts import Attempts, TooMany
 from thimble.access.auth import Auth
+from thimble.access.records import UserRecord
 from thimble.access.sessions import SESSION_S, TICKET_S
 from thimble.access.verbs import entries
 from thimble.contract.host import Role
@@ -503,3 +504,19 @@ def test_a_sign_in_that_strengthens_a_hash_does_not_undo_a_new_role(world: World
     run(both())
     kept = world.auth.users.get("second").value
     assert kept.role is Role.VIEWER and not passwords.is_weak(kept.password)
+
+
+# ---------------------------------------------------------------------- for the rest of the agent
+
+
+def test_what_a_bundle_may_not_hold_and_what_is_broken_is_said_by_its_owner(tmp_path: Path) -> None:
+    (tmp_path / "users").mkdir()
+    (tmp_path / "users" / "broken.json").write_text("{")
+    world = World(tmp_path)
+    world.auth.users.put("ann", UserRecord(role=Role.VIEWER, password=STRONG))
+    do(world, "POST", "/tokens", {"name": "t"}, token=world.auth.open_session("ann")[0])
+    (warning,) = world.auth.warnings()
+    assert "broken.json: not used" in warning
+    digests = {token.value.digest for token in world.auth.tokens.all()}
+    hashes = {user.value.password for user in world.auth.users.all()}
+    assert set(world.auth.secrets()) == digests | hashes and STRONG in hashes

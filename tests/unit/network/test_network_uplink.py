@@ -11,7 +11,9 @@ import pytest
 from thimble.contract.network import SwitchKind
 from thimble.core.problem import Code, Problem
 from thimble.network.records import SwitchRecord
+from thimble.network.service import Network
 from thimble.network.switches import Switches
+from thimble.state.events import Events
 from thimble.sys import hostnet
 
 
@@ -70,6 +72,22 @@ def test_a_switch_is_bound_to_the_card_and_not_to_its_name(
     cards = {}
     assert switches.all()["lan"].uplink == mac
     assert json.loads((tmp_path / "state/switches/lan.json").read_text())["record"]["uplink"] == mac
+
+
+def test_what_a_card_is_for_is_said_by_the_switches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = {"3c:ec:ef:00:00:01": "eth0", "3c:ec:ef:00:00:02": "eth1", "3c:ec:ef:00:00:03": "eth2"}
+    monkeypatch.setattr(hostnet, "macs", lambda: cards)
+    start(tmp_path, "eth0").records.put(
+        "lan", SwitchRecord(kind=SwitchKind.BRIDGED, bridge="tb-1", uplink="3c:ec:ef:00:00:02")
+    )
+
+    async def work() -> dict[str, str]:
+        network = Network(tmp_path / "state", tmp_path / "run", events=Events(base=1, clock=lambda: 0.0))
+        await network.open()
+        return network.card_uses()
+
+    uses = asyncio.run(work())
+    assert uses == {"3c:ec:ef:00:00:01": "management", "3c:ec:ef:00:00:02": "switch lan"}
 
 
 def test_a_card_is_remembered_by_its_mac_and_a_bridge_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,7 @@ def test_bad_surroundings_all_at_once_leave_a_host_that_says_what_is_wrong(
 
     def story(server: Server) -> None:
         said(server, b"thimble: ready in ")
-        said(server, b"the clock was before the date of this image, and was set to that")
+        said(server, b"the clock was earlier than the build date of this image and was set to it")
         said(server, b"warning: the host document on /dev/vda (THIMBLE) cannot be read: ")
         said(server, b"warning: no DHCP server answers on uplink: the host has ")
 
@@ -162,7 +162,7 @@ def test_bad_surroundings_all_at_once_leave_a_host_that_says_what_is_wrong(
 
 def test_of_two_documents_none_is_used_and_both_are_named(image: Path, tmp_path: Path) -> None:
     def story(server: Server) -> None:
-        words = b"more than one volume is labelled THIMBLE, and none is used: /dev/vda, /dev/vdb"
+        words = b"more than one volume is labelled THIMBLE, none of them is used: /dev/vda, /dev/vdb"
         said(server, words)
         said(server, b"thimble: ready in ")
 
@@ -195,7 +195,7 @@ def test_a_full_state_partition_is_told_and_the_host_is_manageable(image: Path, 
     disk = state_disk(tmp_path / "state.raw")
 
     def never_used(server: Server) -> None:
-        said(server, b"STATE IS IN RAM AND WILL BE LOST: /dev/vda could not be mounted: ")
+        said(server, b"STATE IS IN RAM AND WILL BE LOST: cannot mount /dev/vda: ")
         said(server, b"thimble: ready in ")
 
     def first(server: Server) -> None:
@@ -221,7 +221,7 @@ def test_a_full_state_partition_is_told_and_the_host_is_manageable(image: Path, 
 
 def test_a_locked_state_partition_leaves_a_manageable_host(image: Path, tmp_path: Path) -> None:
     def story(server: Server) -> None:
-        said(server, b"STATE IS IN RAM AND WILL BE LOST: /dev/vda could not be mounted")
+        said(server, b"STATE IS IN RAM AND WILL BE LOST: cannot mount /dev/vda")
         said(server, b"thimble: ready in ")
 
     disk = state_disk(tmp_path / "locked.raw")
@@ -260,12 +260,12 @@ def test_a_mirrored_state_starts_whole_and_with_one_half(image: Path, tmp_path: 
         said(server, b"thimble: ready in ")
 
     def half(server: Server) -> None:
-        said(server, b"warning: the mirror of /dev/vda4 is missing: 1 of 2 disks are there")
+        said(server, b"warning: the mirror is degraded: /dev/vda4 runs with 1 of 2 disks")
         said(server, b"thimble: state is on /dev/md_state")
         said(server, b"thimble: ready in ")
 
     def again(server: Server) -> None:
-        said(server, b"warning: the mirror /dev/vda4 was out of step and is brought up to date")
+        said(server, b"warning: the mirror /dev/vda4 was out of sync and is being resynchronised")
         said(server, b"thimble: ready in ")
 
     booted(image, whole, disks=tuple(halves))
@@ -275,8 +275,8 @@ def test_a_mirrored_state_starts_whole_and_with_one_half(image: Path, tmp_path: 
 
 def test_an_image_on_trial_that_nobody_confirms_is_given_up(image: Path) -> None:
     def story(server: Server) -> None:
-        said(server, b"thimble: this image is on trial")
-        said(server, b"thimble: this image was not confirmed within ")
+        said(server, b"thimble: trial boot of this image")
+        said(server, b"thimble: the trial boot was not confirmed within ")
         said(server, b"thimble: rebooting")
 
     append = "thimble.slot=b thimble.trial=1 thimble.trial_timeout=1"

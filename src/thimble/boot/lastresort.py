@@ -1,11 +1,11 @@
-"""When PID 1 itself fails: tell every console and the kernel log, save what can be saved, reboot."""
+"""When PID 1 itself fails: report on every console and in the kernel log, sync the disks, reboot."""
 
 from __future__ import annotations
 
 import os
 import time
 
-# Seconds somebody gets to read what happened; shorter while an image is on trial.
+# Seconds to read what happened before the reboot; shorter in a trial boot.
 settings = {"wait": 10.0}
 
 

@@ -19,7 +19,7 @@ from thimble.image.toolbox import Toolbox
 _TABLE = """
 import marshal, pathlib, sys
 sys.path.insert(0, sys.argv[1])
-from thimble.boot.driver_table import compile_table
+from thimble.boot.devices.driver_table import compile_table
 folder = pathlib.Path(sys.argv[2])
 texts = [(folder / name).read_text() for name in ("modules.dep", "modules.alias", "modules.softdep")]
 (folder / "thimble.drivers").write_bytes(marshal.dumps(compile_table(*texts)))
@@ -112,7 +112,7 @@ def choose(box: Toolbox, kernel: Kernel, profile: str, source: Path, report: Rep
     wanted = drivers.wanted(profile)
     whole = graph(box, kernel)
     names, unknown = drivers.closure(whole, wanted.modules)
-    table = source / "thimble/boot/driver_table.py"
+    table = source / "thimble.boot.devices.driver_table.py"
     inputs = [names, sorted(wanted.plain), str(kernel.tree), cache.sha256(table) if table.exists() else ""]
     stage = cache.root() / "stages" / f"drivers-{cache.key('drivers', 4, inputs)}"
 

@@ -22,7 +22,7 @@ import msgspec
 from benchmarks.inside.channel import PORT
 from benchmarks.machine import System
 from thimble.core.problem import Code, Problem
-from thimble.guest import cpio
+from thimble.image import cpio
 from thimble.lab.server import Server
 
 READY = b"thimble: ready"
@@ -63,7 +63,7 @@ def with_child(
     )
 
 
-def entries(files: Mapping[str, bytes]) -> list[cpio.Entry]:
+def entries(files: Mapping[str, bytes]) -> list[cpio.CpioEntry]:
     """What the kernel unpacks over the image's own files."""
     inside = resources.files("benchmarks.inside")
     found = [cpio.file("bench.py", inside.joinpath("bench.py").read_bytes(), 0o755)]
@@ -74,7 +74,7 @@ def entries(files: Mapping[str, bytes]) -> list[cpio.Entry]:
     return [*found, *(cpio.file(f"bench.d/{name}", data) for name, data in files.items())]
 
 
-def extended(initrd: bytes, more: list[cpio.Entry]) -> bytes:
+def extended(initrd: bytes, more: list[cpio.CpioEntry]) -> bytes:
     """One more archive behind an initrd; the kernel wants each to begin on four bytes."""
     return initrd + bytes(-len(initrd) % 4) + cpio.archive(more)
 

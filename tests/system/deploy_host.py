@@ -17,8 +17,7 @@ from thimble.client.http import Client
 from thimble.client.trust import Trust
 from thimble.contract.deploy import UPLOAD, Deploy, Reboot, UpdateRequest
 from thimble.core.problem import Code, Problem
-from thimble.guest import cpio
-from thimble.image import manifest, media, packages, toolbox
+from thimble.image import cpio, manifest, media, packages, toolbox
 from thimble.image.pack import Packer
 from thimble.image.progress import on_stderr, silent
 from thimble.image.signing import Signer, from_files
@@ -52,7 +51,7 @@ class Builds:
         mark = cpio.file("note", note.encode(), 0o644)
         (folder / "initrd").write_bytes(extended((self.image / "initrd").read_bytes(), [mark]))
         known = manifest.read(self.image)
-        wanted = media.Image(
+        wanted = media.BuiltImage(
             folder=folder,
             profile="virtual",
             version=version,

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from benchmarks.thimble_server import extended
 
-from thimble.guest import cpio
+from thimble.image import cpio
 from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries

@@ -18,8 +18,8 @@ from thimble.contract.hardware import Finding, Hardware, Health, Level, Logs, Se
 from thimble.contract.host import Blink
 from thimble.contract.network import Switch, SwitchCreate, SwitchKind
 from thimble.core.problem import Code, Problem
-from thimble.guest import cpio
-from thimble.image.build import Options, build
+from thimble.image import cpio
+from thimble.image.build import BuildOptions, build
 from thimble.image.progress import on_stderr
 from thimble.lab import home
 from thimble.lab.command import spec_of_image
@@ -35,7 +35,7 @@ MISCHIEF = 7777
 @pytest.fixture(scope="session")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The profile that has drivers for real machines."""
-    return build(Options(profile="server", out=tmp_path_factory.mktemp("server")), on_stderr).directory
+    return build(BuildOptions(profile="server", out=tmp_path_factory.mktemp("server")), on_stderr).directory
 
 
 @pytest.fixture(autouse=True)

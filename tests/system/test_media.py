@@ -15,8 +15,7 @@ import pytest
 from benchmarks.thimble_server import extended
 from visitor import BOOT_S, start_guest, visit
 
-from thimble.guest import cpio
-from thimble.image import keys, sign, signing
+from thimble.image import cpio, keys, sign, signing
 from thimble.image.progress import on_stderr
 from thimble.lab import home
 from thimble.lab.command import spec_of_image

@@ -19,7 +19,7 @@ from thimble.client.http import Client
 from thimble.client.trust import Trust
 from thimble.contract.netboot import Neighbour, Netboot
 from thimble.contract.network import SwitchCreate, SwitchKind
-from thimble.guest import cpio
+from thimble.image import cpio
 from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries

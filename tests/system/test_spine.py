@@ -31,7 +31,8 @@ from thimble.contract.vm import (
     Vm,
     VmCreate,
 )
-from thimble.guest import cpio, tiny
+from thimble.guest import tiny
+from thimble.image import cpio
 from thimble.image.progress import on_stderr
 from thimble.lab import home
 from thimble.lab.command import spec_of_image

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from thimble.cli import tables
-from thimble.cli.session import Session
+from thimble.cli.session import CliSession
 from thimble.contract.common import DryRun, Task
 from thimble.contract.verbs import Started
 from thimble.contract.vm import VmList
@@ -30,7 +30,7 @@ def _sets(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
         if value:
             source = ctx.get_parameter_source(parameter.name or "")
             typed = source is click.core.ParameterSource.COMMANDLINE
-            ctx.ensure_object(Session).set(name, value, typed=typed)
+            ctx.ensure_object(CliSession).set(name, value, typed=typed)
 
     return callback
 
@@ -75,7 +75,7 @@ def choice(kind: type[StrEnum]) -> click.Choice[str]:
     return click.Choice([one.value for one in kind])
 
 
-class Local(click.Command):
+class LocalCommand(click.Command):
     """A command that talks to no host."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -83,7 +83,7 @@ class Local(click.Command):
         super().__init__(*args, **options)
 
 
-class Asking(click.Command):
+class HostCommand(click.Command):
     """A command that asks a host."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -91,7 +91,7 @@ class Asking(click.Command):
         super().__init__(*args, **options)
 
 
-class Changing(Asking):
+class ChangingCommand(HostCommand):
     """A command that changes something on a host at once."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -100,7 +100,7 @@ class Changing(Asking):
         super().__init__(*args, **options)
 
 
-class Working(Changing):
+class TaskCommand(ChangingCommand):
     """A command that starts long work on a host, and waits for it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -110,7 +110,7 @@ class Working(Changing):
 
 
 def act(
-    session: Session,
+    session: CliSession,
     name: str,
     input: msgspec.Struct | None = None,
     *,
@@ -145,7 +145,7 @@ def act(
 
 
 def follow(
-    session: Session,
+    session: CliSession,
     task: Task,
     *,
     timeout: float | None = None,
@@ -170,7 +170,7 @@ def follow(
         raise
 
 
-def preview(session: Session, dry: DryRun) -> None:
+def preview(session: CliSession, dry: DryRun) -> None:
     """Print a dry run and leave, with the exit code of the first blocker if there is one."""
 
     def text() -> str:
@@ -187,7 +187,7 @@ def preview(session: Session, dry: DryRun) -> None:
 def vm_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
     """For the shell's completion: the VMs' names; nothing when the host cannot be asked."""
     with suppress(Exception):
-        vms: VmList = ctx.ensure_object(Session).client.call("vm.list")
+        vms: VmList = ctx.ensure_object(CliSession).client.call("vm.list")
         return [vm.name for vm in vms.vms if vm.name.startswith(incomplete)]
     return []
 
@@ -197,7 +197,7 @@ def width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def confirm(session: Session, question: str, *, yes: bool) -> None:
+def confirm(session: CliSession, question: str, *, yes: bool) -> None:
     """Ask before something is lost; scripts say --yes."""
     if not yes and not session.dry_run and sys.stdin.isatty():
         click.confirm(question, abort=True, err=True)

@@ -54,7 +54,7 @@ def show(*, once: bool, keep: bool, profile: str, out: Path) -> dict[str, object
     """Do all of it; the summary. `once` ends after the guest's SSH banner, `keep` leaves the server on."""
     began = time.monotonic()
     with progress.meter(quiet=False) as shown:
-        built = build.build(build.Options(profile=profile, out=out), shown.at)
+        built = build.build(build.BuildOptions(profile=profile, out=out), shown.at)
         guest = debian.ensure(shown.at)
     image_bytes = built.total_bytes
     say(f"image      {built.directory} ({profile}): {image_bytes / 1e6:.1f} MB, built")

@@ -10,8 +10,17 @@ import click
 from msgspec import UNSET
 
 from thimble.cli import tables
-from thimble.cli.command import Asking, Changing, Working, act, choice, confirm, preview, width
-from thimble.cli.session import Session
+from thimble.cli.command import (
+    ChangingCommand,
+    HostCommand,
+    TaskCommand,
+    act,
+    choice,
+    confirm,
+    preview,
+    width,
+)
+from thimble.cli.session import CliSession
 from thimble.cli.tables import Column, table
 from thimble.cli.vm_parse import seconds
 from thimble.contract.common import DryRun, Task
@@ -89,15 +98,15 @@ def _outcome(last: Outcome) -> str:
     return f"{last.kind} to {last.version} (build {last.build}) of {when}: {last.state}{why}"
 
 
-@click.command("deploy", cls=Asking)
+@click.command("deploy", cls=HostCommand)
 @click.pass_obj
-def deploy(session: Session) -> None:
+def deploy(session: CliSession) -> None:
     """What the host was started from, its slots, and how the last update went."""
     found: Deploy = session.client.call("deploy.get")
     session.emit(found, lambda: details(found))
 
 
-@click.command("install", cls=Working)
+@click.command("install", cls=TaskCommand)
 @click.argument("disk", required=False, default="")
 @click.option("--mirror", default="", metavar="DISK", help="A second disk; alone: joins the installation.")
 @click.option("--erase", is_flag=True, help="Even if something else is on the disk; that is lost.")
@@ -107,7 +116,7 @@ def deploy(session: Session) -> None:
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def install(
-    session: Session,
+    session: CliSession,
     *,
     disk: str,
     mirror: str,
@@ -149,14 +158,14 @@ def _restart_options(command: Any) -> Any:
     return command
 
 
-@click.command("update", cls=Working)
+@click.command("update", cls=TaskCommand)
 @click.argument("image", metavar="[FILE|URL|IMAGE]", required=False)
 @click.option("--sha256", default="", metavar="DIGEST", help="Refuse it unless its digest is this.")
 @click.option("--allow-older", is_flag=True, help="Even if its version is older.")
 @_restart_options
 @click.pass_obj
 def update(
-    session: Session,
+    session: CliSession,
     *,
     image: str | None,
     sha256: str,
@@ -187,11 +196,11 @@ def update(
     )
 
 
-@click.command("rollback", cls=Working)
+@click.command("rollback", cls=TaskCommand)
 @_restart_options
 @click.pass_obj
 def rollback(
-    session: Session, *, vms: str | None, restart: str | None, guest_timeout: str, yes: bool
+    session: CliSession, *, vms: str | None, restart: str | None, guest_timeout: str, yes: bool
 ) -> None:
     """Go back to the other slot."""
     confirm(session, "Go back to the other slot? The VMs go down for it.", yes=yes)
@@ -203,12 +212,12 @@ def rollback(
     _going(session, "deploy.rollback", wanted, "the host restarts into the other slot")
 
 
-def _going(session: Session, verb: str, wanted: Any, done: str) -> None:
+def _going(session: CliSession, verb: str, wanted: Any, done: str) -> None:
     task = act(session, verb, wanted, goes_down=True)
     session.done(task, lambda: done)
 
 
-def sent(session: Session, image: str) -> str:
+def sent(session: CliSession, image: str) -> str:
     """A file of ours goes to the host first; anything else is a name it knows."""
     from thimble.cli.progress import bytes_on, meter
 
@@ -230,9 +239,9 @@ def sent(session: Session, image: str) -> str:
     return UPLOAD
 
 
-@key.command("list", cls=Asking)
+@key.command("list", cls=HostCommand)
 @click.pass_obj
-def key_list(session: Session) -> None:
+def key_list(session: CliSession) -> None:
     """List the keys."""
     found: KeyList = session.client.call("key.list")
     rows = [(k.name, "of the image" if k.built_in else "added", k.fingerprint) for k in found.keys]
@@ -240,11 +249,11 @@ def key_list(session: Session) -> None:
     session.emit(found, lambda: table(columns, rows, width=width()) if rows else "no keys yet")
 
 
-@key.command("add", cls=Changing)
+@key.command("add", cls=ChangingCommand)
 @click.argument("name")
 @click.argument("certificate", type=click.Path(dir_okay=False))
 @click.pass_obj
-def key_add(session: Session, name: str, certificate: str) -> None:
+def key_add(session: CliSession, name: str, certificate: str) -> None:
     """Accept images signed by the owner of CERTIFICATE, a file in PEM."""
     try:
         pem = Path(certificate).read_text()
@@ -254,10 +263,10 @@ def key_add(session: Session, name: str, certificate: str) -> None:
     session.done(made, lambda: f"images signed by {made.name} are accepted (SHA-256 {made.fingerprint})")
 
 
-@key.command("remove", cls=Changing)
+@key.command("remove", cls=ChangingCommand)
 @click.argument("name")
 @click.pass_obj
-def key_remove(session: Session, name: str) -> None:
+def key_remove(session: CliSession, name: str) -> None:
     """Accept images signed with that key no longer."""
     act(session, "key.delete", path={"key": name})
     session.say(f"images signed by {name} are not accepted any more")

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import click
 
-from thimble.cli.command import Asking, Changing, Working, act, choice, confirm, preview, width
-from thimble.cli.session import Session
+from thimble.cli.command import (
+    ChangingCommand,
+    HostCommand,
+    TaskCommand,
+    act,
+    choice,
+    confirm,
+    preview,
+    width,
+)
+from thimble.cli.session import CliSession
 from thimble.cli.tables import Column, table
 from thimble.contract.storage import (
     Datastore,
@@ -99,15 +108,15 @@ def _notes(one: Datastore) -> list[str]:
     return notes if one.mounted else [*notes, f"not mounted: {one.why}"]
 
 
-@disk.command("list", cls=Asking)
+@disk.command("list", cls=HostCommand)
 @click.pass_obj
-def list_(session: Session) -> None:
+def list_(session: CliSession) -> None:
     """List volumes."""
     volumes: VolumeList = session.client.call("volume.list")
     session.emit(volumes, lambda: volumes_table(volumes, width=width()))
 
 
-@disk.command("create", cls=Working)
+@disk.command("create", cls=TaskCommand)
 @click.argument("name")
 @click.argument("size", required=False)
 @click.option("--image", metavar="IMAGE", help="A copy of this image, grown to SIZE.")
@@ -115,7 +124,7 @@ def list_(session: Session) -> None:
 @click.option("--format", type=choice(DiskFormat), default=DiskFormat.QCOW2.value)
 @click.pass_obj
 def create(
-    session: Session, name: str, size: str | None, image: str | None, datastore: str, format: str
+    session: CliSession, name: str, size: str | None, image: str | None, datastore: str, format: str
 ) -> None:
     """Create a volume of SIZE, such as 10G."""
     wanted = VolumeCreate(
@@ -129,31 +138,31 @@ def create(
     session.done(task, lambda: f"created {task.result.get('volume', name)}")
 
 
-@disk.command("delete", cls=Changing)
+@disk.command("delete", cls=ChangingCommand)
 @click.argument("name")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def delete(session: Session, *, name: str, yes: bool) -> None:
+def delete(session: CliSession, *, name: str, yes: bool) -> None:
     """Delete a volume no VM uses. NAME is datastore/name, as listed."""
     confirm(session, f"Delete the volume {name}?", yes=yes)
     act(session, "volume.delete", path={"volume": name})
     session.say(f"deleted {name}")
 
 
-@image.command("list", cls=Asking)
+@image.command("list", cls=HostCommand)
 @click.pass_obj
-def image_list(session: Session) -> None:
+def image_list(session: CliSession) -> None:
     """List images."""
     images: ImageList = session.client.call("image.list")
     session.emit(images, lambda: images_table(images, width=width()))
 
 
-@image.command("upload", cls=Changing)
+@image.command("upload", cls=ChangingCommand)
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("--as", "name", default="", metavar="[DATASTORE/]NAME", help="Its name there.  [the file's]")
 @click.option("--sha256", metavar="DIGEST", help="Refuse it unless its digest is this.")
 @click.pass_obj
-def upload(session: Session, file: str, name: str, sha256: str | None) -> None:
+def upload(session: CliSession, file: str, name: str, sha256: str | None) -> None:
     """Upload an image: qcow2, raw, ISO, a kernel, an initrd, …"""
     from thimble.cli.progress import bytes_on, meter
 
@@ -185,26 +194,26 @@ def upload(session: Session, file: str, name: str, sha256: str | None) -> None:
     session.done(stored, lambda: f"uploaded {stored.name}: {stored.format}, {show_size(stored.size_bytes)}")
 
 
-@image.command("delete", cls=Changing)
+@image.command("delete", cls=ChangingCommand)
 @click.argument("name")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def image_delete(session: Session, *, name: str, yes: bool) -> None:
+def image_delete(session: CliSession, *, name: str, yes: bool) -> None:
     """Delete an image."""
     confirm(session, f"Delete the image {name}?", yes=yes)
     act(session, "image.delete", path={"image": name})
     session.say(f"deleted {name}")
 
 
-@store.command("list", cls=Asking)
+@store.command("list", cls=HostCommand)
 @click.pass_obj
-def store_list(session: Session) -> None:
+def store_list(session: CliSession) -> None:
     """List datastores."""
     stores: DatastoreList = session.client.call("datastore.list")
     session.emit(stores, lambda: stores_table(stores, width=width()))
 
 
-@store.command("create", cls=Changing)
+@store.command("create", cls=ChangingCommand)
 @click.argument("name")
 @click.option("--directory", metavar="PATH", help="A directory of the host.")
 @click.option("--disk", "device", metavar="DEVICE", help="A whole disk or partition with ext4 on it.")
@@ -213,7 +222,7 @@ def store_list(session: Session) -> None:
 @click.option("--erase", is_flag=True, help="Even if there is one already.")
 @click.pass_obj
 def store_create(
-    session: Session,
+    session: CliSession,
     *,
     name: str,
     directory: str | None,
@@ -240,10 +249,10 @@ def store_create(
     session.done(made, lambda: f"created {made.name}: {show_size(made.free_bytes)} free at {made.where}")
 
 
-@store.command("delete", cls=Changing)
+@store.command("delete", cls=ChangingCommand)
 @click.argument("name")
 @click.pass_obj
-def store_delete(session: Session, name: str) -> None:
+def store_delete(session: CliSession, name: str) -> None:
     """Forget a datastore; its files stay."""
     act(session, "datastore.delete", path={"datastore": name})
     session.say(f"{name} is forgotten; its files stay where they are")

@@ -10,9 +10,9 @@ import click
 import msgspec
 
 from thimble.cli import reconnect, tables
-from thimble.cli.command import Asking, Local, Working, act, confirm, follow
+from thimble.cli.command import HostCommand, LocalCommand, TaskCommand, act, confirm, follow
 from thimble.cli.management import CONFIRM
-from thimble.cli.session import Session
+from thimble.cli.session import CliSession
 from thimble.cli.vm_parse import seconds
 from thimble.contract.common import Task
 from thimble.contract.document_api import SIZE_MAX, DocumentExport, DocumentPlan, DocumentState, DocumentText
@@ -92,7 +92,7 @@ def plan_text(found: DocumentPlan, document: DocumentText) -> str:
     return "\n".join(lines)
 
 
-def _planned(session: Session, document: DocumentText) -> DocumentPlan:
+def _planned(session: CliSession, document: DocumentText) -> DocumentPlan:
     try:
         found: DocumentPlan = session.client.call("document.plan", document)
     except Problem as problem:
@@ -100,10 +100,10 @@ def _planned(session: Session, document: DocumentText) -> DocumentPlan:
     return found
 
 
-@click.command(cls=Asking)
+@click.command(cls=HostCommand)
 @click.argument("document", metavar="FILE|URL|-")
 @click.pass_obj
-def plan(session: Session, document: str) -> None:
+def plan(session: CliSession, document: str) -> None:
     """Tell what applying a host document would do. Changes nothing."""
     text = given(document)
     found = _planned(session, text)
@@ -112,13 +112,13 @@ def plan(session: Session, document: str) -> None:
         raise click.exceptions.Exit(TABLE[found.blockers[0].code][1])
 
 
-@click.command(cls=Working)
+@click.command(cls=TaskCommand)
 @click.argument("document", metavar="FILE|URL|-")
 @click.option("--confirm-within", default=CONFIRM, metavar="TIME", help=f"For [management].  [{CONFIRM}]")
 @click.option("--keep", is_flag=True, help="Keep [management] at once, reached or not.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def apply(session: Session, *, document: str, confirm_within: str, keep: bool, yes: bool) -> None:
+def apply(session: CliSession, *, document: str, confirm_within: str, keep: bool, yes: bool) -> None:
     """Make the host what a document says. Nothing is deleted; applying again has nothing to do.
 
     A change of the management network is undone by itself unless this command reaches the host anew.
@@ -139,7 +139,7 @@ def apply(session: Session, *, document: str, confirm_within: str, keep: bool, y
     session.done(task, lambda: task.result.get("done", "") or task.result.get("note", ""))
 
 
-def _applied(session: Session, text: DocumentText, found: DocumentPlan) -> Task:
+def _applied(session: CliSession, text: DocumentText, found: DocumentPlan) -> Task:
     """The task when it is done; the host's own addresses change last, and are then confirmed."""
     cuts = any("management.change" in effect.verbs for effect in found.effects)
     if not cuts or not text.confirm_within or session.no_wait:
@@ -162,12 +162,12 @@ def _addresses(document: DocumentText) -> tuple[str, ...]:
     return tuple(str(net[name]) for name in ("address", "address6") if name in net)
 
 
-@click.command(cls=Asking)
+@click.command(cls=HostCommand)
 @click.option(
     "--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Instead of standard output."
 )
 @click.pass_obj
-def export(session: Session, output: str | None) -> None:
+def export(session: CliSession, output: str | None) -> None:
     """Write the document of a host as it is: its backup, and the start of the next one."""
     found: DocumentExport = session.client.call("document.export")
     if output is None:
@@ -187,7 +187,7 @@ def document() -> None:
     """The group."""
 
 
-@document.command("schema", cls=Local)
+@document.command("schema", cls=LocalCommand)
 def schema() -> None:
     """Print the JSON Schema, for editors that complete TOML."""
     from thimble.document import schema as published
@@ -212,9 +212,9 @@ def state_text(state: DocumentState, *, now: float) -> str:
     )
 
 
-@document.command("show", cls=Asking)
+@document.command("show", cls=HostCommand)
 @click.pass_obj
-def show_(session: Session) -> None:
+def show_(session: CliSession) -> None:
     """The document applied last, and how the host has moved away from it."""
     found: DocumentState = session.client.call("document.get")
     session.emit(found, lambda: state_text(found, now=time.time()))

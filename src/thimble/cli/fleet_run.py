@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from thimble.cli.command import secret
-from thimble.cli.session import Session
+from thimble.cli.session import CliSession
 from thimble.cli.tables import safe
 from thimble.client import profile as profiles
 from thimble.client.address import base_url
@@ -30,7 +30,7 @@ LEAVE_S = 5.0
 INTERRUPTED = 130
 
 
-def run(session: Session, neighbours: Sequence[Neighbour], words: Sequence[str]) -> int:
+def run(session: CliSession, neighbours: Sequence[Neighbour], words: Sequence[str]) -> int:
     """The worst exit code. Headings go to standard error where JSON is wanted."""
     from thimble.cli import main
 
@@ -107,7 +107,7 @@ class _Password:
         return self._known
 
 
-def _enter(session: Session, chosen: Profile, password: _Password) -> str:
+def _enter(session: CliSession, chosen: Profile, password: _Password) -> str:
     """Sign in there, for as long as the command takes; the token."""
     with session.connect(chosen) as client:
         asked = host.Login(user=chosen.user, password=password())
@@ -116,7 +116,7 @@ def _enter(session: Session, chosen: Profile, password: _Password) -> str:
     return granted.token
 
 
-def _leave(session: Session, url: str, token: str) -> None:
+def _leave(session: CliSession, url: str, token: str) -> None:
     with suppress(Problem), session.fresh(url, LEAVE_S) as client:
         client.token = token
         client.call("session.delete")

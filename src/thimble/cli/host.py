@@ -12,8 +12,8 @@ import msgspec
 
 from thimble.cli import tables
 from thimble.cli.builder import part, reporting
-from thimble.cli.command import Asking, Changing, Local, Working, act, choice, confirm
-from thimble.cli.session import Session
+from thimble.cli.command import ChangingCommand, HostCommand, LocalCommand, TaskCommand, act, choice, confirm
+from thimble.cli.session import CliSession
 from thimble.cli.vm_parse import seconds
 from thimble.contract.common import Event
 from thimble.contract.host import Host, HostChange, HostLog, MediumWrites, PowerRequest, Pressure
@@ -67,9 +67,9 @@ def medium_words(writes: MediumWrites | None) -> str:
     return f"{writes.disk}, {whole} written since boot, {hour} in the last hour"
 
 
-@host.command("show", cls=Asking)
+@host.command("show", cls=HostCommand)
 @click.pass_obj
-def show_(session: Session) -> None:
+def show_(session: CliSession) -> None:
     """The host's state."""
     found: Host = session.client.call("host.get")
     session.emit(found, lambda: details(found))
@@ -78,19 +78,19 @@ def show_(session: Session) -> None:
 host.add_command(show_, "status")
 
 
-@host.command("rename", cls=Changing)
+@host.command("rename", cls=ChangingCommand)
 @click.argument("name")
 @click.pass_obj
-def rename(session: Session, name: str) -> None:
+def rename(session: CliSession, name: str) -> None:
     """Give the host another name."""
     found: Host = act(session, "host.change", HostChange(name=name))
     session.done(found, lambda: f"this host is {found.name} now")
 
 
-@host.command("log", cls=Asking)
+@host.command("log", cls=HostCommand)
 @click.option("--lines", "-n", type=click.IntRange(1, 5000), default=100, help="How many.  [100]")
 @click.pass_obj
-def log(session: Session, lines: int) -> None:
+def log(session: CliSession, lines: int) -> None:
     """The last lines of the host's log."""
     found: HostLog = session.client.call("host.log", query={"lines": lines})
     session.emit(found, lambda: "\n".join(found.lines))
@@ -105,12 +105,12 @@ _ENDED = {
 
 
 def _power(name: str, verb: str, help: str, done: str) -> None:
-    @host.command(name, cls=Working, help=help)
+    @host.command(name, cls=TaskCommand, help=help)
     @click.option("--guest-timeout", default="120s", metavar="TIME", help="How long guests may take.  [120s]")
     @click.option("--guests", type=choice(HostShutdown), help="Do this with all VMs.  [as each one says]")
     @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
     @click.pass_obj
-    def command(session: Session, *, guest_timeout: str, guests: str | None, yes: bool) -> None:
+    def command(session: CliSession, *, guest_timeout: str, guests: str | None, yes: bool) -> None:
         how = HostShutdown(guests) if guests else None
         confirm(session, f"{name.capitalize()} the host? Its guests are {_ENDED[how]}.", yes=yes)
         wanted = PowerRequest(guest_timeout_s=seconds(guest_timeout), guests=how)
@@ -122,11 +122,11 @@ _power("reboot", "host.reboot", "Shut the guests down and reboot.", "the host re
 _power("shutdown", "host.shutdown", "Shut the guests down and power off.", "the host powers off")
 
 
-@host.command("events", cls=Asking)
+@host.command("events", cls=HostCommand)
 @click.option("--after", type=int, metavar="REV", help="Begin after this revision.  [now]")
 @click.option("--timeout", metavar="TIME", help="Leave after this long.")
 @click.pass_obj
-def events(session: Session, after: int | None, timeout: str | None) -> None:
+def events(session: CliSession, after: int | None, timeout: str | None) -> None:
     """What changes, a line each (with --json: a JSON object each), until Ctrl-C."""
     for event in session.client.events(after, timeout=None if timeout is None else seconds(timeout)):
         click.echo(msgspec.json.encode(event) if session.json else event_line(event))
@@ -139,7 +139,7 @@ def event_line(event: Event) -> str:
     return tables.safe(f"{clock} {event.kind} {event.subject} {detail}".rstrip())
 
 
-@host.command("run", cls=Local)
+@host.command("run", cls=LocalCommand)
 @click.option("--state", type=click.Path(file_okay=False), metavar="DIR", help="For records and disks.")
 @click.option(
     "--run", "run_dir", type=click.Path(file_okay=False), metavar="DIR", help="For sockets; in RAM."
@@ -154,7 +154,7 @@ def event_line(event: Event) -> str:
     "--password-file", type=click.Path(dir_okay=False), metavar="FILE", help="admin's first password."
 )
 @click.pass_obj
-def run(session: Session, /, **given: Any) -> None:
+def run(session: CliSession, /, **given: Any) -> None:
     """Be a host, on this Linux. Ctrl-C ends the agent; its VMs run on, and the next one takes them over."""
     agent, accel = part("app"), part("host.hardware").accel()
     if accel.name != "kvm":

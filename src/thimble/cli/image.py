@@ -9,8 +9,8 @@ import click
 import msgspec
 
 from thimble.cli.builder import part, reporting
-from thimble.cli.command import Local, confirm
-from thimble.cli.session import Session
+from thimble.cli.command import LocalCommand, confirm
+from thimble.cli.session import CliSession
 from thimble.cli.tables import as_json
 
 PROFILES = ("server", "virtual")
@@ -21,7 +21,7 @@ def image() -> None:
     """The group."""
 
 
-@image.command("build", cls=Local)
+@image.command("build", cls=LocalCommand)
 @click.option("--profile", type=click.Choice(PROFILES), default="virtual", help="[virtual]")
 @click.option("--out", type=click.Path(file_okay=False), default="out", metavar="DIR", help="[out]")
 @click.option("--media", default="img,iso", metavar="LIST", help="Which media beside thimble.efi.  [img,iso]")
@@ -29,12 +29,12 @@ def image() -> None:
 @click.option("--trust", multiple=True, type=click.Path(), metavar="CERT", help="Accept its updates, too.")
 @click.pass_obj
 def build(
-    session: Session, profile: str, out: str, media: str, key: str | None, trust: tuple[str, ...]
+    session: CliSession, profile: str, out: str, media: str, key: str | None, trust: tuple[str, ...]
 ) -> None:
     """Build the image from Debian's packages: all media, and the same for network boot."""
     builder = part("image.build")
     signer = part("image.signing").from_folder(Path(key)) if key else None
-    options = builder.Options(
+    options = builder.BuildOptions(
         profile=profile,
         out=Path(out),
         media=tuple(word for word in media.split(",") if word),
@@ -58,17 +58,17 @@ def _plain(value: Any) -> object:
     return str(value) if isinstance(value, Path) else msgspec.to_builtins(value)
 
 
-@image.command("inspect", cls=Local)
+@image.command("inspect", cls=LocalCommand)
 @click.argument("path", type=click.Path(), required=False)
 @click.pass_obj
-def inspect(session: Session, path: str | None) -> None:
+def inspect(session: CliSession, path: str | None) -> None:
     """What is in an image, and how large is each part? PATH is what `build` wrote.  [out/virtual]"""
     inspector = part("image.inspect")
     found = inspector.inspect(Path(path) if path else built())
     click.echo(as_json(found.document()) if session.json else "\n".join(inspector.lines(found)))
 
 
-@image.command("write", cls=Local)
+@image.command("write", cls=LocalCommand)
 @click.argument("where", type=click.Path(dir_okay=False), metavar="DEVICE|FILE")
 @click.option(
     "--image", "source", type=click.Path(), metavar="DIR|FILE", help="What to write.  [out/virtual]"
@@ -78,7 +78,7 @@ def inspect(session: Session, path: str | None) -> None:
 @click.option("--internal", is_flag=True, help="The disk may be built in.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def write(session: Session, /, **given: Any) -> None:
+def write(session: CliSession, /, **given: Any) -> None:
     """Write the image to a stick, a card or a file, and compare what was written."""
     writer = part("image.write")
     told = [name for name in ("large", "internal") if given[name]]
@@ -98,19 +98,19 @@ def write(session: Session, /, **given: Any) -> None:
     session.say(f"{planned.target.path} holds {planned.image.name}, and gives it back unaltered")
 
 
-@image.command("key", cls=Local)
+@image.command("key", cls=LocalCommand)
 @click.argument("folder", type=click.Path(file_okay=False), metavar="DIR")
 @click.option("--name", default="Thimble", metavar="NAME", help="Whose keys they are.  [Thimble]")
 @click.option("--also", multiple=True, type=click.Path(), metavar="CERT", help="Accept its programs, too.")
 @click.pass_obj
-def key(session: Session, folder: str, name: str, also: tuple[str, ...]) -> None:
+def key(session: CliSession, folder: str, name: str, also: tuple[str, ...]) -> None:
     """Make keys of your own for Secure Boot."""
     with reporting(session) as report:
         part("image.keys").make(Path(folder), report, name=name, also=tuple(map(Path, also)))
     session.say(f"{folder} holds your keys: keep it secret, and keep a copy of it")
 
 
-@image.command("sign", cls=Local)
+@image.command("sign", cls=LocalCommand)
 @click.argument("path", type=click.Path(file_okay=False), metavar="DIR", required=False)
 @click.option(
     "--key", required=True, type=click.Path(), metavar="DIR|FILE", help="What `image key` made, or a key."
@@ -119,7 +119,7 @@ def key(session: Session, folder: str, name: str, also: tuple[str, ...]) -> None
     "--cert", type=click.Path(dir_okay=False), metavar="FILE", help="The certificate, if KEY is a file."
 )
 @click.pass_obj
-def sign(session: Session, path: str | None, key: str, cert: str | None) -> None:
+def sign(session: CliSession, path: str | None, key: str, cert: str | None) -> None:
     """Sign a built image, and remake its media. DIR is what `build` wrote.  [out/virtual]"""
     signing, signer = part("image.signing"), part("image.sign")
     folder = Path(path) if path else built()
@@ -139,9 +139,9 @@ def built() -> Path:
     return next((place for place in places if (place / "manifest.json").exists()), places[0])
 
 
-@image.command("lock", cls=Local)
+@image.command("lock", cls=LocalCommand)
 @click.pass_obj
-def lock(session: Session) -> None:
+def lock(session: CliSession) -> None:
     """Pin the newest verified versions of every package."""
     with reporting(session) as report:
         lines = part("image.lock").refresh(report)

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from thimble.cli.builder import part, reporting
-from thimble.cli.command import Local, width
-from thimble.cli.session import Session
+from thimble.cli.command import LocalCommand, width
+from thimble.cli.session import CliSession
 from thimble.cli.tables import Column, as_json, table
 from thimble.cli.vm_parse import memory_mib
 from thimble.core.units import MIB, show_size
@@ -31,7 +31,7 @@ def lab() -> None:
     """The group."""
 
 
-@lab.command("up", cls=Local)
+@lab.command("up", cls=LocalCommand)
 @click.argument("name", default="lab")
 @click.option("--profile", metavar="NAME", help="Boot out/NAME.  [server, else virtual]")
 @click.option(
@@ -57,7 +57,7 @@ def lab() -> None:
 @click.option("--secure-boot", is_flag=True, help="Firmware that can do it, in setup mode.")
 @click.option("--append", default="", metavar="WORDS", help="More for the kernel command line.")
 @click.pass_obj
-def up(session: Session, /, **given: Any) -> None:
+def up(session: CliSession, /, **given: Any) -> None:
     """Make a virtual server and power it on."""
     command, spec = part("lab.command"), part("lab.spec")
     wanted = command.spec_of_image(
@@ -90,7 +90,7 @@ def _image(image: str | None, profile: str | None) -> Path:
     return Path("out") / (profile or next(iter(built), "server"))
 
 
-@lab.command("cuts", cls=Local)
+@lab.command("cuts", cls=LocalCommand)
 @click.argument("kind", type=click.Choice(["update", "install", "apply"]))
 @click.option("--count", type=click.IntRange(1), default=10, metavar="N", help="How many.  [10]")
 @click.option("--seed", type=int, default=1, metavar="N", help="The same seed, the same moments.  [1]")
@@ -101,7 +101,7 @@ def _image(image: str | None, profile: str | None) -> Path:
 @click.option("--firmware", type=click.Choice(["uefi", "bios"]), default="uefi", help="[uefi]")
 @click.option("--keep", is_flag=True, help="Leave a server on that broke a promise.")
 @click.pass_obj
-def cuts(session: Session, /, **given: Any) -> None:
+def cuts(session: CliSession, /, **given: Any) -> None:
     """Cut a virtual server's power at random moments of what it does, and see that it comes back.
 
     Its disk forgets what was not flushed. Ends at the first promise that is not kept, with exit code 1.
@@ -125,20 +125,20 @@ def cuts(session: Session, /, **given: Any) -> None:
         raise SystemExit(1)
 
 
-@lab.command("down", cls=Local)
+@lab.command("down", cls=LocalCommand)
 @click.argument("name", default="lab")
 @click.option("--force", is_flag=True, help="Cut the power instead of pressing the button.")
 @click.option("--keep", is_flag=True, help="Keep its disks.")
 @click.pass_obj
-def down(session: Session, *, name: str, force: bool, keep: bool) -> None:
+def down(session: CliSession, *, name: str, force: bool, keep: bool) -> None:
     """Power a virtual server off and remove it."""
     part("lab.command").down(name, force=force, keep=keep)
     session.say(f"{name} is off" + ("" if keep else " and removed"))
 
 
-@lab.command("list", cls=Local)
+@lab.command("list", cls=LocalCommand)
 @click.pass_obj
-def list_(session: Session) -> None:
+def list_(session: CliSession) -> None:
     """List virtual servers."""
     entries = part("lab.home").entries()
     click.echo(as_json(entries) if session.json else listing(entries, width=width()))
@@ -156,14 +156,14 @@ def listing(entries: list[Any], *, width: int | None) -> str:
     return table(COLUMNS, rows, width=width) if rows else "no virtual servers; `thimble lab up` makes one"
 
 
-@lab.command("console", cls=Local)
+@lab.command("console", cls=LocalCommand)
 @click.argument("name", default="lab")
 def console(name: str) -> None:
     """A virtual server's serial line, until Ctrl-]."""
     part("lab.command").console(name)
 
 
-@lab.command("log", cls=Local)
+@lab.command("log", cls=LocalCommand)
 @click.argument("name", default="lab")
 def log(name: str) -> None:
     """All a virtual server's serial line ever said."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import click
 import msgspec
 
-from thimble.cli.command import Asking, Local, secret, trust_options
-from thimble.cli.session import Session
+from thimble.cli.command import HostCommand, LocalCommand, secret, trust_options
+from thimble.cli.session import CliSession
 from thimble.contract import host
 from thimble.core.problem import Code, Problem
 
 
-@click.command(cls=Local, params=trust_options())
+@click.command(cls=LocalCommand, params=trust_options())
 @click.argument("url", required=False)
 @click.option("--user", default="", metavar="NAME", help="Sign in as.  [admin]")
 @click.option("--password-file", metavar="FILE", help="Read the password from here; - is standard input.")
 @click.option("--name", default="", metavar="PROFILE", help="Keep it under this name.  [the host's address]")
 @click.pass_obj
-def login(session: Session, url: str | None, user: str, password_file: str | None, name: str) -> None:
+def login(session: CliSession, url: str | None, user: str, password_file: str | None, name: str) -> None:
     """Sign in to the host at URL, and make it the one meant from now on.
 
     The password comes from --password-file, THIMBLE_PASSWORD, or a prompt. The host's certificate is
@@ -40,9 +40,9 @@ def login(session: Session, url: str | None, user: str, password_file: str | Non
     session.say(f"signed in to {kept.url} as {granted.user} ({granted.role}), kept as profile {name}")
 
 
-@click.command(cls=Asking)
+@click.command(cls=HostCommand)
 @click.pass_obj
-def logout(session: Session) -> None:
+def logout(session: CliSession) -> None:
     """Sign out: the token is revoked and forgotten, the host stays known."""
     name, profile = session.chosen()
     if not profile.token:

@@ -17,7 +17,7 @@ import click
 from thimble import __version__
 from thimble.cli import tables
 from thimble.cli.command import output_options, trust_options, word
-from thimble.cli.session import Session
+from thimble.cli.session import CliSession
 from thimble.core.problem import Code, Problem
 
 #: command → (module, what it is for)
@@ -49,7 +49,7 @@ Completion for bash (zsh, fish likewise):
 """
 
 
-class Lazy(click.Group):
+class LazyGroup(click.Group):
     """Knows its commands' names and lines of help without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -76,7 +76,7 @@ class Lazy(click.Group):
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
-cli = Lazy(
+cli = LazyGroup(
     "thimble",
     help="Thimble: a hypervisor you carry.",
     epilog=COMPLETION,
@@ -92,9 +92,9 @@ cli = Lazy(
 click.version_option(__version__, prog_name="thimble", message="%(prog)s %(version)s")(cli)
 
 
-def run(arguments: Sequence[str], session: Session | None = None) -> int:
+def run(arguments: Sequence[str], session: CliSession | None = None) -> int:
     """One command line; its exit code."""
-    session = session or Session()
+    session = session or CliSession()
     session.json = "--json" in arguments  # so that errors in reading the command line are JSON, too
     try:
         code = cli.main(list(arguments), prog_name="thimble", standalone_mode=False, obj=session)
@@ -121,7 +121,7 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
         return report(session, Problem(Code.INTERNAL, what, hint="THIMBLE_DEBUG=1 shows where."))
 
 
-def report(session: Session, problem: Problem) -> int:
+def report(session: CliSession, problem: Problem) -> int:
     """Tell what went wrong; the exit code."""
     if os.environ.get("THIMBLE_DEBUG"):
         import traceback

@@ -8,8 +8,8 @@ import click
 from msgspec import UNSET
 
 from thimble.cli import reconnect, tables
-from thimble.cli.command import Changing, act, host_options, output_options
-from thimble.cli.session import Session
+from thimble.cli.command import ChangingCommand, act, host_options, output_options
+from thimble.cli.session import CliSession
 from thimble.cli.vm_parse import seconds
 from thimble.contract.management import REACH, Management, ManagementChange, ManagementSettings
 from thimble.core.units import show_seconds
@@ -69,12 +69,12 @@ class _Network(click.Group):
 def network(ctx: click.Context) -> None:
     """How the host itself is reached: its card, VLAN and addresses."""
     if ctx.invoked_subcommand is None:
-        session: Session = ctx.obj
+        session: CliSession = ctx.obj
         found: Management = session.client.call("management.get")
         session.emit(found, lambda: details(found))
 
 
-@network.command("set", cls=Changing)
+@network.command("set", cls=ChangingCommand)
 @click.option("--nic", metavar="MAC", help="Its network card; '' is the first with a link.")
 @click.option("--vlan", type=click.IntRange(0, 4094), help="0: untagged.")
 @click.option("--address", metavar="A.B.C.D/N|dhcp|off", help="Its IPv4 address.")
@@ -86,7 +86,7 @@ def network(ctx: click.Context) -> None:
 @click.option("--confirm-within", default=CONFIRM, metavar="TIME", help=f"How long to try.  [{CONFIRM}]")
 @click.option("--keep", is_flag=True, help="Do not try it: keep it, whether the host can be reached or not.")
 @click.pass_obj
-def set_(session: Session, /, *, confirm_within: str, keep: bool, **given: Any) -> None:
+def set_(session: CliSession, /, *, confirm_within: str, keep: bool, **given: Any) -> None:
     """Change it. What is not given stays.
 
     The host tries what could cut it off: unless this command reaches it anew and confirms, it goes back.
@@ -120,17 +120,17 @@ def asked(given: dict[str, Any], within: int) -> ManagementChange:
     return ManagementChange(**fields, confirm_within=within if cuts else 0)
 
 
-@network.command("confirm", cls=Changing)
+@network.command("confirm", cls=ChangingCommand)
 @click.pass_obj
-def confirm(session: Session) -> None:
+def confirm(session: CliSession) -> None:
     """Keep new settings that wait for it: this command has reached the host with them."""
     kept: Management = act(session, "management.confirm")
     session.done(kept, lambda: "the management network is so from now on")
 
 
-@network.command("undo", cls=Changing)
+@network.command("undo", cls=ChangingCommand)
 @click.pass_obj
-def undo(session: Session) -> None:
+def undo(session: CliSession) -> None:
     """Take new settings back at once."""
     back = reconnect.through(lambda: act(session, "management.undo"))
     if back is not None:

@@ -11,10 +11,10 @@ import click
 
 from thimble.cli import fleet_run as each_
 from thimble.cli import tables
-from thimble.cli.command import Changing, act, width
+from thimble.cli.command import ChangingCommand, act, width
 from thimble.cli.deploy import sent
 from thimble.cli.document import given
-from thimble.cli.session import Session
+from thimble.cli.session import CliSession
 from thimble.cli.tables import Column, table
 from thimble.contract.netboot import DocumentFor, Mode, Neighbour, NeighbourList, Netboot, ServeBoot, Stage
 from thimble.core.units import show_size
@@ -64,7 +64,7 @@ def document(text: str) -> DocumentFor:
     return DocumentFor(match=match, text=given(source).text)
 
 
-@click.command("serve-boot", cls=Changing)
+@click.command("serve-boot", cls=ChangingCommand)
 @click.option("--switch", metavar="NAME", help="The switch whose wire they are on.")
 @click.option("--proxy", is_flag=True, help="Another DHCP server gives the addresses there.")
 @click.option(
@@ -79,7 +79,7 @@ def document(text: str) -> DocumentFor:
 @click.option("--most", type=click.IntRange(1, 1024), help="Serve so many neighbours at most.  [64]")
 @click.option("--off", is_flag=True, help="Boot no neighbours any more.")
 @click.pass_obj
-def serve_boot(session: Session, /, *, off: bool, switch: str | None, **options: Any) -> None:
+def serve_boot(session: CliSession, /, *, off: bool, switch: str | None, **options: Any) -> None:
     """Boot neighbours from this host, over PXE and UEFI HTTP boot. Alone it shows what is served.
 
     Those with a document of their own (a MAC's or a serial number's) are allowed, too.
@@ -102,7 +102,7 @@ def serve_boot(session: Session, /, *, off: bool, switch: str | None, **options:
 
 
 def _wanted(
-    session: Session,
+    session: CliSession,
     switch: str,
     *,
     proxy: bool,
@@ -186,14 +186,14 @@ def ago(seconds: float) -> str:
     return f"{whole} s ago"
 
 
-@click.command("neighbours", cls=Changing)
+@click.command("neighbours", cls=ChangingCommand)
 @click.option("--forget", metavar="MAC", help="Forget this one; its number is free again.")
 @click.option("--watch", "-w", is_flag=True, help="Show it again and again, until Ctrl-C.")
 @click.option("--each", is_flag=True, help="Run a command against each that is ready.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND…]")
 @click.pass_obj
 def neighbours(
-    session: Session, *, forget: str | None, watch: bool, each: bool, words: tuple[str, ...]
+    session: CliSession, *, forget: str | None, watch: bool, each: bool, words: tuple[str, ...]
 ) -> None:
     """The hosts that were booted from this one, and what they say of themselves.
 
@@ -221,12 +221,12 @@ def neighbours(
         _show(session)
 
 
-def _found(session: Session) -> NeighbourList:
+def _found(session: CliSession) -> NeighbourList:
     found: NeighbourList = session.client.call("neighbour.list")
     return found
 
 
-def _show(session: Session) -> None:
+def _show(session: CliSession) -> None:
     found = _found(session)
     session.emit(found, lambda: listing(found.neighbours, now=time.time(), width=width()))
 

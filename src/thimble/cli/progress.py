@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-class Meter(Protocol):
+class ProgressMeter(Protocol):
     """`at` says what is being done, and how much of it, 0 to 1 (None: nobody knows)."""
 
     def at(self, what: str, done: float | None, detail: str = "") -> None: ...
 
 
-class Silent:
+class NoProgress:
     """For --quiet and --json."""
 
     def at(self, what: str, done: float | None, detail: str = "") -> None:
         """Say nothing."""
 
 
-class Lines:
+class ProgressLines:
     """For logs and pipes: a line when the work enters another step, and at each tenth of it."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Lines:
             print(f"{what}{share} {detail}".rstrip(), file=sys.stderr, flush=True)
 
 
-class Bar:
+class ProgressBar:
     """For a terminal; it is gone when the work is over."""
 
     def __init__(self, progress: Progress) -> None:
@@ -56,27 +56,27 @@ class Bar:
 
 
 @contextmanager
-def meter(*, quiet: bool) -> Iterator[Meter]:
+def meter(*, quiet: bool) -> Iterator[ProgressMeter]:
     """The one that fits where standard error goes."""
     if quiet:
-        yield Silent()
+        yield NoProgress()
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            yield Bar(progress)
+            yield ProgressBar(progress)
     else:
-        yield Lines()
+        yield ProgressLines()
 
 
-def task_on(shown: Meter, task: Task) -> None:
+def task_on(shown: ProgressMeter, task: Task) -> None:
     """A task's state as the meter shows it."""
     step = task.step.replace("_", " ").replace(".", " ")
     shown.at(task.verb, task.progress or None, step)
 
 
-def bytes_on(shown: Meter, what: str, sent: int, total: int) -> None:
+def bytes_on(shown: ProgressMeter, what: str, sent: int, total: int) -> None:
     """An upload's."""
     shown.at(what, sent / total if total else 1.0, f"{show_size(sent)} of {show_size(total)}")

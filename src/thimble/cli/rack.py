@@ -61,7 +61,7 @@ def show(count: int, *, once: bool, keep: bool, profile: str, out: Path) -> dict
     if not 1 <= count <= MOST:
         raise Problem(Code.INVALID, f"a rack of {count}: 1 to {MOST} neighbours")
     with progress.meter(quiet=False) as shown:
-        built = build.build(build.Options(profile=profile, out=out), shown.at)
+        built = build.build(build.BuildOptions(profile=profile, out=out), shown.at)
     return with_retries(lambda _: _rack(count, built.directory, once=once, keep=keep), say=say)
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from thimble.cli.session import Session
+from thimble.cli.session import CliSession
 from thimble.client.http import Client
 from thimble.contract.management import Management
 from thimble.core.problem import Code, Problem
@@ -38,7 +38,7 @@ def candidates(url: str, *addresses: str) -> tuple[str, ...]:
     return (*found, url)
 
 
-def confirm(session: Session, addresses: tuple[str, ...], seconds: float) -> Management:
+def confirm(session: CliSession, addresses: tuple[str, ...], seconds: float) -> Management:
     """Keep the new settings; or say when the host undoes them.
 
     Raises `Problem` UNAVAILABLE when the host was not reached, CONFLICT when they are undone already.
@@ -57,7 +57,7 @@ def confirm(session: Session, addresses: tuple[str, ...], seconds: float) -> Man
     return kept
 
 
-def _reached(session: Session, urls: tuple[str, ...], deadline: float, at: str) -> tuple[str, Management]:
+def _reached(session: CliSession, urls: tuple[str, ...], deadline: float, at: str) -> tuple[str, Management]:
     last = ""
     while time.monotonic() < deadline:
         for url in urls:
@@ -90,7 +90,7 @@ def _confirmed(client: Client) -> Management:
 _LOOK = "`thimble host network` shows how things stand."
 
 
-def brief(session: Session) -> Client:
+def brief(session: CliSession) -> Client:
     """A client for what may cut its own connection off: it does not wait long for an answer."""
     return session.fresh(session.client.url, BRIEF_S)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _WHOM = ("host", "profile", "token", "fingerprint", "ca", "insecure")
 
 
-class Session:
+class CliSession:
     """One run of the command. Options are set while the command line is read; the client is made at need."""
 
     def __init__(
@@ -60,9 +60,9 @@ class Session:
         self._client: Client | None = None
         self._only: Profile | None = None
 
-    def apart(self, profile: Profile) -> Session:
+    def apart(self, profile: Profile) -> CliSession:
         """One for the host of `profile` alone, whatever the environment says; nothing of it is kept."""
-        made = Session(
+        made = CliSession(
             transport=self._transport,
             location=self._location,
             certificate=self._certificate,

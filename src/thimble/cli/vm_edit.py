@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from thimble.cli import vm_view
-from thimble.cli.command import Working, act, choice, vm_names
-from thimble.cli.session import Session
+from thimble.cli.command import TaskCommand, act, choice, vm_names
+from thimble.cli.session import CliSession
 from thimble.cli.vm_parse import spec_file, typed
 from thimble.cli.vm_spec import alteration, creation
 from thimble.contract.vm import (
@@ -73,7 +73,7 @@ seeding = _all(
 )  # fmt: skip
 
 
-@click.command(cls=Working)
+@click.command(cls=TaskCommand)
 @click.argument("name", required=False)
 @shared
 @seeding
@@ -91,7 +91,7 @@ seeding = _all(
 @click.option("--without", multiple=True, type=click.Choice(DEVICES), help="Leave this device out.")
 @click.option("--start", is_flag=True, default=None, help="Start it, too.")
 @click.pass_obj
-def create(session: Session, /, **given: Any) -> None:
+def create(session: CliSession, /, **given: Any) -> None:
     """Create a VM. For example:
 
     \b
@@ -104,7 +104,7 @@ def create(session: Session, /, **given: Any) -> None:
     session.done(found, lambda: f"created {vm_view.line(found)}")
 
 
-@click.command(cls=Working)
+@click.command(cls=TaskCommand)
 @click.argument("name", shell_complete=vm_names)
 @shared
 @seeding
@@ -118,7 +118,7 @@ def create(session: Session, /, **given: Any) -> None:
 @click.option("--with", "with_", multiple=True, type=click.Choice(DEVICES))
 @click.option("--without", multiple=True, type=click.Choice(DEVICES))
 @click.pass_obj
-def change(session: Session, /, **given: Any) -> None:
+def change(session: CliSession, /, **given: Any) -> None:
     """Change a VM: at once where its QEMU can, else at its next cold start."""
     seen: Vm = session.client.call("vm.get", path={"vm": given["name"]})
     wanted = typed(alteration(given, _file(given["file"]), seen, read), VmChange, "the change")

@@ -116,9 +116,7 @@ def tasked(model: Model, task: Task) -> Step:
         return swap(model, problem_page(task.problem.problem(), page.title)), ()
     model = toast(pop(model), f"{page.title}: {task.state}")
     if isinstance(page, Wait) and page.then is not None:
-        from thimble.dcui.update import act
-
-        return act(model, page.then)
+        model = replace(model, next_act=page.then)
     return model, ()
 
 

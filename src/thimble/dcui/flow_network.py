@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from thimble.contract.management import Management, ManagementChange, ManagementSettings
 from thimble.dcui import actions
 from thimble.dcui.model import Answer, Ask, Failed, Model, Step
-from thimble.dcui.pages import Act, Editor, Field, Form, Trial, Wait
+from thimble.dcui.pages import Act, ConfirmPage, Editor, Field, Form, Wait
 
 #: Seconds a change of the management network stays without being kept.
 CONFIRM_S = 90
@@ -90,7 +90,7 @@ def management_changed(model: Model, answer: Answer) -> Step:
     """In force, and on trial."""
     found: Management = answer.value
     model = replace(model, management=found)
-    while isinstance(model.page, Wait | Form | Trial):
+    while isinstance(model.page, Wait | Form | ConfirmPage):
         model = actions.pop(model)
     if found.pending is None:
         return actions.toast(model, "The management network is so now, and stays so."), ()
@@ -110,7 +110,7 @@ def seen(model: Model, answer: Answer) -> Step:
     return (actions.push(model, trial_page(found)) if found.pending else model), ()
 
 
-def trial_page(found: Management) -> Trial:
+def trial_page(found: Management) -> ConfirmPage:
     assert found.pending is not None
     new = found.settings
     lines = [f"IPv4 {new.address}", f"IPv6 {new.address6}", f"VLAN {new.vlan}"]
@@ -120,7 +120,7 @@ def trial_page(found: Management) -> Trial:
     if found.pending.problem:
         lines += ["", f"not in force yet: {found.pending.problem}"]
     lines += ["", "See whether the host can be reached at its new address, then keep it."]
-    return Trial(
+    return ConfirmPage(
         title="The management network is changed, for now", lines=tuple(lines), until=found.pending.until
     )
 
@@ -150,13 +150,13 @@ def undone(model: Model, answer: Answer) -> Step:
 
 
 def _off_trial(model: Model) -> Model:
-    return actions.pop(model) if isinstance(model.page, Trial) else model
+    return actions.pop(model) if isinstance(model.page, ConfirmPage) else model
 
 
 def not_kept(model: Model, failed: Failed) -> Step:
     """Too late, or not in force yet: the trial stays until its time is over."""
     page = model.page
-    if isinstance(page, Trial):
+    if isinstance(page, ConfirmPage):
         return actions.swap(
             model, replace(page, lines=(*page.lines[:4], "", *actions.problem_lines(failed.problem)))
         ), ()
@@ -166,7 +166,7 @@ def not_kept(model: Model, failed: Failed) -> Step:
 def overdue(model: Model) -> Model:
     """The time to keep it is over."""
     page = model.page
-    if isinstance(page, Trial) and model.clock > page.until + 1:
+    if isinstance(page, ConfirmPage) and model.clock > page.until + 1:
         return actions.toast(
             actions.pop(model), "Nobody kept it: the management network goes back to what it was."
         )

@@ -12,7 +12,7 @@ from thimble.dcui.model import (
     Failed,
     Model,
     Quit,
-    Session,
+    SignedIn,
     Step,
 )
 from thimble.dcui.pages import Act, Field, Form, Item, Menu
@@ -70,7 +70,7 @@ def sign_in_do(model: Model, _arg: str) -> Step:
 
 def signed_in(model: Model, answer: Answer) -> Step:
     made = answer.value
-    session = Session(user=made.user, role=str(made.role), token=made.token)
+    session = SignedIn(user=made.user, role=str(made.role), token=made.token)
     return menu(replace(model, session=session, pages=()), model.after_sign_in)
 
 
@@ -82,11 +82,11 @@ def not_signed_in(model: Model, failed: Failed) -> Step:
 
 
 def menu(model: Model, after: str = "") -> Step:
-    from thimble.dcui.update import act
-
     if not any(page.kind == "main" for page in model.pages):
         model = actions.push(model, Menu(title="This host", kind="main", items=MENU))
-    return act(replace(model, after_sign_in=""), Act(after)) if after else (model, ())
+    if after:
+        model = replace(model, after_sign_in="", next_act=Act(after))
+    return model, ()
 
 
 def sign_out(model: Model, _arg: str) -> Step:

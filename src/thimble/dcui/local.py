@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from thimble.core.problem import Code, Problem
-from thimble.dcui.model import Local
+from thimble.dcui.model import LocalFacts
 
 #: Bytes of the log that are looked at.
 TAIL = 128 * 1024
@@ -37,13 +37,13 @@ def access(run: Path) -> Access:
         return Access()
 
 
-def look(run: Path) -> Local:
+def look(run: Path) -> LocalFacts:
     """Whatever is there; what cannot be read is as if it were not."""
     boot, uplink = _json(run / "boot.json"), _json(run / "net/uplink.json")
     state = boot.get("state") or {}
     document = boot.get("document") or {}
     words = [line.partition(" agent: ")[2] for line in log(run, 400) if " agent: " in line]
-    return Local(
+    return LocalFacts(
         hostname=socket.gethostname(),
         warnings=tuple(str(line) for line in boot.get("warnings") or ()),
         addresses=tuple(str(item.get("address", "")) for item in uplink.get("addresses") or ()),

@@ -24,7 +24,7 @@ from thimble.dcui.model import (
     Attach,
     Detached,
     Effect,
-    Key,
+    KeyPress,
     Load,
     Look,
     Measure,
@@ -82,7 +82,7 @@ class Console:
             self.terminal.drained()
             self._shown = None
         for key in self.terminal.keys(ready=self.terminal in ready):
-            self._send(Key(key))
+            self._send(KeyPress(key))
         for message in self.link.take() if self.link in ready else []:
             self._send(message)
 

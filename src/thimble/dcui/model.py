@@ -12,7 +12,7 @@ from thimble.contract.management import Management
 from thimble.contract.storage import Datastore
 from thimble.contract.vm import VmSummary
 from thimble.core.problem import Problem
-from thimble.dcui.pages import Page
+from thimble.dcui.pages import Act, Page
 
 #: Seconds without a key after which the UI ends (somebody signed in is signed out).
 IDLE_S = 600.0
@@ -22,7 +22,7 @@ REFRESH_S = 4.0
 TOAST_S = 8.0
 
 
-class Local(msgspec.Struct, frozen=True, kw_only=True):
+class LocalFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What PID 1 left for us: needs no agent."""
 
     hostname: str = ""
@@ -36,7 +36,7 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
     nics: tuple[str, ...] = ()  # MAC addresses
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True):
+class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     role: str
     token: str
@@ -48,17 +48,18 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     now: float = 0.0
     clock: float = 0.0
     version: str = ""
-    local: Local = Local()
+    local: LocalFacts = LocalFacts()
     host: Host | None = None
     datastores: tuple[Datastore, ...] = ()
     silent: str = ""  # why the agent does not answer; empty when it does
-    session: Session | None = None
+    session: SignedIn | None = None
     pages: tuple[Page, ...] = ()
     vms: tuple[VmSummary, ...] = ()
     management: Management | None = None
     deploy: Deploy | None = None
     draft: tuple[str, ...] = ()  # the document somebody writes
     after_sign_in: str = ""  # the act that wanted it
+    next_act: Act | None = None  # to run right after this message, by whoever knows all acts (update.py)
     proposed: Ask | None = None  # what the proposal on the screen would do
     toast: str = ""
     toast_until: float = 0.0
@@ -132,7 +133,7 @@ class Measure(msgspec.Struct, frozen=True):
 Effect = Ask | Quit | Attach | TellInit | Load | Look | Measure
 
 
-class Key(msgspec.Struct, frozen=True):
+class KeyPress(msgspec.Struct, frozen=True):
     name: str
 
 
@@ -154,7 +155,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Looked(msgspec.Struct, frozen=True):
-    local: Local
+    local: LocalFacts
     log: tuple[str, ...] | None = None
 
 
@@ -164,5 +165,5 @@ class Detached(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-Message = Key | Tick | Answer | Failed | Looked | Detached
+Message = KeyPress | Tick | Answer | Failed | Looked | Detached
 Step = tuple[Model, tuple[Effect, ...]]

@@ -251,7 +251,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
         return self, BACK if name == "esc" else None
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
+class ConfirmPage(msgspec.Struct, frozen=True, kw_only=True):
     """The management network was changed, and is so only until `until` unless somebody keeps it."""
 
     title: str
@@ -270,4 +270,4 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         return self, BACK if name == "esc" else None
 
 
-Page = Menu | Form | Text | Editor | Proposal | Wait | Trial
+Page = Menu | Form | Text | Editor | Proposal | Wait | ConfirmPage

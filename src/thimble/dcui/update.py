@@ -1,8 +1,8 @@
 """(model, message) → (model, effects). Pure: the whole behaviour of the console UI.
 
-Key      the page on top says what it means; function keys mean the same everywhere
-Tick     time passes: look again, poll a task, end when nobody is there any more
-Answer   of the API, by what it was asked for; Failed likewise
+KeyPress  the page on top says what it means; function keys mean the same everywhere
+Tick      time passes: refresh what is shown, poll a task, end when nobody has typed for long
+Answer    of the API, by what it was asked for; Failed likewise
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from thimble.dcui.model import (
     Detached,
     Effect,
     Failed,
-    Key,
+    KeyPress,
     Look,
     Looked,
     Message,
@@ -59,9 +59,17 @@ ANYWHERE = {"f5": Act("refresh"), "ctrl l": Act("refresh"), "f12": Act("power"),
 
 
 def update(model: Model, message: Message) -> Step:
-    """One message. Never raises for anything a person can type or a host can answer."""
+    """One message, and the act it leads to. Never raises for anything a person types or a host answers."""
+    model, effects = handle(model, message)
+    if model.next_act is None:
+        return model, effects
+    model, more = act(replace(model, next_act=None), model.next_act)
+    return model, effects + more
+
+
+def handle(model: Model, message: Message) -> Step:
     match message:
-        case Key(name):
+        case KeyPress(name):
             return pressed(replace(model, last_key=model.now), name)
         case Tick(now, clock):
             return ticked(replace(model, now=now, clock=clock))

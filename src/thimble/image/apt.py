@@ -41,9 +41,9 @@ def find_keyring(candidates: Iterable[str] = KEYRINGS) -> Path:
     )
 
 
-def configured(etc: Path = Path("/etc/apt")) -> list[sources.Source]:
+def configured(etc: Path = Path("/etc/apt")) -> list[sources.AptSource]:
     """What this machine is configured to use."""
-    found: list[sources.Source] = []
+    found: list[sources.AptSource] = []
     for path in [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]:
         if path.suffix == ".sources" and path.is_file():
             found += sources.parse_deb822(path.read_text())

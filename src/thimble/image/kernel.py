@@ -11,7 +11,7 @@ from pathlib import Path
 
 from thimble.image import cache, cpio, drivers
 from thimble.image.fault import fault
-from thimble.image.layout import Component, Entry, Place
+from thimble.image.layout import Component, ImageEntry, Place
 from thimble.image.packages import PackageSet
 from thimble.image.progress import Report
 from thimble.image.toolbox import Toolbox
@@ -144,7 +144,7 @@ def choose(box: Toolbox, kernel: Kernel, profile: str, source: Path, report: Rep
     )
 
 
-def entries(kernel: Kernel, chosen: Chosen) -> list[Entry]:
+def entries(kernel: Kernel, chosen: Chosen) -> list[ImageEntry]:
     """Modules and table in the root image; those the root image itself needs in the early part."""
     folder = chosen.stage / "lib/modules" / kernel.release
     made = []
@@ -152,7 +152,7 @@ def entries(kernel: Kernel, chosen: Chosen) -> list[Entry]:
         name = drivers.plain_name(path.name)
         inside = f"lib/modules/{kernel.release}/{path.relative_to(folder)}"
         made.append(
-            Entry(
+            ImageEntry(
                 place=Place.ROOT,
                 path=inside,
                 component=Component.DRIVERS,
@@ -163,7 +163,7 @@ def entries(kernel: Kernel, chosen: Chosen) -> list[Entry]:
         if name in chosen.early:
             number = chosen.early.index(name)
             made.append(
-                Entry(
+                ImageEntry(
                     place=Place.EARLY,
                     path=f"modules/{number:02}-{name}.ko",
                     component=Component.DRIVERS,
@@ -174,7 +174,7 @@ def entries(kernel: Kernel, chosen: Chosen) -> list[Entry]:
     table = folder / "thimble.drivers"
     if table.exists():
         made.append(
-            Entry(
+            ImageEntry(
                 place=Place.ROOT,
                 path=f"lib/modules/{kernel.release}/{table.name}",
                 component=Component.DRIVERS,
@@ -184,7 +184,7 @@ def entries(kernel: Kernel, chosen: Chosen) -> list[Entry]:
     return made
 
 
-def blobs(found: PackageSet, chosen: Chosen) -> list[Entry]:
+def blobs(found: PackageSet, chosen: Chosen) -> list[ImageEntry]:
     """The firmware the chosen drivers ask for, as far as Debian has it, under the name they ask for."""
     made = []
     roots = {name: tree / "data/usr/lib/firmware" for name, tree in found.trees.items()}
@@ -193,7 +193,7 @@ def blobs(found: PackageSet, chosen: Chosen) -> list[Entry]:
             path = root / name
             if path.is_file():
                 made.append(
-                    Entry(
+                    ImageEntry(
                         place=Place.ROOT,
                         path=f"lib/firmware/{name}",
                         component=Component.BLOBS,
@@ -205,7 +205,7 @@ def blobs(found: PackageSet, chosen: Chosen) -> list[Entry]:
     return made
 
 
-def microcode(found: PackageSet) -> list[Entry]:
+def microcode(found: PackageSet) -> list[ImageEntry]:
     """Both makers' CPU microcode in the form the kernel reads before it unpacks anything."""
     made = []
     for package, pattern, target in (
@@ -216,7 +216,7 @@ def microcode(found: PackageSet) -> list[Entry]:
             continue
         parts = sorted((found.trees[package] / "data/usr/lib/firmware").glob(pattern))
         made.append(
-            Entry(
+            ImageEntry(
                 place=Place.FIRST,
                 path=f"kernel/x86/microcode/{target}",
                 component=Component.MICROCODE,
@@ -227,6 +227,6 @@ def microcode(found: PackageSet) -> list[Entry]:
     return made
 
 
-def console_node() -> cpio.Member:
+def console_node() -> cpio.CpioEntry:
     """/dev/console, so that even the first line of PID 1 has somewhere to go."""
-    return cpio.Member(path="dev/console", mode=0o20600, device=(5, 1))
+    return cpio.CpioEntry(path="dev/console", mode=0o20600, device=(5, 1))

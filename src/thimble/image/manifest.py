@@ -9,7 +9,7 @@ from typing import Any
 
 from thimble.image import cache
 from thimble.image.fault import fault
-from thimble.image.media import KERNEL_FILES, Image
+from thimble.image.media import KERNEL_FILES, BuiltImage
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -21,7 +21,7 @@ def encoded(value: object) -> bytes:
 
 
 def write(
-    image: Image,
+    image: BuiltImage,
     media: Mapping[str, dict[str, object]],
     *,
     epoch: int,
@@ -74,18 +74,18 @@ def media_of(folder: Path) -> dict[str, object]:
     return files
 
 
-def replace_media(image: Image, media: Mapping[str, dict[str, object]]) -> None:
+def replace_media(image: BuiltImage, media: Mapping[str, dict[str, object]]) -> None:
     """Put other media into it, as after signing."""
     raw = read(image.folder)
     raw["files"] = _kernel_files(image.folder) | dict(media)
     cache.write(image.folder / NAME, encoded(raw))
 
 
-def image_of(folder: Path) -> Image:
+def image_of(folder: Path) -> BuiltImage:
     """What media can be made of again."""
     raw = read(folder)
     try:
-        return Image(
+        return BuiltImage(
             folder=folder,
             profile=raw["profile"],
             version=raw["version"],

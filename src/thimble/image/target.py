@@ -22,7 +22,7 @@ _SYS = Path("/sys/dev/block")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class WriteTarget:
     """`is_new`: a file that is not there yet. `uses` are words on who holds it. `whole`: no partition."""
 
     path: Path
@@ -39,7 +39,7 @@ class Target:
         return f"{self.path}{name}" + (f", {self.size / 1e9:.1f} GB" if self.size else "")
 
 
-def blockers(target: Target, image_bytes: int, allowed: Iterable[str]) -> list[str]:
+def blockers(target: WriteTarget, image_bytes: int, allowed: Iterable[str]) -> list[str]:
     """Why not; nothing when it may be written. `allowed` are `large` and `internal`. Pure."""
     told = set(allowed)
     found = [f"it is in use: {use}" for use in target.uses]
@@ -54,7 +54,7 @@ def blockers(target: Target, image_bytes: int, allowed: Iterable[str]) -> list[s
     return found
 
 
-def look(path: Path) -> Target:
+def look(path: Path) -> WriteTarget:
     """The facts. Raises NOT_FOUND, INVALID, and FORBIDDEN where they may not be read."""
     path = path.resolve()
     try:
@@ -62,14 +62,14 @@ def look(path: Path) -> Target:
     except FileNotFoundError:
         if str(path).startswith("/dev/") or not path.parent.is_dir():
             raise fault("not-found", f"there is no {path}") from None
-        return Target(path=path, is_new=True)
+        return WriteTarget(path=path, is_new=True)
     if stat.S_ISREG(found.st_mode):
-        return Target(path=path, size=found.st_size)
+        return WriteTarget(path=path, size=found.st_size)
     if not stat.S_ISBLK(found.st_mode):
         raise fault("invalid", f"{path} is neither a disk nor a file")
     number = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
     about = (_SYS / number).resolve()
-    return Target(
+    return WriteTarget(
         path=path,
         is_device=True,
         size=_size(path),

@@ -24,7 +24,7 @@ from thimble.image import cache, disk, target, toolbox
 from thimble.image.fault import fault
 from thimble.image.pack import Packer
 from thimble.image.progress import Report
-from thimble.image.target import Target
+from thimble.image.target import WriteTarget
 from thimble.medium import layout
 
 CHUNK = 4 << 20
@@ -34,17 +34,17 @@ _BLKFLSBUF, _BLKRRPART = 0x1261, 0x125F
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class WritePlan:
     """What is going to be written where. `sha256` is the image's, as its manifest says or as it is now."""
 
     image: Path
     size: int
     sha256: str
-    target: Target
+    target: WriteTarget
     document: bytes | None
 
 
-def plan(image: Path, where: Path, *, document: Path | None, allowed: Iterable[str]) -> Plan:
+def plan(image: Path, where: Path, *, document: Path | None, allowed: Iterable[str]) -> WritePlan:
     """Look at everything. Raises NOT_FOUND, INVALID, and CONFLICT with all reasons."""
     image = image / "thimble.img" if image.is_dir() else image
     if not image.is_file():
@@ -59,10 +59,10 @@ def plan(image: Path, where: Path, *, document: Path | None, allowed: Iterable[s
     digest = cache.sha256(image)
     if (known := _promised(image)) and known != digest:
         raise fault("conflict", f"{image} is not the file that was built", hint="build the image again")
-    return Plan(image=image, size=size, sha256=digest, target=found, document=content)
+    return WritePlan(image=image, size=size, sha256=digest, target=found, document=content)
 
 
-def write(planned: Plan, report: Report) -> None:
+def write(planned: WritePlan, report: Report) -> None:
     """Do it. Raises FAILED when what is read back is not what was written."""
     where = planned.target.path
     with _opened(planned.target) as handle:
@@ -102,7 +102,7 @@ def _promised(image: Path) -> str:
 
 
 @contextlib.contextmanager
-def _opened(found: Target) -> Iterator[int]:
+def _opened(found: WriteTarget) -> Iterator[int]:
     flags = os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if found.is_device else os.O_CREAT)
     try:
         handle = os.open(found.path, flags, 0o644)
@@ -117,7 +117,7 @@ def _opened(found: Target) -> Iterator[int]:
         os.close(handle)
 
 
-def _copy(planned: Plan, handle: int, report: Report) -> None:
+def _copy(planned: WritePlan, handle: int, report: Report) -> None:
     """Byte for byte, zeros too: what lay in a file system's unused places before is not its business."""
     unflushed = 0
     with planned.image.open("rb") as source:
@@ -142,7 +142,7 @@ def _write_all(handle: int, piece: bytes, at: int) -> None:
         view, at = view[done:], at + done
 
 
-def _verify(planned: Plan, handle: int, report: Report) -> None:
+def _verify(planned: WritePlan, handle: int, report: Report) -> None:
     if planned.target.is_device:
         fcntl.ioctl(handle, _BLKFLSBUF, 0)
     os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)

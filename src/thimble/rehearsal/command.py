@@ -12,7 +12,7 @@ from thimble.lab.command import spec_of_image
 from thimble.lab.spec import Firmware, ServerSpec
 from thimble.rehearsal import pair
 from thimble.rehearsal.apply import Apply
-from thimble.rehearsal.image_server import Image, ImageServer
+from thimble.rehearsal.image_server import ImageServer, ServedImage
 from thimble.rehearsal.install import Install
 from thimble.rehearsal.run import rehearse
 from thimble.rehearsal.scenario import Scenario
@@ -53,7 +53,7 @@ def update(spec: ServerSpec, built: Path, scratch: Path, firmware: Firmware, rep
     return Update(spec, (first, second), certificate, firmware)
 
 
-def _served(built: Path, scratch: Path, report: Report) -> tuple[Path, Image, Image]:
+def _served(built: Path, scratch: Path, report: Report) -> tuple[Path, ServedImage, ServedImage]:
     certificate = pair.make(built, scratch, report)
     image_server = ImageServer(scratch)
     first, second = (image_server.image(name) for name in pair.NAMES)

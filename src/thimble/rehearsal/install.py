@@ -13,7 +13,7 @@ from thimble.contract.common import TaskState
 from thimble.contract.deploy import InstallRequest, KeyCreate
 from thimble.core.problem import Problem
 from thimble.lab.spec import Disk, Firmware, ServerSpec
-from thimble.rehearsal.image_server import Image
+from thimble.rehearsal.image_server import ServedImage
 from thimble.rehearsal.ledger import Ledger
 from thimble.rehearsal.scenario import Broken
 from thimble.rehearsal.site import Site
@@ -28,7 +28,7 @@ class Install:
 
     name = "install"
 
-    def __init__(self, spec: ServerSpec, image: Image, certificate: Path, firmware: Firmware) -> None:
+    def __init__(self, spec: ServerSpec, image: ServedImage, certificate: Path, firmware: Firmware) -> None:
         self._spec = msgspec.structs.replace(spec, disks=(Disk(size_bytes=4 * GIB, forgets=True),))
         self._image = image
         self._certificate = certificate.read_text()

@@ -21,7 +21,7 @@ from thimble.contract.deploy import (
 from thimble.contract.host import PowerRequest
 from thimble.core.problem import Problem
 from thimble.lab.spec import Disk, Firmware, ServerSpec
-from thimble.rehearsal.image_server import Image
+from thimble.rehearsal.image_server import ServedImage
 from thimble.rehearsal.ledger import Ledger
 from thimble.rehearsal.scenario import Broken, keeps_word
 from thimble.rehearsal.site import Site
@@ -37,7 +37,7 @@ class Update:
     name = "update"
 
     def __init__(
-        self, spec: ServerSpec, images: tuple[Image, Image], certificate: Path, firmware: Firmware
+        self, spec: ServerSpec, images: tuple[ServedImage, ServedImage], certificate: Path, firmware: Firmware
     ) -> None:
         self._spec = msgspec.structs.replace(spec, disks=(Disk(size_bytes=6 * GIB, forgets=True),))
         self._images = images

@@ -64,7 +64,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    lists = packages.Wanted(suite="trixie", sets={"server": (name,)}, skip=frozenset())
+    lists = packages.PackageList(suite="trixie", sets={"server": (name,)}, skip=frozenset())
     monkeypatch.setattr(packages, "wanted", lambda: lists)
 
 

@@ -16,10 +16,9 @@ import time
 from pathlib import Path
 
 from thimble.cli import progress
+from thimble.cli.demo_server import after, say, sign_in, wait_for_interrupt
 from thimble.client.http import Client
-from thimble.client.profile import Profile, location, read, write
-from thimble.client.trust import Trust
-from thimble.contract.host import Host, Login, Session
+from thimble.contract.host import Host
 from thimble.contract.network import Forward, SwitchChange
 from thimble.contract.vm import DirectBoot, DiskSpec, Firmware, NicSpec, SeedSpec, VmCreate
 from thimble.core.problem import Code, Problem
@@ -158,20 +157,6 @@ def demo_vm(guest: debian.DebianGuest) -> VmCreate:
     )
 
 
-def sign_in(server: Server, fingerprint: str, password: str) -> Client:
-    """A client with a session, also kept as the profile `run` for the `thimble` command."""
-    url = f"https://127.0.0.1:{server.forward(443)}"
-    client = Client(url, trust=Trust(fingerprint=fingerprint))
-    session: Session = client.call("session.create", Login(user="admin", password=password))
-    client.token = session.token
-    kept = Profile(
-        url=url, fingerprint=fingerprint, user="admin", token=session.token, expires=session.expires
-    )
-    write(location(), read(location()).with_profile("run", kept))
-    print(f"thimble: {url}/ as admin with password {password}", file=sys.stderr)
-    return client
-
-
 def upload(client: Client, name: str, path: Path) -> None:
     size = path.stat().st_size
     with path.open("rb") as file, progress.meter(quiet=False) as shown:
@@ -217,12 +202,6 @@ def ssh_banner(port: int, timeout: float) -> str:
     raise Problem(Code.TIMEOUT, f"the guest's SSH did not answer within {timeout:.0f} s")
 
 
-def after(server: Server, label: bytes) -> str:
-    """The word that follows `label` on the console."""
-    server.wait_for(label, 20)
-    return server.wait_for(b"\n", 5).split()[-1].decode()
-
-
 def farewell(server: Server, client: Client) -> None:
     command = ".venv/bin/thimble --profile run"
     lines = (
@@ -235,17 +214,6 @@ def farewell(server: Server, client: Client) -> None:
         "end        Ctrl-C powers the server off",
     )
     print("", *lines, sep="\n", file=sys.stderr, flush=True)
-
-
-def wait_for_interrupt() -> None:
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        say("server     powering off")
-
-
-def say(line: str) -> None:
-    print(f"thimble: {line}", file=sys.stderr, flush=True)
 
 
 def main() -> int:

@@ -9,15 +9,13 @@ import click
 
 from thimble.cli.command import (
     ChangingCommand,
-    HostCommand,
     TaskCommand,
     act,
     choice,
-    confirm,
     preview,
-    width,
 )
 from thimble.cli.session import CliSession
+from thimble.cli.standard import add_delete, add_list
 from thimble.cli.tables import Column, table
 from thimble.contract.storage import (
     Datastore,
@@ -108,12 +106,7 @@ def _notes(one: Datastore) -> list[str]:
     return notes if one.mounted else [*notes, f"not mounted: {one.why}"]
 
 
-@disk.command("list", cls=HostCommand)
-@click.pass_obj
-def list_(session: CliSession) -> None:
-    """List volumes."""
-    volumes: VolumeList = session.client.call("volume.list")
-    session.emit(volumes, lambda: volumes_table(volumes, width=width()))
+add_list(disk, "volume.list", "List volumes.", volumes_table)
 
 
 @disk.command("create", cls=TaskCommand)
@@ -138,23 +131,10 @@ def create(
     session.done(task, lambda: f"created {task.result.get('volume', name)}")
 
 
-@disk.command("delete", cls=ChangingCommand)
-@click.argument("name")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def delete(session: CliSession, *, name: str, yes: bool) -> None:
-    """Delete a volume no VM uses. NAME is datastore/name, as listed."""
-    confirm(session, f"Delete the volume {name}?", yes=yes)
-    act(session, "volume.delete", path={"volume": name})
-    session.say(f"deleted {name}")
+add_delete(disk, "volume", "Delete a volume no VM uses. NAME is datastore/name, as listed.")
 
 
-@image.command("list", cls=HostCommand)
-@click.pass_obj
-def image_list(session: CliSession) -> None:
-    """List images."""
-    images: ImageList = session.client.call("image.list")
-    session.emit(images, lambda: images_table(images, width=width()))
+add_list(image, "image.list", "List images.", images_table)
 
 
 @image.command("upload", cls=ChangingCommand)
@@ -194,23 +174,10 @@ def upload(session: CliSession, file: str, name: str, sha256: str | None) -> Non
     session.done(stored, lambda: f"uploaded {stored.name}: {stored.format}, {show_size(stored.size_bytes)}")
 
 
-@image.command("delete", cls=ChangingCommand)
-@click.argument("name")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def image_delete(session: CliSession, *, name: str, yes: bool) -> None:
-    """Delete an image."""
-    confirm(session, f"Delete the image {name}?", yes=yes)
-    act(session, "image.delete", path={"image": name})
-    session.say(f"deleted {name}")
+add_delete(image, "image", "Delete an image.")
 
 
-@store.command("list", cls=HostCommand)
-@click.pass_obj
-def store_list(session: CliSession) -> None:
-    """List datastores."""
-    stores: DatastoreList = session.client.call("datastore.list")
-    session.emit(stores, lambda: stores_table(stores, width=width()))
+add_list(store, "datastore.list", "List datastores.", stores_table)
 
 
 @store.command("create", cls=ChangingCommand)

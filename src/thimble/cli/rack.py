@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from thimble.cli import progress
-from thimble.cli.demo import after, say, sign_in, wait_for_interrupt
+from thimble.cli.demo_server import after, say, sign_in, wait_for_interrupt
 from thimble.client.http import Client
 from thimble.contract.netboot import DocumentFor, Neighbour, Netboot, ServeBoot
 from thimble.contract.network import SwitchCreate, SwitchKind

@@ -6,8 +6,9 @@ import secrets
 
 import click
 
-from thimble.cli.command import ChangingCommand, HostCommand, act, choice, confirm, width
+from thimble.cli.command import ChangingCommand, HostCommand, act, choice
 from thimble.cli.session import CliSession
+from thimble.cli.standard import add_delete, add_list
 from thimble.cli.tables import Column, facts, table
 from thimble.cli.vm_parse import forward as parse_forward
 from thimble.contract.network import Forward, Switch, SwitchChange, SwitchCreate, SwitchKind, SwitchList
@@ -65,12 +66,7 @@ def details(one: Switch) -> str:
     )
 
 
-@net.command("list", cls=HostCommand)
-@click.pass_obj
-def list_(session: CliSession) -> None:
-    """List switches."""
-    switches: SwitchList = session.client.call("switch.list")
-    session.emit(switches, lambda: listing(switches, width=width()))
+add_list(net, "switch.list", "List switches.", listing)
 
 
 @net.command("show", cls=HostCommand)
@@ -136,12 +132,4 @@ def forwarded(old: tuple[Forward, ...], add: tuple[str, ...], remove: tuple[str,
     return (*kept, *map(parse_forward, add))
 
 
-@net.command("delete", cls=ChangingCommand)
-@click.argument("name")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def delete(session: CliSession, *, name: str, yes: bool) -> None:
-    """Delete a switch no VM uses."""
-    confirm(session, f"Delete the switch {name}?", yes=yes)
-    act(session, "switch.delete", path={"switch": name})
-    session.say(f"deleted {name}")
+add_delete(net, "switch", "Delete a switch no VM uses.")

@@ -10,15 +10,13 @@ from msgspec import UNSET
 
 from thimble.cli.command import (
     ChangingCommand,
-    HostCommand,
     LocalCommand,
     act,
     choice,
-    confirm,
     secret,
-    width,
 )
 from thimble.cli.session import CliSession
+from thimble.cli.standard import add_delete, add_list
 from thimble.cli.tables import Column, table
 from thimble.cli.vm_parse import seconds
 from thimble.contract import host
@@ -52,8 +50,8 @@ def users_table(users: UserList, *, width: int | None) -> str:
     return table(columns, [(one.name, str(one.role)) for one in users.users], width=width)
 
 
-def tokens_table(tokens: TokenList, *, now: float, width: int | None) -> str:
-    """Pure."""
+def tokens_table(tokens: TokenList, *, width: int | None) -> str:
+    now = time.time()
     rows = [(one.id, one.name, one.user, str(one.role), _left(one.expires - now)) for one in tokens.tokens]
     return table(TOKENS, rows, width=width) if rows else "no tokens"
 
@@ -62,12 +60,7 @@ def _left(seconds: float) -> str:
     return f"in {show_seconds(seconds)}" if seconds > 0 else "expired"
 
 
-@user.command("list", cls=HostCommand)
-@click.pass_obj
-def user_list(session: CliSession) -> None:
-    """List users."""
-    users: UserList = session.client.call("user.list")
-    session.emit(users, lambda: users_table(users, width=width()))
+add_list(user, "user.list", "List users.", users_table)
 
 
 @user.command("create", cls=ChangingCommand)
@@ -118,23 +111,10 @@ def user_hash(password_file: str | None) -> None:
     click.echo(hashed(password, secrets.token_bytes(16)))
 
 
-@user.command("delete", cls=ChangingCommand)
-@click.argument("name")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def user_delete(session: CliSession, *, name: str, yes: bool) -> None:
-    """Delete a user."""
-    confirm(session, f"Delete the user {name}?", yes=yes)
-    act(session, "user.delete", path={"user": name})
-    session.say(f"deleted {name}")
+add_delete(user, "user", "Delete a user.")
 
 
-@token.command("list", cls=HostCommand)
-@click.pass_obj
-def token_list(session: CliSession) -> None:
-    """List tokens."""
-    tokens: TokenList = session.client.call("token.list")
-    session.emit(tokens, lambda: tokens_table(tokens, now=time.time(), width=width()))
+add_list(token, "token.list", "List tokens.", tokens_table)
 
 
 @token.command("create", cls=ChangingCommand)

@@ -24,7 +24,7 @@ def part(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise Problem(
             Code.UNSUPPORTED,
-            f"this installation of thimble has no {name} ({error})",
+            f"{name} is not part of this installation of thimble ({error})",
             hint="Run it from a checkout of the repository.",
         ) from error
 

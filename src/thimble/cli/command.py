@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def _sets(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    """Puts an option's value into the session, if it was given."""
+    """Sets an option's value in the session, if it was given."""
 
     def callback(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
         if value:
@@ -49,29 +49,29 @@ def word(names: str, field: str, metavar: str, help: str, **more: Any) -> click.
 
 def output_options() -> list[click.Parameter]:
     return [
-        flag("--json", "json", "Answer in JSON."),
+        flag("--json", "json", "Print JSON."),
         flag("--quiet -q", "quiet", "No progress, no confirmations."),
     ]
 
 
 def host_options() -> list[click.Parameter]:
     return [
-        word("--host", "host", "URL", "The host to talk to."),
-        word("--profile", "profile", "NAME", "The host, as named at sign-in."),
+        word("--host", "host", "URL", "The host to connect to."),
+        word("--profile", "profile", "NAME", "A saved profile (see `thimble login`)."),
     ]
 
 
 def trust_options() -> list[click.Parameter]:
     return [
-        word("--fingerprint", "fingerprint", "SHA256", "Believe the certificate with this fingerprint.",
+        word("--fingerprint", "fingerprint", "SHA256", "Trust the certificate with this fingerprint.",
              envvar="THIMBLE_FINGERPRINT"),
-        word("--ca", "ca", "FILE", "Believe certificates signed by these authorities."),
-        flag("--insecure", "insecure", "Believe any certificate. Dangerous."),
+        word("--ca", "ca", "FILE", "Trust certificates signed by these CAs."),
+        flag("--insecure", "insecure", "Trust any certificate. Dangerous."),
     ]  # fmt: skip
 
 
 def choice(kind: type[StrEnum]) -> click.Choice[str]:
-    """One of `kind`, as it is written on the wire."""
+    """One of `kind`, as the API spells it."""
     return click.Choice([one.value for one in kind])
 
 
@@ -84,7 +84,7 @@ class LocalCommand(click.Command):
 
 
 class HostCommand(click.Command):
-    """A command that asks a host."""
+    """A command that reads from a host."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         options["params"] = [*(options.get("params") or []), *host_options(), *output_options()]
@@ -95,16 +95,16 @@ class ChangingCommand(HostCommand):
     """A command that changes something on a host at once."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        preview = flag("--dry-run", "dry_run", "Only show what would happen, and what stands in the way.")
+        preview = flag("--dry-run", "dry_run", "Only show what would happen, and what blocks it.")
         options["params"] = [*(options.get("params") or []), preview]
         super().__init__(*args, **options)
 
 
 class TaskCommand(ChangingCommand):
-    """A command that starts long work on a host, and waits for it."""
+    """A command that starts a task on a host, and waits for it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        apart = flag("--no-wait", "no_wait", "Answer with the task instead of waiting for it.")
+        apart = flag("--no-wait", "no_wait", "Print the task's id instead of waiting for it.")
         options["params"] = [*(options.get("params") or []), apart]
         super().__init__(*args, **options)
 
@@ -119,10 +119,10 @@ def act(
     key: str = "",
     goes_down: bool = False,
 ) -> Any:
-    """Carry out a mutation: the verb's value, or its task when that is done. `goes_down`: the host does, for
-    this; one that answers no more has obeyed, and the task is as it was last seen.
+    """Carry out a mutation: the verb's value, or its task when that is done. `goes_down`: the host goes
+    down for it, so a host that no longer answers is no error; the task is as it was last seen.
 
-    With --dry-run it prints the preview and leaves; with --no-wait it prints the task and leaves.
+    With --dry-run it prints the preview and exits; with --no-wait it prints the task and exits.
     """
     options: dict[str, Any] = {"path": path or {}, "if_match": if_match, "key": key}
     if session.dry_run:
@@ -152,7 +152,7 @@ def follow(
     client: Client | None = None,
     seen: Callable[[Task], None] = lambda _: None,
 ) -> Task:
-    """Wait for `task` and show its progress. Ctrl-C leaves it running and says how to come back."""
+    """Wait for `task` and show its progress. Ctrl-C leaves it running and says how to wait again."""
     from thimble.cli.progress import meter, task_on
 
     asking = client or session.client
@@ -165,13 +165,13 @@ def follow(
 
             return asking.wait(task, timeout=timeout, progress=progress)
     except KeyboardInterrupt:
-        stop = f", `thimble task cancel {task.id}` ends it" if task.cancellable else ""
-        session.note(f"It goes on; `thimble task wait {task.id}` waits for it{stop}.")
+        stop = f", `thimble task cancel {task.id}` cancels it" if task.cancellable else ""
+        session.note(f"The task is still running; `thimble task wait {task.id}` waits for it{stop}.")
         raise
 
 
 def preview(session: CliSession, dry: DryRun) -> None:
-    """Print a dry run and leave, with the exit code of the first blocker if there is one."""
+    """Print a dry run and exit, with the exit code of the first blocker if there is one."""
 
     def text() -> str:
         lines = ["this would happen:", *[f"  {effect.what}" for effect in dry.effects]] if dry.effects else []
@@ -193,7 +193,7 @@ def vm_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) ->
 
 
 def width() -> int | None:
-    """Of the terminal that standard output is; None when it is none, then nothing is cut."""
+    """The terminal's width; None if standard output is not a terminal: then nothing is cut."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
@@ -216,6 +216,6 @@ def secret(file: str | None, variable: str, prompt: str, *, twice: bool = False)
     if found := os.environ.get(variable):
         return found
     if not sys.stdin.isatty():
-        raise Problem(Code.INVALID, "no password is given", hint=f"Use --password-file, or set {variable}.")
+        raise Problem(Code.INVALID, "no password given", hint=f"Use --password-file, or set {variable}.")
     answer: str = click.prompt(prompt, hide_input=True, err=True, confirmation_prompt=twice)
     return answer

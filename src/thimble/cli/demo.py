@@ -125,7 +125,7 @@ def first_vm(
         path={"switch": "nat"},
     )
     client.call("vm.start", path={"vm": GUEST})
-    timeline.mark("start", "start asked for")
+    timeline.mark("start", "start requested")
     first = first_line(client)
     timeline.mark("first_line", f"guest's first line: {first}")
     address = client.call("vm.get", path={"vm": GUEST}).nics[0].ip

@@ -1,4 +1,4 @@
-"""`thimble host deploy|install|update|rollback|key …`: what the host is started from."""
+"""`thimble host deploy|install|update|rollback|key …`: installation, A/B updates, rollback, update keys."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from thimble.contract.deploy import (
 from thimble.core.problem import Code, Problem
 
 
-@click.group("key", help="Whose updates this host accepts.")
+@click.group("key", help="Keys whose updates this host accepts.")
 def key() -> None:
     """The group."""
 
@@ -101,18 +101,25 @@ def _outcome(last: Outcome) -> str:
 @click.command("deploy", cls=HostCommand)
 @click.pass_obj
 def deploy(session: CliSession) -> None:
-    """What the host was started from, its slots, and how the last update went."""
+    """Boot medium, slots (A/B), and the result of the last update."""
     found: Deploy = session.client.call("deploy.get")
     session.emit(found, lambda: details(found))
 
 
 @click.command("install", cls=TaskCommand)
 @click.argument("disk", required=False, default="")
-@click.option("--mirror", default="", metavar="DISK", help="A second disk; alone: joins the installation.")
-@click.option("--erase", is_flag=True, help="Even if something else is on the disk; that is lost.")
-@click.option("--image", default="", metavar="FILE|URL|IMAGE", help="Another image than the running one.")
-@click.option("--new-state", is_flag=True, help="Replace the state of an installation that is there.")
-@click.option("--reboot", is_flag=True, help="Reboot when it is done.")
+@click.option(
+    "--mirror",
+    default="",
+    metavar="DISK",
+    help="Mirror on this disk; without DISK: add it to an installed host.",
+)
+@click.option("--erase", is_flag=True, help="Erase other data on the disk.")
+@click.option(
+    "--image", default="", metavar="FILE|URL|IMAGE", help="Install this image instead of the running one."
+)
+@click.option("--new-state", is_flag=True, help="Replace the state of an existing installation.")
+@click.option("--reboot", is_flag=True, help="Reboot afterwards.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def install(
@@ -126,7 +133,7 @@ def install(
     reboot: bool,
     yes: bool,
 ) -> None:
-    """Install on DISK: serial:…, wwn:…, /dev/…, or `largest`. A datastore that is found stays."""
+    """Install on DISK: serial:…, wwn:…, /dev/…, or `largest`. An existing datastore on it is kept."""
     if image and not session.dry_run:
         image = sent(session, image)
     wanted = InstallRequest(
@@ -149,9 +156,9 @@ def install(
 
 def _restart_options(command: Any) -> Any:
     for option in (
-        click.option("--vms", type=choice(Guests), help="What VMs do.  [the host's policy]"),
-        click.option("--restart", type=choice(Reboot), help="How it is started.  [the host's policy]"),
-        click.option("--guest-timeout", default="120s", metavar="TIME", help="For guests.  [120s]"),
+        click.option("--vms", type=choice(Guests), help="What happens to VMs.  [the host's policy]"),
+        click.option("--restart", type=choice(Reboot), help="How the update is booted.  [the host's policy]"),
+        click.option("--guest-timeout", default="120s", metavar="TIME", help="For the guests.  [120s]"),
         click.option("--yes", "-y", is_flag=True, help="Do not ask."),
     ):  # fmt: skip
         command = option(command)
@@ -160,8 +167,8 @@ def _restart_options(command: Any) -> Any:
 
 @click.command("update", cls=TaskCommand)
 @click.argument("image", metavar="[FILE|URL|IMAGE]", required=False)
-@click.option("--sha256", default="", metavar="DIGEST", help="Refuse it unless its digest is this.")
-@click.option("--allow-older", is_flag=True, help="Even if its version is older.")
+@click.option("--sha256", default="", metavar="DIGEST", help="Refuse the image unless it has this digest.")
+@click.option("--allow-older", is_flag=True, help="Allow an older version.")
 @_restart_options
 @click.pass_obj
 def update(
@@ -179,7 +186,7 @@ def update(
 
     Without one it comes from where the host's policy ([update] of its document) says.
     """
-    confirm(session, "Update the host? Its VMs go down for it.", yes=yes)
+    confirm(session, "Update the host? Its VMs go down for the restart.", yes=yes)
     wanted = UpdateRequest(
         image=sent(session, image) if image else UNSET,
         sha256=sha256,
@@ -192,7 +199,7 @@ def update(
         session,
         "deploy.update",
         wanted,
-        "the host restarts into the update; `thimble host deploy` tells how it went",
+        "the host restarts into the update (trial boot); `thimble host deploy` shows the result",
     )
 
 
@@ -202,8 +209,8 @@ def update(
 def rollback(
     session: CliSession, *, vms: str | None, restart: str | None, guest_timeout: str, yes: bool
 ) -> None:
-    """Go back to the other slot."""
-    confirm(session, "Go back to the other slot? The VMs go down for it.", yes=yes)
+    """Roll back to the other slot."""
+    confirm(session, "Roll back to the other slot? The VMs go down for the restart.", yes=yes)
     wanted = RollbackRequest(
         vms=Guests(vms) if vms else UNSET,
         reboot=Reboot(restart) if restart else UNSET,
@@ -218,7 +225,7 @@ def _going(session: CliSession, verb: str, wanted: Any, done: str) -> None:
 
 
 def sent(session: CliSession, image: str) -> str:
-    """A file of ours goes to the host first; anything else is a name it knows."""
+    """A local file is uploaded first; anything else is a name the host knows."""
     from thimble.cli.progress import bytes_on, meter
 
     source = Path(image)
@@ -235,7 +242,7 @@ def sent(session: CliSession, image: str) -> str:
         )
     received: Uploaded = answer
     if received.sha256 != digest:
-        raise Problem(Code.FAILED, "the host received something else than was sent", hint="Try again.")
+        raise Problem(Code.FAILED, "the host received other data than was sent", hint="Try again.")
     return UPLOAD
 
 
@@ -267,9 +274,9 @@ def key_add(session: CliSession, name: str, certificate: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def key_remove(session: CliSession, name: str) -> None:
-    """Accept images signed with that key no longer."""
+    """Stop accepting images signed with that key."""
     act(session, "key.delete", path={"key": name})
-    session.say(f"images signed by {name} are not accepted any more")
+    session.say(f"images signed by {name} are no longer accepted")
 
 
 COMMANDS = (deploy, install, update, rollback, key)

@@ -1,4 +1,4 @@
-"""`thimble disk …`: volumes; `disk image …`: what they are copied from; `disk store …`: where they are."""
+"""`thimble disk …`: volumes; `disk image …`: images; `disk store …`: datastores."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def disk() -> None:
     """The group."""
 
 
-@disk.group(help="Images: to copy disks from, to put into a drive, to boot directly.")
+@disk.group(help="Images: for new disks, CD-ROM drives and direct boot.")
 def image() -> None:
     """The group."""
 
@@ -112,7 +112,7 @@ add_list(disk, "volume.list", "List volumes.", volumes_table)
 @disk.command("create", cls=TaskCommand)
 @click.argument("name")
 @click.argument("size", required=False)
-@click.option("--image", metavar="IMAGE", help="A copy of this image, grown to SIZE.")
+@click.option("--image", metavar="IMAGE", help="Copy this image and grow it to SIZE.")
 @click.option("--datastore", default="", metavar="NAME")
 @click.option("--format", type=choice(DiskFormat), default=DiskFormat.QCOW2.value)
 @click.pass_obj
@@ -139,8 +139,10 @@ add_list(image, "image.list", "List images.", images_table)
 
 @image.command("upload", cls=ChangingCommand)
 @click.argument("file", type=click.Path(dir_okay=False))
-@click.option("--as", "name", default="", metavar="[DATASTORE/]NAME", help="Its name there.  [the file's]")
-@click.option("--sha256", metavar="DIGEST", help="Refuse it unless its digest is this.")
+@click.option(
+    "--as", "name", default="", metavar="[DATASTORE/]NAME", help="Its name on the host.  [the file's]"
+)
+@click.option("--sha256", metavar="DIGEST", help="Refuse it unless it has this digest.")
 @click.pass_obj
 def upload(session: CliSession, file: str, name: str, sha256: str | None) -> None:
     """Upload an image: qcow2, raw, ISO, a kernel, an initrd, …"""
@@ -168,7 +170,7 @@ def upload(session: CliSession, file: str, name: str, sha256: str | None) -> Non
     if stored.sha256 != digest:
         raise Problem(
             Code.FAILED,
-            f"the host stored {stored.name} with another digest than was sent",
+            f"the host stored {stored.name} with a different digest than was sent",
             hint=f"Delete it with `thimble disk image delete {stored.name}`, and upload it again.",
         )
     session.done(stored, lambda: f"uploaded {stored.name}: {stored.format}, {show_size(stored.size_bytes)}")
@@ -182,11 +184,11 @@ add_list(store, "datastore.list", "List datastores.", stores_table)
 
 @store.command("create", cls=ChangingCommand)
 @click.argument("name")
-@click.option("--directory", metavar="PATH", help="A directory of the host.")
+@click.option("--directory", metavar="PATH", help="A directory on the host.")
 @click.option("--disk", "device", metavar="DEVICE", help="A whole disk or partition with ext4 on it.")
-@click.option("--ram", metavar="SIZE", help="In memory, at most this much; gone at reboot.")
-@click.option("--format", is_flag=True, help="Make a file system on the disk.")
-@click.option("--erase", is_flag=True, help="Even if there is one already.")
+@click.option("--ram", metavar="SIZE", help="In RAM, at most this much; lost at reboot.")
+@click.option("--format", is_flag=True, help="Create a file system on the disk.")
+@click.option("--erase", is_flag=True, help="Erase an existing file system.")
 @click.pass_obj
 def store_create(
     session: CliSession,
@@ -202,7 +204,7 @@ def store_create(
     kinds = {DatastoreKind.DIRECTORY: directory, DatastoreKind.DISK: device, DatastoreKind.RAM: ram}
     chosen = [kind for kind, value in kinds.items() if value]
     if len(chosen) != 1:
-        raise Problem(Code.INVALID, "say where it is", hint="Exactly one of --directory, --disk and --ram.")
+        raise Problem(Code.INVALID, "no location given", hint="Exactly one of --directory, --disk and --ram.")
     wanted = DatastoreCreate(
         name=name,
         kind=chosen[0],
@@ -220,6 +222,6 @@ def store_create(
 @click.argument("name")
 @click.pass_obj
 def store_delete(session: CliSession, name: str) -> None:
-    """Forget a datastore; its files stay."""
+    """Remove a datastore from the host's list; its files stay."""
     act(session, "datastore.delete", path={"datastore": name})
-    session.say(f"{name} is forgotten; its files stay where they are")
+    session.say(f"{name} removed; its files stay where they are")

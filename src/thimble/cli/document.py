@@ -23,7 +23,7 @@ from thimble.core.units import show_seconds
 
 
 def given(source: str) -> DocumentText:
-    """The document in a file, at an address, or on standard input (`-`). Raises `Problem`."""
+    """The document in a file, at a URL, or on standard input (`-`). Raises `Problem`."""
     try:
         if source == "-":
             return DocumentText(text=sys.stdin.buffer.read(SIZE_MAX + 1).decode(), source="standard input")
@@ -58,7 +58,7 @@ def _fetched(url: str) -> str:
 
 
 def pointed(problem: Problem, document: DocumentText) -> Problem:
-    """With every mistake shown at its place in the text. Pure."""
+    """Every mistake with its line of the text. Pure."""
     return Problem(
         problem.code,
         problem.detail,
@@ -81,7 +81,7 @@ def _pointed(reason: Reason, document: DocumentText) -> Reason:
 
 
 def plan_text(found: DocumentPlan, document: DocumentText) -> str:
-    """What would happen, what is against it, what is not in it. Pure."""
+    """What would happen, the blockers, and what the document does not mention. Pure."""
     lines = [f"  {effect.what}" for effect in found.effects]
     lines = ["this would happen:", *lines] if lines else ["nothing to do: the host is as the document says"]
     lines += [f"warning: {warning}" for warning in found.warnings]
@@ -104,7 +104,7 @@ def _planned(session: CliSession, document: DocumentText) -> DocumentPlan:
 @click.argument("document", metavar="FILE|URL|-")
 @click.pass_obj
 def plan(session: CliSession, document: str) -> None:
-    """Tell what applying a host document would do. Changes nothing."""
+    """Show what applying a host document would do. Changes nothing."""
     text = given(document)
     found = _planned(session, text)
     session.emit(found, lambda: plan_text(found, text))
@@ -115,13 +115,13 @@ def plan(session: CliSession, document: str) -> None:
 @click.command(cls=TaskCommand)
 @click.argument("document", metavar="FILE|URL|-")
 @click.option("--confirm-within", default=CONFIRM, metavar="TIME", help=f"For [management].  [{CONFIRM}]")
-@click.option("--keep", is_flag=True, help="Keep [management] at once, reached or not.")
+@click.option("--keep", is_flag=True, help="Keep [management] at once, without confirming.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def apply(session: CliSession, *, document: str, confirm_within: str, keep: bool, yes: bool) -> None:
-    """Make the host what a document says. Nothing is deleted; applying again has nothing to do.
+    """Apply a host document. Nothing is deleted; applying it again changes nothing.
 
-    A change of the management network is undone by itself unless this command reaches the host anew.
+    Commit-confirm: a change of the management network is undone unless this command can reach the host again.
     """
     within = 0 if keep else round(seconds(confirm_within))
     text = msgspec.structs.replace(given(document), confirm_within=within)
@@ -163,12 +163,10 @@ def _addresses(document: DocumentText) -> tuple[str, ...]:
 
 
 @click.command(cls=HostCommand)
-@click.option(
-    "--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Instead of standard output."
-)
+@click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Write to this file.")
 @click.pass_obj
 def export(session: CliSession, output: str | None) -> None:
-    """Write the document of a host as it is: its backup, and the start of the next one."""
+    """Write the host's present configuration as a document, as a backup or a template."""
     found: DocumentExport = session.client.call("document.export")
     if output is None:
         session.emit(found, lambda: found.text.rstrip("\n"))
@@ -189,7 +187,7 @@ def document() -> None:
 
 @document.command("schema", cls=LocalCommand)
 def schema() -> None:
-    """Print the JSON Schema, for editors that complete TOML."""
+    """Print the JSON Schema, for completion in TOML editors."""
     from thimble.document import schema as published
 
     click.echo(published.schema().decode(), nl=False)
@@ -198,15 +196,15 @@ def schema() -> None:
 def state_text(state: DocumentState, *, now: float) -> str:
     """Pure."""
     if not state.sha256:
-        return "no document was applied to this host" + (f"; {state.problem}" if state.problem else "")
+        return "no document has been applied to this host" + (f"; {state.problem}" if state.problem else "")
     ago = show_seconds(max(0.0, now - state.applied))
     return tables.facts(
         [
             ("document", state.source or "(sent by a client)"),
             ("SHA-256", state.sha256),
-            ("applied", f"{ago} ago" + ("" if state.complete else ", but not to its end: apply it again")),
+            ("applied", f"{ago} ago" + ("" if state.complete else ", incompletely: apply it again")),
             ("problem", state.problem),
-            ("not so any more", "\n".join(state.changes)),
+            ("changed since", "\n".join(state.changes)),
             ("not mentioned", "\n".join(state.drift)),
         ]
     )
@@ -215,6 +213,6 @@ def state_text(state: DocumentState, *, now: float) -> str:
 @document.command("show", cls=HostCommand)
 @click.pass_obj
 def show_(session: CliSession) -> None:
-    """The document applied last, and how the host has moved away from it."""
+    """The last document applied, and the drift of the host since then."""
     found: DocumentState = session.client.call("document.get")
     session.emit(found, lambda: state_text(found, now=time.time()))

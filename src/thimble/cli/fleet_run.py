@@ -37,7 +37,7 @@ def run(session: CliSession, neighbours: Sequence[Neighbour], words: Sequence[st
     ready = [one for one in neighbours if one.report is not None]
     for one in neighbours:
         if one.report is None:
-            session.note(f"{one.number}: {one.mac} is left out: it has not reported since its last boot")
+            session.note(f"{one.number}: {one.mac} is skipped: it has not reported since its last boot")
     if not ready:
         raise Problem(Code.NOT_FOUND, "no neighbour is ready", hint="`thimble host neighbours` shows them.")
     known, password = profiles.read(session.location), _Password()
@@ -73,15 +73,15 @@ def profile_of(one: Neighbour, known: Profiles, token: str, *, now: float) -> Pr
     if urlsplit(url).scheme != "https" or urlsplit(url).hostname != one.ip:
         raise Problem(
             Code.UNAUTHENTICATED,
-            f"it says that it is at {one.report.url}, but it speaks from {one.ip}",
-            hint="Its word is not taken for that: sign in to it with `thimble login`.",
+            f"it claims to be at {one.report.url}, but its reports come from {one.ip}",
+            hint="The claim is not trusted: sign in to it with `thimble login`.",
         )
     seen = normal_fingerprint(one.report.certificate_sha256)
     kept = known.profiles.get(known.named(url))
     if kept is not None and kept.fingerprint and kept.fingerprint != seen:
         raise Problem(
             Code.UNAUTHENTICATED,
-            f"it reports another certificate than the one you trusted for {url}",
+            f"it reports a different certificate than the one you trusted for {url}",
             hint=f"It is new at every boot without a state partition. If its console shows {seen}, "
             f"sign in again with `thimble login {url} --fingerprint` and that.",
         )

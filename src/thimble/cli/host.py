@@ -70,7 +70,7 @@ def medium_words(writes: MediumWrites | None) -> str:
 @host.command("show", cls=HostCommand)
 @click.pass_obj
 def show_(session: CliSession) -> None:
-    """The host's state."""
+    """Show the host's state."""
     found: Host = session.client.call("host.get")
     session.emit(found, lambda: details(found))
 
@@ -82,9 +82,9 @@ host.add_command(show_, "status")
 @click.argument("name")
 @click.pass_obj
 def rename(session: CliSession, name: str) -> None:
-    """Give the host another name."""
+    """Rename the host."""
     found: Host = act(session, "host.change", HostChange(name=name))
-    session.done(found, lambda: f"this host is {found.name} now")
+    session.done(found, lambda: f"this host is now called {found.name}")
 
 
 @host.command("log", cls=HostCommand)
@@ -97,7 +97,7 @@ def log(session: CliSession, lines: int) -> None:
 
 
 _ENDED = {
-    None: "shut down, or what each one's `host-shutdown` says",
+    None: "shut down, or what each VM's `host-shutdown` says",
     HostShutdown.SAVE: "saved",
     HostShutdown.SHUTDOWN: "shut down",
     HostShutdown.KILL: "powered off",
@@ -106,8 +106,15 @@ _ENDED = {
 
 def _power(name: str, verb: str, help: str, done: str) -> None:
     @host.command(name, cls=TaskCommand, help=help)
-    @click.option("--guest-timeout", default="120s", metavar="TIME", help="How long guests may take.  [120s]")
-    @click.option("--guests", type=choice(HostShutdown), help="Do this with all VMs.  [as each one says]")
+    @click.option(
+        "--guest-timeout",
+        default="120s",
+        metavar="TIME",
+        help="Time guests get to shut down.  [120s]",
+    )
+    @click.option(
+        "--guests", type=choice(HostShutdown), help="Do this with all VMs.  [each VM's host-shutdown]"
+    )
     @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
     @click.pass_obj
     def command(session: CliSession, *, guest_timeout: str, guests: str | None, yes: bool) -> None:
@@ -123,11 +130,11 @@ _power("shutdown", "host.shutdown", "Shut the guests down and power off.", "the 
 
 
 @host.command("events", cls=HostCommand)
-@click.option("--after", type=int, metavar="REV", help="Begin after this revision.  [now]")
-@click.option("--timeout", metavar="TIME", help="Leave after this long.")
+@click.option("--after", type=int, metavar="REV", help="Start after this revision.  [now]")
+@click.option("--timeout", metavar="TIME", help="Exit after this time.")
 @click.pass_obj
 def events(session: CliSession, after: int | None, timeout: str | None) -> None:
-    """What changes, a line each (with --json: a JSON object each), until Ctrl-C."""
+    """Print events, one per line (with --json: JSON), until Ctrl-C."""
     for event in session.client.events(after, timeout=None if timeout is None else seconds(timeout)):
         click.echo(msgspec.json.encode(event) if session.json else event_line(event))
 
@@ -140,13 +147,18 @@ def event_line(event: Event) -> str:
 
 
 @host.command("run", cls=LocalCommand)
-@click.option("--state", type=click.Path(file_okay=False), metavar="DIR", help="For records and disks.")
 @click.option(
-    "--run", "run_dir", type=click.Path(file_okay=False), metavar="DIR", help="For sockets; in RAM."
+    "--state", type=click.Path(file_okay=False), metavar="DIR", help="Directory for records and disks."
 )
-@click.option("--listen", metavar="[ADDRESS:]PORT", help="Where its API answers.  [8443]")
 @click.option(
-    "--qemu-dir", type=click.Path(file_okay=False), metavar="DIR", help="QEMU's programs.  [of PATH]"
+    "--run", "run_dir", type=click.Path(file_okay=False), metavar="DIR", help="Directory for sockets; in RAM."
+)
+@click.option("--listen", metavar="[ADDRESS:]PORT", help="Address and port of the API.  [8443]")
+@click.option(
+    "--qemu-dir",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Directory of QEMU's programs.  [PATH]",
 )
 @click.option("--share", type=click.Path(file_okay=False), metavar="DIR", help="OVMF, SeaBIOS.  [/usr/share]")
 @click.option("--toolbox", is_flag=True, help="Take QEMU and firmware from the image builder's toolbox.")
@@ -155,13 +167,10 @@ def event_line(event: Event) -> str:
 )
 @click.pass_obj
 def run(session: CliSession, /, **given: Any) -> None:
-    """Be a host, on this Linux. Ctrl-C ends the agent; its VMs run on, and the next one takes them over."""
+    """Run a host on this Linux. Ctrl-C ends the agent; VMs keep running and the next agent reattaches."""
     agent, accel = part("app"), part("host.hardware").accel()
     if accel.name != "kvm":
-        session.note(
-            f"WARNING: guests are emulated, many times slower than they could be: no hardware "
-            f"virtualization ({accel.why})."
-        )
+        session.note(f"WARNING: no hardware virtualization ({accel.why}): guests are emulated and slow.")
     if given["toolbox"]:
         with reporting(session) as report:
             box = part("image.toolbox").ensure(report)

@@ -26,12 +26,14 @@ def image() -> None:
 @click.option("--out", type=click.Path(file_okay=False), default="out", metavar="DIR", help="[out]")
 @click.option("--media", default="img,iso", metavar="LIST", help="Which media beside thimble.efi.  [img,iso]")
 @click.option("--key", type=click.Path(), metavar="DIR", help="Sign with this key (`thimble image key`).")
-@click.option("--trust", multiple=True, type=click.Path(), metavar="CERT", help="Accept its updates, too.")
+@click.option(
+    "--trust", multiple=True, type=click.Path(), metavar="CERT", help="Also accept updates signed with it."
+)
 @click.pass_obj
 def build(
     session: CliSession, profile: str, out: str, media: str, key: str | None, trust: tuple[str, ...]
 ) -> None:
-    """Build the image from Debian's packages: all media, and the same for network boot."""
+    """Build the image from Debian packages: all media, and the files for network boot."""
     builder = part("image.build")
     signer = part("image.signing").from_folder(Path(key)) if key else None
     options = builder.BuildOptions(
@@ -44,7 +46,7 @@ def build(
     with reporting(session) as report:
         result = builder.build(options, report)
     for pin in result.replaced:
-        session.note(f"WARNING: Debian no longer has a pinned version; taken instead: {pin}")
+        session.note(f"WARNING: Debian no longer has a pinned version; using instead: {pin}")
     if session.json:
         click.echo(as_json({name: _plain(getattr(result, name)) for name in _fields(result)}))
     session.say(f"{result.efi}: kernel and RAM root take {result.total_bytes / 1e6:.1f} MB")
@@ -73,13 +75,18 @@ def inspect(session: CliSession, path: str | None) -> None:
 @click.option(
     "--image", "source", type=click.Path(), metavar="DIR|FILE", help="What to write.  [out/virtual]"
 )
-@click.option("--document", type=click.Path(dir_okay=False), metavar="FILE", help="The stick's thimble.toml.")
-@click.option("--large", is_flag=True, help="The disk may have more than 256 GB.")
-@click.option("--internal", is_flag=True, help="The disk may be built in.")
+@click.option(
+    "--document",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="A host document for the stick (thimble.toml).",
+)
+@click.option("--large", is_flag=True, help="Allow a disk larger than 256 GB.")
+@click.option("--internal", is_flag=True, help="Allow an internal disk.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def write(session: CliSession, /, **given: Any) -> None:
-    """Write the image to a stick, a card or a file, and compare what was written."""
+    """Write the image to a USB stick, a card or a file, and verify it."""
     writer = part("image.write")
     told = [name for name in ("large", "internal") if given[name]]
     document = Path(given["document"]) if given["document"] else None
@@ -95,16 +102,18 @@ def write(session: CliSession, /, **given: Any) -> None:
         click.echo(
             as_json({"target": str(planned.target.path), "bytes": planned.size, "sha256": planned.sha256})
         )
-    session.say(f"{planned.target.path} holds {planned.image.name}, and gives it back unaltered")
+    session.say(f"{planned.target.path} holds {planned.image.name}; verified")
 
 
 @image.command("key", cls=LocalCommand)
 @click.argument("folder", type=click.Path(file_okay=False), metavar="DIR")
 @click.option("--name", default="Thimble", metavar="NAME", help="Whose keys they are.  [Thimble]")
-@click.option("--also", multiple=True, type=click.Path(), metavar="CERT", help="Accept its programs, too.")
+@click.option(
+    "--also", multiple=True, type=click.Path(), metavar="CERT", help="Also accept programs signed with it."
+)
 @click.pass_obj
 def key(session: CliSession, folder: str, name: str, also: tuple[str, ...]) -> None:
-    """Make keys of your own for Secure Boot."""
+    """Create your own Secure Boot keys."""
     with reporting(session) as report:
         part("image.keys").make(Path(folder), report, name=name, also=tuple(map(Path, also)))
     session.say(f"{folder} holds your keys: keep it secret, and keep a copy of it")
@@ -128,7 +137,7 @@ def sign(session: CliSession, path: str | None, key: str, cert: str | None) -> N
         signer.sign(folder, own, report)
     if not signer.is_trusted(folder, own):
         session.note(
-            "The image itself does not accept updates signed so: `image build --key` makes one that does."
+            "The image itself does not accept updates signed with this key: see `image build --key`."
         )
     session.say(f"{folder} is signed" + ("" if own.variables else "; the firmware must know the key already"))
 
@@ -142,9 +151,9 @@ def built() -> Path:
 @image.command("lock", cls=LocalCommand)
 @click.pass_obj
 def lock(session: CliSession) -> None:
-    """Pin the newest verified versions of every package."""
+    """Pin the newest verified version of every package."""
     with reporting(session) as report:
         lines = part("image.lock").refresh(report)
     if session.json:
         click.echo(as_json({"changes": list(lines)}))
-    session.say("\n".join(lines) or "everything is the newest already")
+    session.say("\n".join(lines) or "all packages are up to date")

@@ -48,17 +48,17 @@ def lab() -> None:
 )
 @click.option("--nic", "nics", multiple=True, metavar="NIC", help="user:443,22 or wire:NAME.  [user:443]")
 @click.option(
-    "--medium", type=click.Choice(["direct", "efi", "img", "iso", "none"]), help="What it starts.  [direct]"
+    "--medium", type=click.Choice(["direct", "efi", "img", "iso", "none"]), help="What it boots.  [direct]"
 )
 @click.option(
     "--firmware", type=click.Choice(["direct", "uefi", "bios"]), help="[direct, or uefi for a medium]"
 )
-@click.option("--bus", type=click.Choice(["virtio", "ahci", "nvme", "usb"]), help="What the medium hangs on.")
-@click.option("--secure-boot", is_flag=True, help="Firmware that can do it, in setup mode.")
-@click.option("--append", default="", metavar="WORDS", help="More for the kernel command line.")
+@click.option("--bus", type=click.Choice(["virtio", "ahci", "nvme", "usb"]), help="The bus of the medium.")
+@click.option("--secure-boot", is_flag=True, help="UEFI with Secure Boot, in setup mode.")
+@click.option("--append", default="", metavar="WORDS", help="Append to the kernel command line.")
 @click.pass_obj
 def up(session: CliSession, /, **given: Any) -> None:
-    """Make a virtual server and power it on."""
+    """Create a virtual server and power it on."""
     command, spec = part("lab.command"), part("lab.spec")
     wanted = command.spec_of_image(
         _image(given["image"], given["profile"]),
@@ -93,18 +93,18 @@ def _image(image: str | None, profile: str | None) -> Path:
 @lab.command("cuts", cls=LocalCommand)
 @click.argument("kind", type=click.Choice(["update", "install", "apply"]))
 @click.option("--count", type=click.IntRange(1), default=10, metavar="N", help="How many.  [10]")
-@click.option("--seed", type=int, default=1, metavar="N", help="The same seed, the same moments.  [1]")
+@click.option("--seed", type=int, default=1, metavar="N", help="Seed of the random moments.  [1]")
 @click.option("--profile", metavar="NAME", help="Rehearse out/NAME.  [server, else virtual]")
 @click.option(
     "--image", type=click.Path(file_okay=False), metavar="DIR", help="A directory `image build` wrote."
 )
 @click.option("--firmware", type=click.Choice(["uefi", "bios"]), default="uefi", help="[uefi]")
-@click.option("--keep", is_flag=True, help="Leave a server on that broke a promise.")
+@click.option("--keep", is_flag=True, help="Leave a failed server on.")
 @click.pass_obj
 def cuts(session: CliSession, /, **given: Any) -> None:
-    """Cut a virtual server's power at random moments of what it does, and see that it comes back.
+    """Cut a virtual server's power at random moments and check that it comes back.
 
-    Its disk forgets what was not flushed. Ends at the first promise that is not kept, with exit code 1.
+    Its disk loses what was not flushed. Ends at the first failure, with exit code 1.
     """
     spec = part("lab.spec")
     with reporting(session) as report:
@@ -153,7 +153,7 @@ def listing(entries: list[Any], *, width: int | None) -> str:
         )
         for one in entries
     ]  # fmt: skip
-    return table(COLUMNS, rows, width=width) if rows else "no virtual servers; `thimble lab up` makes one"
+    return table(COLUMNS, rows, width=width) if rows else "no virtual servers; `thimble lab up` creates one"
 
 
 @lab.command("console", cls=LocalCommand)
@@ -166,7 +166,7 @@ def console(name: str) -> None:
 @lab.command("log", cls=LocalCommand)
 @click.argument("name", default="lab")
 def log(name: str) -> None:
-    """All a virtual server's serial line ever said."""
+    """The whole serial output of a virtual server."""
     home = part("lab.home")
     home.read_spec(home.of(name))
     sys.stdout.buffer.write((home.of(name) / "serial.log").read_bytes())

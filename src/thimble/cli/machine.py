@@ -23,10 +23,10 @@ from thimble.core.units import show_size
 
 
 @click.command("hardware", cls=HostCommand)
-@click.option("--pci", is_flag=True, help="All PCI devices too.")
+@click.option("--pci", is_flag=True, help="Also list all PCI devices.")
 @click.pass_obj
 def hardware(session: CliSession, pci: bool) -> None:  # noqa: FBT001
-    """What the machine is made of."""
+    """Show the hardware inventory."""
     found: Hardware = session.client.call("host.hardware")
     session.emit(found, lambda: view.hardware(found, pci=pci, names=view.pci_names() if pci else {}))
 
@@ -40,10 +40,10 @@ def sensors(session: CliSession) -> None:
 
 
 @click.command("health", cls=HostCommand)
-@click.option("--thorough", is_flag=True, help="Ask disks and the BMC now, too.")
+@click.option("--thorough", is_flag=True, help="Also query disks and the BMC now.")
 @click.pass_obj
 def health(session: CliSession, thorough: bool) -> None:  # noqa: FBT001
-    """How the host is, with reasons. Exit code 1 when something is critical."""
+    """Show the host's health, with reasons. Exit code 1 when something is critical."""
     found: Health = session.client.call("host.health", query={"thorough": int(thorough)})
     session.emit(found, lambda: view.health(found, now=clock.time()))
     if found.level is Level.CRITICAL:
@@ -53,18 +53,18 @@ def health(session: CliSession, thorough: bool) -> None:  # noqa: FBT001
 @click.command("time", cls=HostCommand)
 @click.pass_obj
 def time(session: CliSession) -> None:
-    """The host's clock, and where it takes the time from."""
+    """Show the host's clock and its time servers."""
     found: Time = session.client.call("host.time")
     session.emit(found, lambda: view.time(found))
 
 
 @click.command("logs", cls=HostCommand)
-@click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Follow the log until Ctrl-C.")
 @click.option("--lines", "-n", type=click.IntRange(0, 10_000), help="How many.  [200; with -f 10]")
-@click.option("--level", type=choice(LogLevel), help="This or worse.  [all]")
-@click.option("--source", metavar="NAMES", help="Only these, such as kernel,agent.  [all]")
-@click.option("--since", metavar="TIME", help="Not older than this, such as 10m or 2h.")
-@click.option("--timeout", metavar="TIME", help="With -f: leave after this long.")
+@click.option("--level", type=choice(LogLevel), help="This level or worse.  [all]")
+@click.option("--source", metavar="NAMES", help="Only these sources, such as kernel,agent.  [all]")
+@click.option("--since", metavar="TIME", help="Only lines of the last TIME, such as 10m or 2h.")
+@click.option("--timeout", metavar="TIME", help="With -f: exit after this time.")
 @click.pass_obj
 def logs(
     session: CliSession, *, follow: bool, lines: int | None, level: str | None, source: str | None,
@@ -88,11 +88,11 @@ def logs(
 
 @click.command("bundle", cls=HostCommand)
 @click.option(
-    "--out", "-o", metavar="FILE", help="Where to; `-` is standard output.  [thimble-NAME-DATE.tar.gz]"
+    "--out", "-o", metavar="FILE", help="Output file; `-` is standard output.  [thimble-NAME-DATE.tar.gz]"
 )
 @click.pass_obj
 def bundle(session: CliSession, out: str | None) -> None:
-    """Save everything support needs, as tar.gz, without passwords, keys and tokens."""
+    """Save a support bundle (tar.gz) without passwords, keys and tokens."""
     if out == "-":
         session.client.download("host.bundle", sys.stdout.buffer)
         return
@@ -110,7 +110,7 @@ def bundle(session: CliSession, out: str | None) -> None:
     finally:
         with suppress(OSError):
             partial.unlink()
-    session.say(f"{path}, {show_size(count)}: read it before you send it on")
+    session.say(f"{path}, {show_size(count)}: review it before you pass it on")
 
 
 @click.command("blink", cls=ChangingCommand)
@@ -118,7 +118,7 @@ def bundle(session: CliSession, out: str | None) -> None:
 @click.option("--for", "duration", default="15s", metavar="TIME", help="How long.  [15s]")
 @click.pass_obj
 def blink(session: CliSession, what: str, duration: str) -> None:
-    """Blink the light of a network port (MAC or name) or of a disk's slot (serial:…, wwn:…, device)."""
+    """Blink the LED of a network port (MAC or name) or of a disk's slot (serial:…, wwn:…, device)."""
     act(session, "host.blink", Blink(what=what, seconds=seconds(duration)))
     session.say(f"{what} blinks for {duration}")
 

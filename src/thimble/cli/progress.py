@@ -1,4 +1,4 @@
-"""How long work is shown, on standard error: a bar on a terminal, plain lines elsewhere, or nothing."""
+"""How progress is shown, on standard error: a bar on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ProgressMeter(Protocol):
-    """`at` says what is being done, and how much of it, 0 to 1 (None: nobody knows)."""
+    """`at` shows what is being done, and how much of it, 0 to 1 (None: unknown)."""
 
     def at(self, what: str, done: float | None, detail: str = "") -> None: ...
 
@@ -28,7 +28,7 @@ class NoProgress:
 
 
 class ProgressLines:
-    """For logs and pipes: a line when the work enters another step, and at each tenth of it."""
+    """For logs and pipes: a line at each new step, and at each tenth of it."""
 
     def __init__(self) -> None:
         self._last: tuple[str, str, int] | None = None
@@ -43,7 +43,7 @@ class ProgressLines:
 
 
 class ProgressBar:
-    """For a terminal; it is gone when the work is over."""
+    """For a terminal; it disappears at the end."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -72,7 +72,7 @@ def meter(*, quiet: bool) -> Iterator[ProgressMeter]:
 
 
 def task_on(shown: ProgressMeter, task: Task) -> None:
-    """A task's state as the meter shows it."""
+    """Shows a task's state."""
     step = task.step.replace("_", " ").replace(".", " ")
     shown.at(task.verb, task.progress or None, step)
 

@@ -1,4 +1,4 @@
-"""`thimble task …`: long work on the host."""
+"""`thimble task …`: long-running work on the host."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLUMNS = (
 )
 
 
-@click.group(help="Long work: what runs, what became of it.")
+@click.group(help="Tasks: long-running work and its results.")
 def task() -> None:
     """The group."""
 
@@ -83,17 +83,17 @@ def show_(session: CliSession, id: str) -> None:
 @click.argument("id")
 @click.pass_obj
 def cancel(session: CliSession, id: str) -> None:
-    """Cancel a task, if it can be."""
+    """Cancel a task, if possible."""
     found: Task = act(session, "task.cancel", path={"task": id})
     session.emit(found, lambda: f"{found.verb}: {found.state}")
 
 
 @task.command("wait", cls=HostCommand)
 @click.argument("id")
-@click.option("--timeout", metavar="TIME", help="At most this long.")
+@click.option("--timeout", metavar="TIME", help="Wait at most this long.")
 @click.pass_obj
 def wait(session: CliSession, id: str, timeout: str | None) -> None:
-    """Wait for a task; fails as it does."""
+    """Wait for a task; fails if the task failed."""
     found: Task = session.client.call("task.get", path={"task": id})
     found = follow(session, found, timeout=None if timeout is None else seconds(timeout))
     session.emit(found, lambda: f"{found.verb}: {found.state}")

@@ -34,12 +34,12 @@ TOKENS = (
 VARIABLE = "THIMBLE_NEW_PASSWORD"
 
 
-@click.group(help="Who may sign in.")
+@click.group(help="Users who may sign in.")
 def user() -> None:
     """The group."""
 
 
-@click.group(help="Tokens for programs.")
+@click.group(help="API tokens for programs.")
 def token() -> None:
     """The group."""
 

@@ -1,4 +1,4 @@
-"""`thimble vm …`: what is done with VMs. Making and changing them is in `vm_edit`."""
+"""`thimble vm …`: everything but creating and changing VMs (`vm_edit`)."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def show_(session: CliSession, name: str) -> None:
 
 @vm.command("delete", cls=TaskCommand)
 @click.argument("name", shell_complete=vm_names)
-@click.option("--keep-volumes", is_flag=True, help="Keep the volumes made for it.")
+@click.option("--keep-volumes", is_flag=True, help="Keep the volumes created for it.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def delete(session: CliSession, *, name: str, keep_volumes: bool, yes: bool) -> None:
-    """Delete a VM, and the volumes made for it."""
+    """Delete a VM and the volumes created for it."""
     confirm(session, f"Delete {name}" + ("?" if keep_volumes else " and its volumes?"), yes=yes)
     task = act(session, "vm.delete", DeleteRequest(keep_volumes=keep_volumes), path={"vm": name})
     session.done(task, lambda: f"{name}: deleted")
@@ -80,18 +80,20 @@ def tell(session: CliSession, name: str) -> None:
 
 @vm.command("start", cls=TaskCommand)
 @click.argument("name", shell_complete=vm_names)
-@click.option("--discard-saved", is_flag=True, help="Boot afresh; what was saved of it is lost.")
+@click.option("--discard-saved", is_flag=True, help="Boot normally and discard the saved state.")
 @click.pass_obj
 def start(session: CliSession, *, name: str, discard_saved: bool) -> None:
-    """Start a VM; a saved one goes on where it was."""
+    """Start a VM; a saved one resumes where it was saved."""
     act(session, "vm.start", StartRequest(discard_saved=discard_saved), path={"vm": name})
     tell(session, name)
 
 
 @vm.command("stop", cls=TaskCommand)
 @click.argument("name", shell_complete=vm_names)
-@click.option("--timeout", default="120s", metavar="TIME", help="How long the guest may take.  [120s]")
-@click.option("--force", is_flag=True, help="Power it off when it has not obeyed in time.")
+@click.option(
+    "--timeout", default="120s", metavar="TIME", help="How long the guest may take to shut down.  [120s]"
+)
+@click.option("--force", is_flag=True, help="Power it off if it has not shut down in time.")
 @click.pass_obj
 def stop(session: CliSession, *, name: str, timeout: str, force: bool) -> None:
     """Ask the guest to shut down."""
@@ -101,19 +103,19 @@ def stop(session: CliSession, *, name: str, timeout: str, force: bool) -> None:
 
 _power("kill", "Power off at once, like pulling the plug.")
 _power("reset", "Press the reset button.")
-_power("pause", "Freeze a VM's vCPUs.")
-_power("resume", "Let a paused VM run on.")
-_power("save", "Save a VM's memory to disk and end it; its next start goes on from there.")
+_power("pause", "Pause a VM: stop its vCPUs.")
+_power("resume", "Resume a paused VM.")
+_power("save", "Suspend to disk: save a VM's memory and stop it; its next start resumes from there.")
 
 
 @vm.command("console", cls=HostCommand)
 @click.argument("name", shell_complete=vm_names)
-@click.option("--timeout", metavar="TIME", help="Leave after this long.")
+@click.option("--timeout", metavar="TIME", help="Exit after this time.")
 @click.pass_obj
 def console(session: CliSession, name: str, timeout: str | None) -> None:
-    """The serial console of a VM. Ctrl-] then . leaves; Ctrl-] then ? shows what else there is.
+    """The serial console of a VM. Ctrl-] then . leaves; Ctrl-] then ? shows more.
 
-    Its last output comes first. Standard input may be a pipe: its bytes go to the guest as they are.
+    Its last output is printed first. Standard input may be a pipe: its bytes go to the guest as they are.
     """
     from thimble.cli.console import attach
 
@@ -139,7 +141,7 @@ def log(session: CliSession, name: str) -> None:
     default=PowerState.RUNNING.value,
     help="A state, or an address.  [running]",
 )
-@click.option("--timeout", default="120s", metavar="TIME", help="At most this long.  [120s]")
+@click.option("--timeout", default="120s", metavar="TIME", help="Wait at most this long.  [120s]")
 @click.pass_obj
 def wait(session: CliSession, name: str, wanted: str, timeout: str) -> None:
     """Wait until a VM is in a state, or has an address."""
@@ -149,7 +151,7 @@ def wait(session: CliSession, name: str, wanted: str, timeout: str) -> None:
         raise Problem(
             Code.TIMEOUT,
             f"{name} is not {'in reach' if wanted == 'address' else wanted} after {limit:.0f} s",
-            hint=f"It is {get(session, name).status.state}; `thimble vm log {name}` shows what it said.",
+            hint=f"It is {get(session, name).status.state}; `thimble vm log {name}` shows its output.",
         )
     session.emit(found, lambda: vm_view.line(found))
 

@@ -1,6 +1,6 @@
 """The loop: keys, answers and time become messages; `update` answers with effects; `view` is drawn.
 
-Ends with 0 when somebody leaves or nobody is there, or the terminal goes away; PID 1 puts the terminal right
+Ends with 0 when the user leaves or is idle, or the terminal goes away; PID 1 puts the terminal right
 whatever happens here.
 """
 
@@ -47,7 +47,7 @@ class Ended(Exception):
 
 
 class Console:
-    """Everything, put together."""
+    """Terminal, model and API threads, put together."""
 
     def __init__(self, run: Path, *, utf8: bool, idle_s: float = IDLE_S) -> None:
         self._utf8 = utf8

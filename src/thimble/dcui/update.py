@@ -124,7 +124,7 @@ def ticked(model: Model) -> Step:
 
 
 def look(model: Model) -> Step:
-    """What the page on the screen shows is asked for again; nothing else is."""
+    """Refreshes what the page on the screen shows, and nothing else."""
     page = model.page
     all_effects: tuple[Effect, ...] = ()
     kind = page.kind if page is not None else ""
@@ -167,7 +167,7 @@ def failed(model: Model, message: Failed) -> Step:
     signed = isinstance(message.ask, Ask) and message.ask.signed and to != "session"
     if problem.code is Code.UNAUTHENTICATED and signed and to != "password" and model.session is not None:
         return actions.toast(
-            replace(model, session=None, pages=()), "The session is over: sign in again."
+            replace(model, session=None, pages=()), "The session has expired: sign in again."
         ), ()
     if to in FAILURES:
         return FAILURES[to](model, message)

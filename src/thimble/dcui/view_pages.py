@@ -153,7 +153,7 @@ def editor(shown: Editor, pen: Pen, room: int) -> tuple[list[Row], Cursor]:
 def proposal(shown: Proposal, pen: Pen, room: int) -> list[Row]:
     rows: list[Row] = []
     if shown.blockers:
-        rows.append(pen.row("body", ("bad", "  This stands in the way:")))
+        rows.append(pen.row("body", ("bad", "  Blocked by:")))
         for line in shown.blockers:
             rows += _alarm(pen, line)
         rows.append(pen.row("body"))
@@ -162,7 +162,7 @@ def proposal(shown: Proposal, pen: Pen, room: int) -> list[Row]:
         for line in shown.effects:
             rows += pen.wrapped("body", f"{pen.glyphs.dot} {line}", indent=4, hang=2)
     elif not shown.blockers:
-        rows.append(pen.row("body", ("body", "  Nothing: all is so already.")))
+        rows.append(pen.row("body", ("body", "  Nothing: it is already so.")))
     if shown.warnings:
         rows.append(pen.row("body"))
         for line in shown.warnings:

@@ -219,7 +219,7 @@ def test_a_vm_that_is_gone_is_said() -> None:
     console.passes(10)
     console.answers("vm.list", VmList(rev=2, vms=()))
     console.keys("enter")
-    assert "gone" in console.model.toast
+    assert "no longer exists" in console.model.toast
 
 
 def test_a_console_is_opened_with_the_persons_own_token_and_left_again() -> None:
@@ -238,7 +238,7 @@ def test_the_two_new_passwords_must_be_the_same() -> None:
         console.keys("enter")
     page = console.model.page
     assert isinstance(page, Form)
-    assert page.note == ("The two new passwords are not the same.",)
+    assert page.note == ("The two new passwords differ.",)
     assert page.cursor == 0
     for word in ("the old one", "the new one", "the new one"):
         console.types(word)
@@ -283,7 +283,7 @@ def test_a_trial_of_the_network_that_nobody_keeps_is_said_to_be_over() -> None:
     assert isinstance(console.model.page, ConfirmPage)
     console.passes(20)
     assert not isinstance(console.model.page, ConfirmPage)
-    assert "goes back" in console.model.toast
+    assert "has its old settings again" in console.model.toast
 
 
 def test_the_network_is_kept_over_a_fresh_connection() -> None:

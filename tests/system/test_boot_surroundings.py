@@ -153,7 +153,7 @@ def test_bad_surroundings_all_at_once_leave_a_host_that_says_what_is_wrong(
     def story(server: Server) -> None:
         said(server, b"thimble: ready in ")
         said(server, b"the clock was earlier than the build date of this image and was set to it")
-        said(server, b"warning: the host document on /dev/vda (THIMBLE) cannot be read: ")
+        said(server, b"warning: cannot read the host document on /dev/vda (THIMBLE): ")
         said(server, b"warning: no DHCP server answers on uplink: the host has ")
 
     disks = (Disk(file=str(damaged)), Disk(file=str(whole)))
@@ -265,7 +265,7 @@ def test_a_mirrored_state_starts_whole_and_with_one_half(image: Path, tmp_path: 
         said(server, b"thimble: ready in ")
 
     def again(server: Server) -> None:
-        said(server, b"warning: the mirror /dev/vda4 was out of sync and is being resynchronised")
+        said(server, b"warning: the mirror /dev/vda4 is out of sync and is being resynchronised")
         said(server, b"thimble: ready in ")
 
     booted(image, whole, disks=tuple(halves))

@@ -1,4 +1,4 @@
-"""What is the footprint? Bytes per component, compressed and in RAM; pure.
+"""The footprint: bytes per component, compressed and in RAM; pure.
 
 Compressed: an archive's real size, shared out by what each component takes by itself. In RAM at rest: what
 is unpacked counts unpacked, the root image counts as it lies there compressed (what is read from it is page

@@ -42,7 +42,7 @@ class FileReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageReport:
-    """The honest answer. `total_bytes` is without the makers' blobs, `file_bytes` is all of thimble.efi."""
+    """The footprint. `total_bytes` is without the makers' blobs, `file_bytes` is all of thimble.efi."""
 
     profile: str
     version: str
@@ -95,7 +95,7 @@ def _file(name: str, entry: dict[str, Any]) -> FileReport:
 
 
 def lines(report: ImageReport) -> list[str]:
-    """The report for people."""
+    """The report as text."""
     out = [f"Thimble {report.version}, profile {report.profile}, Linux {report.kernel}", ""]
     out.append(f"{'component':<12}{'in the file':>14}{'in RAM':>14}  packages")
     for component in report.components:

@@ -84,7 +84,7 @@ def _share(disc: mmap.mmap, efi: bytes) -> None:
     """Let /thimble.efi be the sectors of efi.img that hold it."""
     at = disc.find(efi)
     if at < 0 or at % _BLOCK:
-        raise fault("internal", "the UKI is in pieces on the CD, or not on a block")
+        raise fault("internal", "the UKI is fragmented on the CD, or not aligned to a block")
     record = _record(disc, b"THIMBLE.EFI;1")
     for offset, value in ((2, at // _BLOCK), (10, len(efi))):
         disc[record + offset : record + offset + 8] = struct.pack("<I", value) + struct.pack(">I", value)

@@ -79,7 +79,7 @@ def complete(entries: Iterable[ImageEntry]) -> list[ImageEntry]:
         if known and not (known.is_directory and entry.is_directory):
             raise fault(
                 "internal",
-                f"{entry.path} is laid out twice in {entry.place}",
+                f"{entry.path} is listed twice in {entry.place}",
                 reasons=(known.package, entry.package),
             )
         found[entry.place, entry.path] = entry

@@ -60,7 +60,7 @@ def read(folder: Path) -> dict[str, Any]:
     raw: dict[str, Any] = json.loads(path.read_text())
     if raw.get("format") != FORMAT:
         raise fault(
-            "unsupported", f"{path} has a format this version does not know", hint="build the image again"
+            "unsupported", f"{path} has a format unknown to this version", hint="build the image again"
         )
     return raw
 
@@ -94,7 +94,9 @@ def image_of(folder: Path) -> BuiltImage:
             build=raw["build"],
         )
     except KeyError as error:
-        raise fault("unsupported", f"{folder} is too old for this", hint="build the image again") from error
+        raise fault(
+            "unsupported", f"{folder} was built by a version too old for this", hint="build the image again"
+        ) from error
 
 
 def _kernel_files(folder: Path) -> dict[str, dict[str, object]]:

@@ -35,7 +35,7 @@ def listed(found: PackageSet) -> list[ImageEntry]:
                 raise fault(
                     "not-found",
                     f"{package} has no {pattern}",
-                    hint="the package changed: correct data/tree.toml",
+                    hint="the package changed: update data/tree.toml",
                 )
             for path in paths:
                 entries.append(

@@ -1,4 +1,4 @@
-"""The verbs `up down list console log`, as functions, and a thin argparse door to them."""
+"""The verbs `up down list console log`, as functions, and an argparse command line for them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def spec_of_image(
     if (medium is Medium.DIRECT) != (firmware is Firmware.DIRECT) or (
         medium is Medium.EFI and firmware is not Firmware.UEFI
     ):
-        raise Problem(Code.INVALID, f"medium {medium} does not start with firmware {firmware}")
+        raise Problem(Code.INVALID, f"medium {medium} cannot boot with firmware {firmware}")
     where = image.absolute()
     for needed in FILES[medium]:
         if not (where / needed).is_file():
@@ -152,7 +152,7 @@ def _shuttle(wire: int) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """The door; problems become text and an exit code."""
+    """The command line; problems become text and an exit code."""
     try:
         return _run(_parser().parse_args(argv))
     except Problem as problem:
@@ -186,7 +186,7 @@ def _run(asked: argparse.Namespace) -> int:
         case "down":
             names = [entry.name for entry in home.entries()] if asked.all else [asked.name]
             if names == [None]:
-                raise Problem(Code.INVALID, "name a server, or say --all")
+                raise Problem(Code.INVALID, "give a server's name, or --all")
             for name in names:
                 down(name, force=asked.force)
         case "list":
@@ -210,7 +210,7 @@ def _print_list(*, as_json: bool) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="thimble lab", description="virtual servers to try Thimble on")
+    parser = argparse.ArgumentParser(prog="thimble lab", description="virtual servers that boot Thimble")
     verbs = parser.add_subparsers(dest="verb", required=True)
     start = verbs.add_parser("up", help="power a new server on with an image")
     start.add_argument("--profile", default="server")
@@ -221,14 +221,12 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--disk", action="append", default=[], help="10G, state:8G, nvme:10G or a file")
     start.add_argument("--firmware", choices=[*Firmware])
     start.add_argument("--medium", choices=[*Medium])
-    start.add_argument("--bus", choices=[*Bus], help="what the medium hangs on")
-    start.add_argument(
-        "--secure-boot", action="store_true", help="firmware in setup mode that can enforce it"
-    )
+    start.add_argument("--bus", choices=[*Bus], help="the bus of the medium")
+    start.add_argument("--secure-boot", action="store_true", help="UEFI with Secure Boot, in setup mode")
     start.add_argument(
         "--nic", action="append", help="user:PORT,PORT or wire:NAME; to start from it: ,pxe or ,http"
     )
-    start.add_argument("--append", default="", help="more words for the kernel command line")
+    start.add_argument("--append", default="", help="append to the kernel command line")
     start.add_argument("--json", action="store_true")
     stop = verbs.add_parser("down", help="power off and remove")
     stop.add_argument("name", nargs="?")
@@ -238,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true")
     for verb, text in (
         ("console", "its serial line; Ctrl-] leaves"),
-        ("log", "all its serial line ever said"),
+        ("log", "its whole serial output"),
     ):
         verbs.add_parser(verb, help=text).add_argument("name")
     return parser

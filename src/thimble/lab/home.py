@@ -58,7 +58,7 @@ def read_spec(home: Path) -> ServerSpec:
         return msgspec.json.decode((home / "spec.json").read_bytes(), type=ServerSpec)
     except FileNotFoundError as error:
         raise Problem(
-            Code.NOT_FOUND, f"there is no server called {home.name!r}", hint="`thimble lab list` shows them"
+            Code.NOT_FOUND, f"there is no virtual server {home.name!r}", hint="`thimble lab list` shows them"
         ) from error
 
 

@@ -73,7 +73,7 @@ class Server:
     def power_on(self, kit: Tools | None = None) -> None:
         """Start QEMU on the disks as they are; returns when it answers on QMP."""
         if self.running:
-            raise Problem(Code.CONFLICT, f"server {self.spec.name!r} is on already")
+            raise Problem(Code.CONFLICT, f"server {self.spec.name!r} is already on")
         kit = kit or tools.find()[0]
         chosen = tools.accel()
         argv = render.argv(self.spec, kit, chosen)
@@ -96,7 +96,7 @@ class Server:
         self._await_qmp(timeout=30)
 
     def blank_firmware(self) -> None:
-        """Forget what UEFI remembers, as a server does whose battery was taken out."""
+        """Erase the UEFI variables, as when the battery was removed."""
         shutil.copyfile(tools.find()[0].ovmf_vars, self.home / "vars.fd")
 
     @property
@@ -150,7 +150,7 @@ class Server:
             self.check()
             raise Problem(
                 Code.TIMEOUT,
-                f"server {self.spec.name!r} did not say {pattern!r} in {timeout:.0f} s",
+                f"server {self.spec.name!r} did not print {pattern!r} within {timeout:.0f} s",
                 reasons=self._evidence(),
             )
         if "first_byte" not in self.timeline:  # it came together with the words waited for
@@ -177,7 +177,7 @@ class Server:
         return True
 
     def power_button(self) -> None:
-        """Press it: the server's own software decides what follows."""
+        """Press the power button: the server's software decides what follows."""
         self.qmp("system_powerdown")
 
     def reset(self) -> None:
@@ -195,7 +195,7 @@ class Server:
         if self._running:
             process.send(self._running.who, signal.SIGKILL)
         if not self.wait_off(10):
-            raise Problem(Code.TIMEOUT, f"QEMU of server {self.spec.name!r} does not die")
+            raise Problem(Code.TIMEOUT, f"QEMU of server {self.spec.name!r} cannot be killed")
         (self.home / "process.json").unlink(missing_ok=True)
         fates = [powerloss.lose(disk, dice) for disk in self._forgetful()] if dice else []
         return sum(fate[0] for fate in fates), sum(fate[1] for fate in fates)
@@ -247,7 +247,7 @@ class Server:
             time.sleep(0.02)
 
     def check(self) -> None:
-        """Raise if waiting is vain; note the first byte on the way."""
+        """Raise if the server is off or its QEMU crashed; note the first byte."""
         if "first_byte" not in self.timeline and self.serial.read():
             self.mark("first_byte")
         alive = self.running

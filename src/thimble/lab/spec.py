@@ -20,7 +20,7 @@ class Firmware(StrEnum):
 
 
 class Medium(StrEnum):
-    """What of an image a server is started with."""
+    """The medium of an image that a server boots from."""
 
     DIRECT = "direct"  # QEMU hands kernel and initrd over
     EFI = "efi"  # thimble.efi alone on a system partition
@@ -95,7 +95,7 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def check(spec: ServerSpec) -> None:
-    """Refuse, with all reasons at once, what no server can be."""
+    """Refuse an impossible specification, with all reasons at once."""
     reasons = []
 
     def wrong(path: str, message: str) -> None:
@@ -116,17 +116,19 @@ def check(spec: ServerSpec) -> None:
         wrong("$.disks", "BIOS needs a disk or a network to start from")
     for number, nic in enumerate(spec.nics):
         if nic.boot and nic.wire:
-            wrong(f"$.nics[{number}].boot", "a wire has no TFTP server of ours")
+            wrong(f"$.nics[{number}].boot", "a wire has no TFTP server")
     for number, disk in enumerate(spec.disks):
         if bool(disk.size_bytes) == bool(disk.file):
             wrong(f"$.disks[{number}]", "a disk has either a size or a file")
         if disk.forgets and (disk.file or disk.format != "raw"):
-            wrong(f"$.disks[{number}].forgets", "only a raw disk made by the lab can forget")
+            wrong(
+                f"$.disks[{number}].forgets", "only a raw disk created by the lab can lose unflushed writes"
+            )
         if disk.cd and disk.bus not in (Bus.AHCI, Bus.USB):
             wrong(f"$.disks[{number}].bus", "a CD drive is on ahci or usb")
     if spec.secure_boot and spec.firmware is not Firmware.UEFI:
-        wrong("$.secure_boot", "only UEFI has it")
-    refuse(reasons, f"there can be no server like {spec.name!r}")
+        wrong("$.secure_boot", "needs UEFI")
+    refuse(reasons, f"the virtual server {spec.name!r} cannot be created")
 
 
 def _starts(nic: Nic) -> bool:

@@ -52,8 +52,8 @@ class Apply:
         left = len(self._plan().effects)
         self._whole()
         if rest := self._plan().effects:
-            raise Broken(f"applied again, there is still to do: {[effect.what for effect in rest]}")
-        return f"{left} effects were left to do"
+            raise Broken(f"applied again, but effects are left: {[effect.what for effect in rest]}")
+        return f"{left} effects were left"
 
     def _plan(self) -> DocumentPlan:
         answer: DocumentPlan = self._site.ask(lambda client: client.call("document.plan", self._document))

@@ -84,10 +84,10 @@ class Install:
             self._site.renew(self._spec)
             return "starts"
         if was_done:
-            raise Broken("the installation was acknowledged, and the disk does not start")
+            raise Broken("the installation was acknowledged, but the disk does not boot")
         self._site.restart(self._spec)
         self._site.sign_in()
-        return "does not start yet"
+        return "does not boot yet"
 
     def _starts(self) -> bool:
         try:
@@ -101,5 +101,5 @@ class Install:
             self._site.host()
         except Problem as problem:
             raise Broken(
-                f"the disk starts, and is not the host that was installed: {problem.detail}"
+                f"the disk boots, but is not the host that was installed: {problem.detail}"
             ) from None

@@ -35,7 +35,7 @@ def test_all_reasons_are_told_at_once() -> None:
         path=Path("/dev/sda1"), is_device=True, size=GB, whole=False, removable=False, uses=("sda1 is swap",)
     )
     said = " / ".join(target.blockers(bad, 2 * GB, ()))
-    for word in ("sda1 is swap", "name the whole disk", "too small", "--internal"):
+    for word in ("sda1 is swap", "give the whole disk", "too small", "--internal"):
         assert word in said
 
 
@@ -71,7 +71,7 @@ def test_what_is_no_disk_is_refused(tmp_path: Path) -> None:
 def test_a_document_that_is_no_toml_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "thimble.img").write_bytes(bytes(4096))
     (tmp_path / "thimble.toml").write_text("format = \n")
-    with pytest.raises(Problem, match="no TOML document"):
+    with pytest.raises(Problem, match="not a TOML document"):
         write.plan(tmp_path, tmp_path / "stick", document=tmp_path / "thimble.toml", allowed=())
     assert not (tmp_path / "stick").exists()
 

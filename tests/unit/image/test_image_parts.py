@@ -110,7 +110,7 @@ def test_directories_above_a_file_are_laid_out_too() -> None:
 
 
 def test_one_path_for_two_files_is_refused() -> None:
-    with pytest.raises(Problem, match="laid out twice"):
+    with pytest.raises(Problem, match="listed twice"):
         layout.complete([entry("lib/a"), entry("lib/a", b"y")])
 
 

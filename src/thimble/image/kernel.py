@@ -112,8 +112,9 @@ def choose(box: Toolbox, kernel: Kernel, profile: str, source: Path, report: Rep
     wanted = drivers.wanted(profile)
     whole = graph(box, kernel)
     names, unknown = drivers.closure(whole, wanted.modules)
-    table = source / "thimble.boot.devices.driver_table.py"
-    inputs = [names, sorted(wanted.plain), str(kernel.tree), cache.sha256(table) if table.exists() else ""]
+    # A source without it is no Thimble: better no image than one without drivers.
+    table = source / "thimble/boot/devices/driver_table.py"
+    inputs = [names, sorted(wanted.plain), str(kernel.tree), cache.sha256(table)]
     stage = cache.root() / "stages" / f"drivers-{cache.key('drivers', 4, inputs)}"
 
     def make(into: Path) -> None:
@@ -130,8 +131,7 @@ def choose(box: Toolbox, kernel: Kernel, profile: str, source: Path, report: Rep
         for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
             shutil.copy(kernel.modules / name, folder / name)
         _depmod(box, into, kernel.release)
-        if table.exists():
-            box.python(_TABLE, str(source), str(folder))
+        box.python(_TABLE, str(source), str(folder))
         (into / "firmware").write_text("".join(f"{name}\n" for name in sorted(firmware)))
 
     cache.directory(stage, make)

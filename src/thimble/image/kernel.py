@@ -172,15 +172,14 @@ def entries(kernel: Kernel, chosen: Chosen) -> list[ImageEntry]:
                 )
             )
     table = folder / "thimble.drivers"
-    if table.exists():
-        made.append(
-            ImageEntry(
-                place=Place.ROOT,
-                path=f"lib/modules/{kernel.release}/{table.name}",
-                component=Component.DRIVERS,
-                source=table,
-            )
+    made.append(
+        ImageEntry(
+            place=Place.ROOT,
+            path=f"lib/modules/{kernel.release}/{table.name}",
+            component=Component.DRIVERS,
+            source=table,
         )
+    )
     return made
 
 

@@ -23,7 +23,7 @@ from benchmarks.inside.channel import PORT
 from benchmarks.machine import System
 from thimble.core.problem import Code, Problem
 from thimble.image import cpio
-from thimble.lab.server import Server
+from thimble.lab.server import LabServer
 
 READY = b"thimble: ready"
 SILENT_S = 400.0
@@ -79,7 +79,7 @@ def extended(initrd: bytes, more: list[cpio.CpioEntry]) -> bytes:
     return initrd + bytes(-len(initrd) % 4) + cpio.archive(more)
 
 
-def password(server: Server, timeout: float) -> str:
+def password(server: LabServer, timeout: float) -> str:
     """The one made up at first boot and shown on the console."""
     said = server.wait_for(b"password ", timeout=timeout)
     rest = server.wait_for(b"\n", timeout=timeout)
@@ -90,7 +90,7 @@ def password(server: Server, timeout: float) -> str:
 
 
 @contextmanager
-def orders(server: Server, *, timeout: float) -> Iterator[Orders]:
+def orders(server: LabServer, *, timeout: float) -> Iterator[Orders]:
     """The connection to our child in the server."""
     deadline = time.monotonic() + timeout
     while True:

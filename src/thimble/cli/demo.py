@@ -26,8 +26,8 @@ from thimble.guest import debian
 from thimble.image import build
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
-from thimble.lab.server import Server
-from thimble.lab.spec import STATE_LABEL, Disk, Nic
+from thimble.lab.server import LabServer
+from thimble.lab.spec import STATE_LABEL, LabDisk, LabNic
 
 GUEST = "debian1"
 SSH_PORT = 2222  # of the server, handed on to the guest's 22
@@ -37,7 +37,7 @@ GIB = 1 << 30
 class Timeline:
     """Moments in seconds since power-on, printed as they come."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: LabServer) -> None:
         self._server = server
         self.moments: dict[str, float] = {}
 
@@ -76,17 +76,17 @@ def show(*, once: bool, keep: bool, profile: str, out: Path) -> dict[str, object
     return summary
 
 
-def power_on(directory: Path) -> Server:
+def power_on(directory: Path) -> LabServer:
     """The virtual server, with a state disk, waiting at `ready`."""
     spec = spec_of_image(
         directory,
         name="run",
         memory_mib=3072,
-        disks=(Disk(size_bytes=8 * GIB, label=STATE_LABEL),),
-        nics=(Nic(forwards=(443, SSH_PORT)),),
+        disks=(LabDisk(size_bytes=8 * GIB, label=STATE_LABEL),),
+        nics=(LabNic(forwards=(443, SSH_PORT)),),
     )
     say("server     powering on (2 CPUs, 3 GiB, 8 GiB disk, nested virtualization)")
-    server = Server.up(spec)
+    server = LabServer.up(spec)
     try:
         server.wait_for(b"thimble: ready in ", 240)
     except BaseException:
@@ -96,7 +96,7 @@ def power_on(directory: Path) -> Server:
 
 
 def first_vm(
-    server: Server, timeline: Timeline, guest: debian.DebianGuest
+    server: LabServer, timeline: Timeline, guest: debian.DebianGuest
 ) -> tuple[Client, dict[str, object]]:
     """From `ready` to the guest's SSH banner."""
     ready_at = server.seconds_on()
@@ -202,7 +202,7 @@ def ssh_banner(port: int, timeout: float) -> str:
     raise Problem(Code.TIMEOUT, f"the guest's SSH did not answer within {timeout:.0f} s")
 
 
-def farewell(server: Server, client: Client) -> None:
+def farewell(server: LabServer, client: Client) -> None:
     command = ".venv/bin/thimble --profile run"
     lines = (
         f"open       {client.url}/",

@@ -9,10 +9,10 @@ from thimble.client.http import Client
 from thimble.client.profile import Profile, location, read, write
 from thimble.client.trust import Trust
 from thimble.contract.host import Login, Session
-from thimble.lab.server import Server
+from thimble.lab.server import LabServer
 
 
-def sign_in(server: Server, fingerprint: str, password: str) -> Client:
+def sign_in(server: LabServer, fingerprint: str, password: str) -> Client:
     """A client with a session, also kept as the profile `run` for the `thimble` command."""
     url = f"https://127.0.0.1:{server.forward(443)}"
     client = Client(url, trust=Trust(fingerprint=fingerprint))
@@ -26,7 +26,7 @@ def sign_in(server: Server, fingerprint: str, password: str) -> Client:
     return client
 
 
-def after(server: Server, label: bytes) -> str:
+def after(server: LabServer, label: bytes) -> str:
     """The word that follows `label` on the console."""
     server.wait_for(label, 20)
     return server.wait_for(b"\n", 5).split()[-1].decode()

@@ -25,13 +25,13 @@ from thimble.lab import disks, home, outer, powerloss, render, tools
 from thimble.lab.qmp import Qmp
 from thimble.lab.render import Tools
 from thimble.lab.serial import SerialLog
-from thimble.lab.spec import Firmware, ServerSpec, check
+from thimble.lab.spec import LabFirmware, ServerSpec, check
 from thimble.sys import process
 
 FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)")
 
 
-class Server:
+class LabServer:
     """A handle on a server that exists. Make one with `up` or `attach`."""
 
     def __init__(self, spec: ServerSpec, where: Path) -> None:
@@ -46,7 +46,7 @@ class Server:
         self._running = home.read_running(where)
 
     @classmethod
-    def up(cls, spec: ServerSpec, report: Report = silent) -> Server:
+    def up(cls, spec: ServerSpec, report: Report = silent) -> LabServer:
         """Make the server's disks and power it on. Raises EXISTS when one of that name is running."""
         check(spec)
         where = home.of(spec.name)
@@ -63,7 +63,7 @@ class Server:
         return server
 
     @classmethod
-    def attach(cls, name: str) -> Server:
+    def attach(cls, name: str) -> LabServer:
         """The handle on a server made by another process. Raises NOT_FOUND."""
         where = home.of(name)
         server = cls(home.read_spec(where), where)
@@ -90,7 +90,7 @@ class Server:
                 argv, cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         who = process.identify(self._child.pid) or process.Identity(self._child.pid, 0)
-        self._running = home.Running(who=who, accel=chosen.name, powered_on=powered_on)
+        self._running = home.RunningServer(who=who, accel=chosen.name, powered_on=powered_on)
         home.write_running(self.home, self._running)
         self.timeline = {"power_on": 0.0}
         self._await_qmp(timeout=30)
@@ -288,7 +288,7 @@ def _furnish(spec: ServerSpec, where: Path, kit: Tools, box: Toolbox) -> None:
             disks.labelled(path, disk.size_bytes, disk.label, box)
         else:
             disks.empty(path, disk.size_bytes)
-    if spec.firmware is Firmware.UEFI:
+    if spec.firmware is LabFirmware.UEFI:
         shutil.copyfile(kit.ovmf_vars, where / "vars.fd")
         if spec.efi:
             disks.system_partition(where / "esp.raw", Path(spec.efi), box)

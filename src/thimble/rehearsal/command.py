@@ -9,7 +9,7 @@ from typing import Any
 
 from thimble.image.progress import Report
 from thimble.lab.command import spec_of_image
-from thimble.lab.spec import Firmware, ServerSpec
+from thimble.lab.spec import LabFirmware, ServerSpec
 from thimble.rehearsal import pair
 from thimble.rehearsal.apply import Apply
 from thimble.rehearsal.image_server import ImageServer, ServedImage
@@ -28,7 +28,7 @@ def cuts(
     *,
     count: int,
     seed: int,
-    firmware: Firmware,
+    firmware: LabFirmware,
     keep: bool,
     say: Callable[[str], None],
     report: Report,
@@ -47,7 +47,7 @@ def cuts(
         return rehearse(scenario, count=count, seed=seed, say=say, keep=keep)
 
 
-def update(spec: ServerSpec, built: Path, scratch: Path, firmware: Firmware, report: Report) -> Update:
+def update(spec: ServerSpec, built: Path, scratch: Path, firmware: LabFirmware, report: Report) -> Update:
     """Updates to and fro between two builds of this image; `scratch` has to stay."""
     certificate, first, second = _served(built, scratch, report)
     return Update(spec, (first, second), certificate, firmware)

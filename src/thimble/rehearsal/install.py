@@ -12,7 +12,7 @@ from thimble.client.http import Client
 from thimble.contract.common import TaskState
 from thimble.contract.deploy import InstallRequest, KeyCreate
 from thimble.core.problem import Problem
-from thimble.lab.spec import Disk, Firmware, ServerSpec
+from thimble.lab.spec import LabDisk, LabFirmware, ServerSpec
 from thimble.rehearsal.image_server import ServedImage
 from thimble.rehearsal.ledger import Ledger
 from thimble.rehearsal.scenario import Broken
@@ -28,8 +28,10 @@ class Install:
 
     name = "install"
 
-    def __init__(self, spec: ServerSpec, image: ServedImage, certificate: Path, firmware: Firmware) -> None:
-        self._spec = msgspec.structs.replace(spec, disks=(Disk(size_bytes=4 * GIB, forgets=True),))
+    def __init__(
+        self, spec: ServerSpec, image: ServedImage, certificate: Path, firmware: LabFirmware
+    ) -> None:
+        self._spec = msgspec.structs.replace(spec, disks=(LabDisk(size_bytes=4 * GIB, forgets=True),))
         self._image = image
         self._certificate = certificate.read_text()
         self._firmware = firmware

@@ -20,7 +20,7 @@ from thimble.contract.deploy import (
 )
 from thimble.contract.host import PowerRequest
 from thimble.core.problem import Problem
-from thimble.lab.spec import Disk, Firmware, ServerSpec
+from thimble.lab.spec import LabDisk, LabFirmware, ServerSpec
 from thimble.rehearsal.image_server import ServedImage
 from thimble.rehearsal.ledger import Ledger
 from thimble.rehearsal.scenario import Broken, keeps_word
@@ -37,9 +37,13 @@ class Update:
     name = "update"
 
     def __init__(
-        self, spec: ServerSpec, images: tuple[ServedImage, ServedImage], certificate: Path, firmware: Firmware
+        self,
+        spec: ServerSpec,
+        images: tuple[ServedImage, ServedImage],
+        certificate: Path,
+        firmware: LabFirmware,
     ) -> None:
-        self._spec = msgspec.structs.replace(spec, disks=(Disk(size_bytes=6 * GIB, forgets=True),))
+        self._spec = msgspec.structs.replace(spec, disks=(LabDisk(size_bytes=6 * GIB, forgets=True),))
         self._images = images
         self._certificate = certificate.read_text()
         self._firmware = firmware

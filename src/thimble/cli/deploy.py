@@ -58,7 +58,7 @@ def details(found: Deploy) -> str:
         ("running", f"{found.version}, build {found.build or '?'}" + (", on trial" if found.trial else "")),
         *((f"slot {slot.slot}", _slot(slot)) for slot in found.slots),
         ("mirror", found.mirror if found.installed else ""),
-        ("not in step", "\n".join(f"{d.disk}: {d.problem}" for d in found.devices if not d.in_step)),
+        ("out of sync", "\n".join(f"{d.disk}: {d.problem}" for d in found.devices if not d.in_step)),
         ("last", _outcome(found.last) if found.last else ""),
         ("updates", _policy(found.policy)),
     ]
@@ -145,10 +145,10 @@ def install(
         reboot=reboot,
     )
     if not session.dry_run and not session.json:
-        told: DryRun = session.client.call("deploy.install", wanted, dry_run=True)
-        if not told.possible:
-            preview(session, told)
-        session.note("\n".join(f"  {effect.what}" for effect in told.effects))
+        planned: DryRun = session.client.call("deploy.install", wanted, dry_run=True)
+        if not planned.possible:
+            preview(session, planned)
+        session.note("\n".join(f"  {effect.what}" for effect in planned.effects))
     confirm(session, "Do this?", yes=yes)
     task: Task = act(session, "deploy.install", wanted)
     session.done(task, lambda: f"installed {task.result.get('version')} on {task.result.get('disk')}")

@@ -88,12 +88,12 @@ def inspect(session: CliSession, path: str | None) -> None:
 def write(session: CliSession, /, **given: Any) -> None:
     """Write the image to a USB stick, a card or a file, and verify it."""
     writer = part("image.write")
-    told = [name for name in ("large", "internal") if given[name]]
+    forced = [name for name in ("large", "internal") if given[name]]
     document = Path(given["document"]) if given["document"] else None
     source = Path(given["source"]) if given["source"] else built()
     if document and document.is_file():
         part("document.read").read(document.read_bytes().decode(errors="replace"))
-    planned = writer.plan(source, Path(given["where"]), document=document, allowed=told)
+    planned = writer.plan(source, Path(given["where"]), document=document, allowed=forced)
     if not planned.target.is_new:
         confirm(session, f"Overwrite everything on {planned.target}?", yes=given["yes"])
     with reporting(session) as report:

@@ -74,12 +74,12 @@ def up(session: CliSession, /, **given: Any) -> None:
         append=given["append"],
     )
     with reporting(session) as report:
-        told = command.up(wanted, report)
+        result = command.up(wanted, report)
     if session.json:
-        click.echo(as_json(told))
+        click.echo(as_json(result))
         return
-    session.say(f"{told['name']} is on ({told['accel']})")
-    for port, here in told["forwards"].items():
+    session.say(f"{result['name']} is on ({result['accel']})")
+    for port, here in result["forwards"].items():
         session.say(f"  its port {port} is {'https://' if port == '443' else ''}{here}")
 
 
@@ -108,7 +108,7 @@ def cuts(session: CliSession, /, **given: Any) -> None:
     """
     spec = part("lab.spec")
     with reporting(session) as report:
-        told = part("rehearsal.command").cuts(
+        result = part("rehearsal.command").cuts(
             given["kind"],
             _image(given["image"], given["profile"]),
             count=given["count"],
@@ -119,9 +119,9 @@ def cuts(session: CliSession, /, **given: Any) -> None:
             report=report,
         )
     if session.json:
-        click.echo(as_json(told))
-    session.say(f"survived {told['survived']} of {told['cuts']} cuts")
-    if told["survived"] < told["cuts"]:
+        click.echo(as_json(result))
+    session.say(f"survived {result['survived']} of {result['cuts']} cuts")
+    if result["survived"] < result["cuts"]:
         raise SystemExit(1)
 
 

@@ -148,7 +148,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True):
-    """Lines to read. `act` is what Enter does, told in `hint`."""
+    """Lines to read. `act` is what Enter does, as `hint` says."""
 
     title: str
     lines: tuple[str, ...]

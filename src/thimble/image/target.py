@@ -41,17 +41,17 @@ class WriteTarget:
 
 def blockers(target: WriteTarget, image_bytes: int, allowed: Iterable[str]) -> list[str]:
     """Why not; nothing when it may be written. `allowed` are `large` and `internal`. Pure."""
-    told = set(allowed)
+    allowed_names = set(allowed)
     found = [f"it is in use: {use}" for use in target.uses]
     if not target.whole:
         found.append("it is a partition: give the whole disk")
     if not target.is_new and target.size < image_bytes:
         found.append(f"it is too small: {target.size} bytes, the image needs {image_bytes}")
-    if target.is_device and target.size > LARGE_BYTES and "large" not in told:
+    if target.is_device and target.size > LARGE_BYTES and "large" not in allowed_names:
         found.append(
             f"it has {target.size / 1e9:.0f} GB, too large for a stick: use --large if it is the right disk"
         )
-    if target.is_device and not target.removable and "internal" not in told:
+    if target.is_device and not target.removable and "internal" not in allowed_names:
         found.append("it is an internal disk: use --internal if it is the right one")
     return found
 

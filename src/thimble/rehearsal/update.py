@@ -52,7 +52,7 @@ class Update:
         self.busy_s = self.whole_s = 0.0
 
     def prepare(self) -> Site:
-        """Install from a diskless boot, start from the disk, do one update to its end and time it."""
+        """Install from a diskless boot, start from the disk, do one whole update and time it."""
         self._site = Site(self._spec)
         self._site.ready()
         self._site.sign_in()
@@ -111,7 +111,7 @@ class Update:
         if len(running) != 1 or running[0].build != state.build or running[0].state is not SlotState.GOOD:
             raise Broken(f"it does not know what it runs: {state.slots}")
         if state.last is not None and state.last.state is OutcomeState.PENDING:
-            raise Broken(f"the last update is told to be going on: {state.last}")
+            raise Broken(f"the last update is still reported as running: {state.last}")
         is_new = state.build == self._target.build
         return "new" if is_new else "old"
 

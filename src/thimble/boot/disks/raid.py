@@ -1,7 +1,7 @@
 """Which members of a mirror may be used together. Pure; doing it is raidset.py.
 
 The freshest member decides (most events, then lowest place). Another one is
-    used        when both believe each other to be in step
+    used        when both believe each other to be in sync
     joined      when the freshest went on without it and it did nothing alone: it is brought up to date
     left out    when it too went on alone: it holds changes that only a person can judge
 """

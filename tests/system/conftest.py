@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from thimble.image.build import Options, build
+from thimble.image.build import BuildOptions, build
 from thimble.image.progress import on_stderr
 
 
@@ -22,4 +22,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(Options(profile="virtual", out=tmp_path_factory.mktemp("image")), on_stderr).directory
+    return build(BuildOptions(profile="virtual", out=tmp_path_factory.mktemp("image")), on_stderr).directory

@@ -10,11 +10,11 @@ import pytest
 from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
-from thimble.lab.server import Server
-from thimble.lab.spec import STATE_LABEL, Bus, Disk, Firmware, Nic
+from thimble.lab.server import LabServer
+from thimble.lab.spec import STATE_LABEL, Bus, LabDisk, LabFirmware, LabNic
 
 BOOT_S = 180
-STATE = Disk(size_bytes=256 << 20, label=STATE_LABEL)
+STATE = LabDisk(size_bytes=256 << 20, label=STATE_LABEL)
 
 
 @pytest.fixture(autouse=True)
@@ -22,18 +22,18 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     yield
     for entry in home.entries():
-        Server.attach(entry.name).down(force=True)
+        LabServer.attach(entry.name).down(force=True)
 
 
 def power_on(
-    image: Path, *, disks: tuple[Disk, ...] = (), append: str = "", nics: tuple[Nic, ...] = (Nic(),)
-) -> Server:
-    return Server.up(spec_of_image(image, name="boot", disks=disks, append=append, nics=nics))
+    image: Path, *, disks: tuple[LabDisk, ...] = (), append: str = "", nics: tuple[LabNic, ...] = (LabNic(),)
+) -> LabServer:
+    return LabServer.up(spec_of_image(image, name="boot", disks=disks, append=append, nics=nics))
 
 
 def test_the_one_file_boots_under_uefi(image: Path) -> None:
     def run(attempt: int) -> None:
-        server = Server.up(spec_of_image(image, name="boot", firmware=Firmware.UEFI, nics=(Nic(),)))
+        server = LabServer.up(spec_of_image(image, name="boot", firmware=LabFirmware.UEFI, nics=(LabNic(),)))
         try:
             server.wait_for(b"thimble: ready in ", BOOT_S)
             server.wait_for(b"thimble: https://10.0.2.15/", BOOT_S)
@@ -43,7 +43,7 @@ def test_the_one_file_boots_under_uefi(image: Path) -> None:
     with_retries(run)
 
 
-def press_ctrl_alt_del(server: Server) -> None:
+def press_ctrl_alt_del(server: LabServer) -> None:
     keys = [{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")]
     server.qmp("send-key", keys=keys)
 
@@ -77,7 +77,7 @@ def test_a_server_keeps_its_state_over_reboot_power_loss_and_power_off(image: Pa
     with_retries(run)
 
 
-def press_power_until_off(server: Server) -> bool:
+def press_power_until_off(server: LabServer) -> bool:
     """The button's driver comes after readiness: a press before that is lost, as on any machine."""
     for _ in range(30):
         server.power_button()
@@ -94,7 +94,7 @@ def press_power_until_off(server: Server) -> bool:
     ],
 )
 def test_without_one_clear_state_partition_the_server_runs_from_ram_and_says_so(
-    image: Path, disks: tuple[Disk, ...], reason: bytes
+    image: Path, disks: tuple[LabDisk, ...], reason: bytes
 ) -> None:
     def run(attempt: int) -> None:
         server = power_on(image, disks=disks)
@@ -110,7 +110,7 @@ def test_without_one_clear_state_partition_the_server_runs_from_ram_and_says_so(
 @pytest.mark.parametrize("bus", [Bus.NVME, Bus.AHCI])
 def test_the_state_partition_is_found_on_every_bus(image: Path, bus: Bus) -> None:
     def run(attempt: int) -> None:
-        disk = Disk(size_bytes=256 << 20, label=STATE_LABEL, bus=bus)
+        disk = LabDisk(size_bytes=256 << 20, label=STATE_LABEL, bus=bus)
         server = power_on(image, disks=(disk,))
         try:
             server.wait_for(b"thimble: state is on /dev/", BOOT_S)

@@ -35,7 +35,7 @@ def test_two_builds_in_different_places_are_bit_identical(
                 (home / "cache" / entry).symlink_to(shared / entry)
         shutil.copytree(SOURCE, home / "src", ignore=shutil.ignore_patterns("__pycache__"))
         monkeypatch.setenv("THIMBLE_CACHE", str(home / "cache"))
-        options = build.Options(profile="virtual", out=home / "out", source=home / "src")
+        options = build.BuildOptions(profile="virtual", out=home / "out", source=home / "src")
         results.append(build.build(options, on_stderr))
     media = ("thimble.efi", "thimble.img", "thimble.iso")
     for file in ("vmlinuz", "initrd", *media, "thimble.spdx.json", "manifest.json"):
@@ -66,7 +66,7 @@ def test_the_one_file_carries_its_loaders_and_a_bios_finds_kernel_and_initrd_in_
 def test_media_of_the_same_build_are_not_made_again(image: Path) -> None:
     before = {path: path.stat() for path in sorted(image.glob("thimble.i*"))}
     assert len(before) == 2
-    build.build(build.Options(profile="virtual", out=image.parent), on_stderr)
+    build.build(build.BuildOptions(profile="virtual", out=image.parent), on_stderr)
     for path, was in before.items():
         assert path.stat().st_mtime_ns == was.st_mtime_ns
         assert was.st_ino == path.stat().st_ino
@@ -75,7 +75,7 @@ def test_media_of_the_same_build_are_not_made_again(image: Path) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("profile", sorted(TARGETS))
 def test_the_footprint_keeps_its_target(profile: str, tmp_path: Path) -> None:
-    result = build.build(build.Options(profile=profile, out=tmp_path), on_stderr)
+    result = build.build(build.BuildOptions(profile=profile, out=tmp_path), on_stderr)
     report = inspect.inspect(result.directory)
     assert report.total_bytes == result.total_bytes
     assert report.total_bytes <= TARGETS[profile]

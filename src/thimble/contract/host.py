@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from thimble.contract.common import Event, In, Listed, Out, Secret, Task
+from thimble.contract.common import In, Listed, Out, Secret, Task
 from thimble.contract.vm import HostShutdown
 
 
@@ -182,7 +182,3 @@ class TokenList(Listed, frozen=True, kw_only=True):
 
 class TaskList(Listed, frozen=True, kw_only=True):
     tasks: tuple[Task, ...]
-
-
-class EventList(Listed, frozen=True, kw_only=True):
-    events: tuple[Event, ...]

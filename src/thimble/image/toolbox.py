@@ -109,7 +109,7 @@ class Toolbox:
         if not head.startswith(b"\x7fELF"):
             if b"python3" not in head.split(b"\n", 1)[0]:
                 raise fault(
-                    "invalid", f"{args[0]} is neither a program nor a Python script; it needs a chroot"
+                    "invalid", f"{args[0]} is neither a program nor a Python script: it would need a chroot"
                 )
             words += [str(self.tree / "usr/bin/python3.13"), "-I"]
         words.append(str(program))

@@ -146,25 +146,7 @@ class Agent:
         await self.network.open()
         await self.vms.open()
         host = self.host.get()
-        self.registry.add(
-            {
-                "session": SessionService(self.auth),
-                "user": UserService(self.auth),
-                "token": TokenService(self.auth),
-                "task": TaskService(self.tasks, lambda: self.events.rev),
-                "event": EventService(self.events),
-                "host": self.host,
-                "vm": self.vms,
-                "deploy": self.deploy,
-                "key": Lazy(lambda: self.deploy.get().keys),
-                "management": self.management,
-                "document": self.document,
-                "netboot": self.netboot,
-                "neighbour": Lazy(lambda: self.netboot.get().neighbours),
-                **self.storage.services(),
-                **self.network.services(),
-            }
-        )
+        self.registry.add(self.services())
         api = Api(
             registry=self.registry,
             auth=self.auth,
@@ -202,6 +184,26 @@ class Agent:
         if isinstance(results[0], Exception):  # it ended by itself; cancelled it is no Exception
             raise results[0]
         return 0
+
+    def services(self) -> dict[str, object]:
+        """Who answers the verbs of each noun."""
+        return {
+            "session": SessionService(self.auth),
+            "user": UserService(self.auth),
+            "token": TokenService(self.auth),
+            "task": TaskService(self.tasks, lambda: self.events.rev),
+            "event": EventService(self.events),
+            "host": self.host,
+            "vm": self.vms,
+            "deploy": self.deploy,
+            "key": Lazy(lambda: self.deploy.get().keys),
+            "management": self.management,
+            "document": self.document,
+            "netboot": self.netboot,
+            "neighbour": Lazy(lambda: self.netboot.get().neighbours),
+            **self.storage.services(),
+            **self.network.services(),
+        }
 
     async def _after_ready(self) -> None:
         """What may take its time. Each part that fails says so and the others go on."""
@@ -516,7 +518,9 @@ class Agent:
         yield Sample(name="memory_bytes", value=total, help="RAM of the host")
         yield Sample(name="memory_available_bytes", value=available, help="RAM guests can still have")
         yield Sample(name="load1", value=os.getloadavg()[0], help="load average over a minute")
-        yield Sample(name="uptime_seconds", value=clock.since_boot() - self.started)
+        yield Sample(
+            name="uptime_seconds", value=clock.since_boot() - self.started, help="seconds the agent has run"
+        )
         running = sum(task.ended is None for task in self.tasks.all())
         yield Sample(name="tasks_running", value=running, help="tasks not ended yet")
         for name, value, labels, words in self.host.get().numbers():

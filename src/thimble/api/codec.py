@@ -6,16 +6,15 @@ can be read but is out of range. Decoders are made at a verb's first use: a boot
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, get_args
 
 import msgspec
 
-from thimble.contract.verbs import Verb
+from thimble.contract.verbs import IDEMPOTENCY_KEY, IF_MATCH, Flag, Param, Verb
 from thimble.core.problem import Code, Problem, Reason
 
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {}
-
-KEY_MAX = 200
 
 
 def decode(kind: type, body: bytes) -> Any:
@@ -78,40 +77,53 @@ def check_type(content_type: str) -> None:
 
 def query(verb: Verb, given: dict[str, str]) -> tuple[dict[str, str], bool]:
     """(the verb's own parameters, is it a dry run). An unknown parameter is refused with the known ones."""
-    known = {name for name, _ in verb.query} | ({"dry_run"} if verb.mutates else set())
-    if unknown := [name for name in given if name not in known]:
+    known = {param.name: param for param in verb.query}
+    dry = given.get("dry_run", "0") if verb.mutates else "0"
+    own = {name: value for name, value in given.items() if not (verb.mutates and name == "dry_run")}
+    if unknown := [name for name in own if name not in known]:
+        names = sorted((*known, "dry_run") if verb.mutates else known)
         raise Problem(
             Code.MALFORMED,
             f"{verb.name} has no parameter {unknown[0]!r}",
-            hint=f"It knows: {', '.join(sorted(known))}." if known else "It has none.",
+            hint=f"It knows: {', '.join(names)}." if names else "It has none.",
             reasons=tuple(
                 Reason(message="unknown parameter", code=Code.MALFORMED, path=f"?{name}") for name in unknown
             ),
         )
-    dry = given.get("dry_run", "0")
-    if dry not in ("0", "1", "false", "true"):
+    if dry not in get_args(Flag):
         raise Problem(Code.MALFORMED, "dry_run is 0 or 1", where="?dry_run")
-    return {name: value for name, value in given.items() if name != "dry_run"}, dry in ("1", "true")
+    for name, value in own.items():
+        _check(known[name], value)
+    return own, dry in ("1", "true")
+
+
+def _check(param: Param, value: str) -> None:
+    """Raises `Problem` INVALID. The service reads the text itself."""
+    try:
+        msgspec.convert(value, param.type, strict=False)
+    except msgspec.ValidationError as error:
+        words = f"{param.name}={value[:100]!r}: {error}"
+        raise Problem(
+            Code.INVALID, words, hint=f"{param.name}: {param.means}.", where=f"?{param.name}"
+        ) from None
 
 
 def if_match(header: str | None) -> int | None:
     """The revision of `If-Match: "7"`; None for `*` and without the header."""
-    if header is None or header.strip() == "*":
+    if header is None:
         return None
-    text = header.strip()
-    digits = text[1:-1] if len(text) > 2 and text[0] == text[-1] == '"' else ""
-    if not digits.isascii() or not digits.isdigit() or len(digits) > 18:
+    if not re.match(IF_MATCH, text := header.strip()):
         raise Problem(
             Code.MALFORMED,
             "If-Match takes one strong ETag",
             hint='Send the ETag of the answer you read, such as "7".',
         )
-    return int(digits)
+    return None if text == "*" else int(text[1:-1])
 
 
 def idempotency_key(header: str | None) -> str:
     """The client's key for a create, made by it; empty without the header."""
     key = (header or "").strip()
-    if len(key) > KEY_MAX or not key.isascii() or not (key.isprintable() or not key):
-        raise Problem(Code.MALFORMED, f"an Idempotency-Key has at most {KEY_MAX} printable characters")
+    if key and not re.match(IDEMPOTENCY_KEY, key):
+        raise Problem(Code.MALFORMED, "an Idempotency-Key has at most 200 printable characters")
     return key

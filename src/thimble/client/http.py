@@ -23,13 +23,15 @@ import msgspec
 from thimble.client import wire
 from thimble.client.address import base_url, endpoint
 from thimble.client.events import EventParser
-from thimble.client.trust import Trust, context, unreachable
+from thimble.client.trust import Trust, context
 from thimble.contract.common import Event, Task, TaskState
 from thimble.contract.hardware import LogLine
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from websockets.sync.client import ClientConnection
 
 T = TypeVar("T")
@@ -72,30 +74,14 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.http.close()
 
-    def call(
-        self,
-        name: str,
-        input: msgspec.Struct | None = None,
-        *,
-        path: Mapping[str, str] | None = None,
-        query: Mapping[str, object] | None = None,
-        dry_run: bool = False,
-        if_match: int | None = None,
-        key: str = "",
-    ) -> Any:
+    def call(self, name: str, input: msgspec.Struct | None = None, **options: Unpack[wire.Options]) -> Any:
         """Ask for the verb `name`. The type of the answer is the contract's, and it was decoded as such."""
-        verb = wire.verb(name)
-        sent = wire.headers(token=self.token, if_match=if_match, key=key)
-        if input is not None:
-            sent["Content-Type"] = "application/json"
+        asked = wire.request(name, input, token=self.token, **options)
         with self._troubles():
             answer = self.http.request(
-                verb.method,
-                wire.target(verb, path or {}, query or {}, dry_run=dry_run),
-                content=msgspec.json.encode(input) if input is not None else None,
-                headers=sent,
+                asked.method, asked.target, content=asked.body or None, headers=asked.headers
             )
-        return self._value(answer, wire.output_type(verb, dry_run=dry_run))
+        return wire.value(asked, wire.Answer(answer.status_code, answer.content))
 
     def wait(
         self,
@@ -144,7 +130,7 @@ class Client:
         dry_run: bool = False,
     ) -> tuple[Any, str]:
         """Stream `length` bytes of `file`; the answer, and the SHA-256 of what was sent."""
-        verb = wire.verb(name)
+        asked = wire.request(name, token=self.token, path=path, query=query, dry_run=dry_run)
         digest = hashlib.sha256()
 
         def pieces() -> Iterator[bytes]:
@@ -156,33 +142,21 @@ class Client:
                 if progress:
                     progress(sent)
 
-        headers = wire.headers(token=self.token) | {
-            "Content-Type": "application/octet-stream", "Content-Length": str(length),
-        }  # fmt: skip
+        content = {"Content-Type": "application/octet-stream", "Content-Length": str(length)}
         with self._troubles():
             answer = self.http.request(
-                verb.method,
-                wire.target(verb, path, query or {}, dry_run=dry_run),
+                asked.method,
+                asked.target,
                 content=pieces(),
-                headers=headers,
+                headers=asked.headers | content,
                 timeout=httpx.Timeout(self._timeout, read=600.0),
             )
-        return self._value(answer, wire.output_type(verb, dry_run=dry_run)), digest.hexdigest()
+        return wire.value(asked, wire.Answer(answer.status_code, answer.content)), digest.hexdigest()
 
     def download(self, name: str, into: BinaryIO, *, progress: Callable[[int], None] | None = None) -> int:
         """Write what the verb `name` gives to `into`; how many bytes that were."""
-        verb, count = wire.verb(name), 0
-        with (
-            self._troubles(),
-            self.http.stream(
-                verb.method,
-                wire.target(verb, {}, {}),
-                headers=wire.headers(token=self.token) | {"Accept": "application/gzip"},
-                timeout=httpx.Timeout(self._timeout, read=600.0),
-            ) as answer,
-        ):
-            if answer.is_error:
-                raise wire.problem(answer.status_code, answer.read())
+        asked, count = wire.request(name, token=self.token), 0
+        with self._stream(asked, "application/gzip", silence=600.0) as answer:
             for piece in answer.iter_bytes():
                 into.write(piece)
                 count += len(piece)
@@ -235,22 +209,12 @@ class Client:
         self, name: str, query: Mapping[str, object], kind: type[T], left: float | None
     ) -> Iterator[T]:
         """One connection's values, until it falls silent or time is up."""
-        verb = wire.verb(name)
+        asked = wire.request(name, token=self.token, query=query)
         silence = SILENCE_S if left is None else min(left, STRETCH_S)
         until = None if left is None else time.monotonic() + left
         parser = EventParser(kind)
         try:
-            with (
-                self._troubles(),
-                self.http.stream(
-                    verb.method,
-                    wire.target(verb, {}, query),
-                    headers=wire.headers(token=self.token) | {"Accept": "text/event-stream"},
-                    timeout=httpx.Timeout(self._timeout, read=silence),
-                ) as answer,
-            ):
-                if answer.is_error:
-                    raise wire.problem(answer.status_code, answer.read())
+            with self._stream(asked, "text/event-stream", silence=silence) as answer:
                 for line in answer.iter_lines():
                     if event := parser.line(line):
                         yield event
@@ -276,12 +240,23 @@ class Client:
         except InvalidStatus as error:
             raise wire.problem(error.response.status_code, error.response.body or b"") from error
         except (InvalidHandshake, OSError, TimeoutError) as error:
-            raise unreachable(self._where(), error) from error
+            raise wire.unreachable(self._where(), error) from error
 
-    def _value(self, answer: httpx.Response, wanted: Any) -> Any:
-        if answer.is_error or answer.is_redirect:
-            raise wire.problem(answer.status_code, answer.content)
-        return wire.decode(answer.content, wanted)
+    @contextmanager
+    def _stream(self, asked: wire.Request, kind: str, *, silence: float) -> Iterator[httpx.Response]:
+        """A good answer of the content type `kind`, still to be read."""
+        with (
+            self._troubles(),
+            self.http.stream(
+                asked.method,
+                asked.target,
+                headers=asked.headers | {"Accept": kind},
+                timeout=httpx.Timeout(self._timeout, read=silence),
+            ) as answer,
+        ):
+            if answer.is_error:
+                raise wire.problem(answer.status_code, answer.read())
+            yield answer
 
     def _where(self) -> str:
         host, port = endpoint(self.url)
@@ -293,14 +268,8 @@ class Client:
         try:
             yield
         except httpx.ConnectError as error:
-            raise unreachable(self._where(), error) from error
+            raise wire.unreachable(self._where(), error) from error
         except httpx.TimeoutException as error:
-            raise Problem(
-                Code.TIMEOUT, f"{self._where()} does not answer", hint="Is the host up, or very busy?"
-            ) from error
+            raise wire.silent(self._where()) from error
         except (httpx.HTTPError, httpx.StreamError, ssl.SSLError) as error:
-            raise Problem(
-                Code.UNAVAILABLE,
-                f"lost the connection to {self._where()}: {error or type(error).__name__}",
-                hint="Look at the state of things before you repeat it.",
-            ) from error
+            raise wire.lost(self._where(), error) from error

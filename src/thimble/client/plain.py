@@ -1,40 +1,44 @@
-"""The client of the console UI: the same calls as `client.http`, with the standard library alone.
+"""The client of the console UI: the calls of `client.http` over a blocking socket.
 
-The image has no httpx. One connection, opened when needed, kept while it lasts; a request over a kept one
-that the host has closed meanwhile is sent once more if it changes nothing. Blocking: for a thread of its own.
+The image has no httpx, and the console UI no asyncio, which would cost it 1.2 MB. One connection, opened when
+needed, kept while it lasts; a read over a kept one that the host has closed meanwhile is sent once more.
+Blocking: for a thread of its own.
 """
 
 from __future__ import annotations
 
-import http.client
 import socket
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import msgspec
 
 from thimble.client import wire
 from thimble.client.address import base_url, endpoint
-from thimble.client.trust import Trust, context, unreachable
+from thimble.client.exchange import BROKEN, PIECE, Exchange
+from thimble.client.trust import Trust, context
 from thimble.core.problem import Code, Problem
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    import msgspec
 
 
 class PlainClient:
-    """`timeout`: seconds for each answer to begin."""
+    """`timeout`: seconds for each answer to begin, and for each piece of it."""
 
     def __init__(self, url: str, *, trust: Trust, token: str = "", timeout: float = 20.0) -> None:
         self.url = base_url(url)
         self.token = token
         self._timeout = timeout
-        self.tls = context(trust)
-        self._line: http.client.HTTPSConnection | None = None
+        self._tls = context(trust)
+        self._line: tuple[ssl.SSLSocket, Exchange] | None = None
 
     def close(self) -> None:
         """The next call is over a connection made for it."""
         if self._line is not None:
-            self._line.close()
+            self._line[0].close()
             self._line = None
 
     def call(
@@ -42,60 +46,47 @@ class PlainClient:
         name: str,
         input: msgspec.Struct | None = None,
         *,
-        path: Mapping[str, str] | None = None,
-        query: Mapping[str, object] | None = None,
-        dry_run: bool = False,
-        if_match: int | None = None,
-        key: str = "",
         token: str | None = None,
+        **options: Unpack[wire.Options],
     ) -> Any:
         """As `Client.call`; `token` instead of the client's own. Raises `Problem`, nothing else."""
-        verb = wire.verb(name)
-        sent = wire.headers(token=self.token if token is None else token, if_match=if_match, key=key)
-        body = b""
-        if input is not None:
-            sent["Content-Type"] = "application/json"
-            body = msgspec.json.encode(input)
-        target = wire.target(verb, path or {}, query or {}, dry_run=dry_run)
-        status, content = self._exchange(verb.method, target, body, sent, again=not verb.mutates)
-        if status >= 300:
-            raise wire.problem(status, content)
-        return wire.decode(content, wire.output_type(verb, dry_run=dry_run))
+        asked = wire.request(name, input, token=self.token if token is None else token, **options)
+        return wire.value(asked, self._answer(asked, again=asked.repeatable))
 
-    def _exchange(
-        self, method: str, target: str, body: bytes, sent: dict[str, str], *, again: bool
-    ) -> tuple[int, bytes]:
+    def connect(self, timeout: float) -> ssl.SSLSocket:
+        """A connection of the caller's. Raises `Problem` UNAVAILABLE, UNAUTHENTICATED."""
         host, port = endpoint(self.url)
-        was_kept = self._line is not None
-        if self._line is None:
-            self._line = http.client.HTTPSConnection(host, port, timeout=self._timeout, context=self.tls)
         try:
-            if self._line.sock is None:
-                self._line.connect()
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise unreachable(f"{host}:{port}", error) from error
-        except Problem:
-            self.close()
-            raise
+            plain = socket.create_connection((host, port), timeout=timeout)
+        except OSError as error:
+            raise wire.unreachable(f"{host}:{port}", error) from error
         try:
-            self._line.request(method, target, body or None, sent)
-            answer = self._line.getresponse()
-            return answer.status, answer.read()
+            return self._tls.wrap_socket(plain, server_hostname=host)
+        except OSError as error:
+            plain.close()
+            raise wire.unreachable(f"{host}:{port}", error) from error
+
+    def _answer(self, asked: wire.Request, *, again: bool) -> wire.Answer:
+        where = urlsplit(self.url).netloc
+        kept, self._line = self._line, None
+        pair = kept or (self.connect(self._timeout), Exchange(where))
+        line, http = pair
+        answer = None
+        try:
+            line.sendall(http.request(asked))
+            while answer is None:
+                answer = http.feed(line.recv(PIECE))
         except TimeoutError as error:
-            self.close()
-            raise Problem(
-                Code.TIMEOUT, f"{host}:{port} does not answer", hint="Is the host very busy?"
-            ) from error
-        except (OSError, ssl.SSLError, http.client.HTTPException) as error:
-            self.close()
-            if was_kept and again:
-                return self._exchange(method, target, body, sent, again=False)
-            raise Problem(
-                Code.UNAVAILABLE,
-                f"lost the connection to {host}:{port}: {error or type(error).__name__}",
-                hint="Look at the state of things before you repeat it.",
-            ) from error
+            raise wire.silent(where) from error
+        except (OSError, *BROKEN) as error:
+            if kept is None or not again:
+                raise wire.lost(where, error) from error
+        finally:
+            if answer is not None and http.reusable:
+                self._line = pair
+            else:
+                line.close()
+        return answer or self._answer(asked, again=False)
 
 
 class PlainSocket:
@@ -107,14 +98,8 @@ class PlainSocket:
         from websockets.uri import parse_uri
 
         where = wire.target(wire.verb(verb), path, {})
-        parts = urlsplit(client.url)
-        address = endpoint(client.url)
-        try:
-            plain = socket.create_connection(address, timeout=10.0)
-            self._tls = client.tls.wrap_socket(plain, server_hostname=parts.hostname)
-        except OSError as error:
-            raise unreachable(f"{address[0]}:{address[1]}", error) from error
-        self._protocol = ClientProtocol(parse_uri(f"wss://{parts.netloc}{where}"))
+        self._tls = client.connect(timeout=10.0)
+        self._protocol = ClientProtocol(parse_uri(f"wss://{urlsplit(client.url).netloc}{where}"))
         asked = self._protocol.connect()
         asked.headers.update(Headers({"Authorization": f"Bearer {token}"}))
         self._protocol.send_request(asked)

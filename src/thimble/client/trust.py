@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from thimble.client import wire
 from thimble.core.problem import Code, Problem
 
 HEX = frozenset("0123456789abcdef")
@@ -52,24 +53,49 @@ def fingerprint_of(certificate: bytes) -> str:
     return hashlib.sha256(certificate).hexdigest()
 
 
+class OtherCertificate(ssl.SSLCertVerificationError):
+    """The server showed another certificate than the one that is trusted."""
+
+    def __init__(self, shown: str) -> None:
+        super().__init__(f"it shows the certificate {shown}")
+        self.problem = Problem(
+            Code.UNAUTHENTICATED,
+            "the host shows another certificate than the one you trusted",
+            hint=f"It was made anew, or somebody is in between. If its console shows {shown}, "
+            "sign in again with `thimble login URL --fingerprint` and that.",
+        )
+
+
+class _PinnedObject(ssl.SSLObject):
+    """What asyncio shakes hands with."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        if isinstance(self.context, Pinned):
+            self.context.check(self.getpeercert(binary_form=True))
+
+
 class Pinned(ssl.SSLContext):
     """Checks the certificate's fingerprint as soon as the handshake is over, before anything is sent."""
 
     fingerprint = ""
+    sslobject_class = _PinnedObject
 
     def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:
         """As in `ssl`. Raises `Problem` UNAUTHENTICATED when the server is another one."""
         wrapped = super().wrap_socket(*args, **options)
-        seen = fingerprint_of(wrapped.getpeercert(binary_form=True) or b"")
-        if seen != self.fingerprint:
+        try:
+            self.check(wrapped.getpeercert(binary_form=True))
+        except OtherCertificate as error:
             wrapped.close()
-            raise Problem(
-                Code.UNAUTHENTICATED,
-                "the host shows another certificate than the one you trusted",
-                hint=f"It was made anew, or somebody is in between. If its console shows {seen}, "
-                "sign in again with `thimble login URL --fingerprint` and that.",
-            )
+            raise error.problem from None
         return wrapped
+
+    def check(self, certificate: bytes | None) -> None:
+        """Raises `OtherCertificate`."""
+        seen = fingerprint_of(certificate or b"")
+        if seen != self.fingerprint:
+            raise OtherCertificate(seen)
 
 
 def context(trust: Trust) -> ssl.SSLContext:
@@ -99,16 +125,7 @@ def presented(host: str, port: int, *, timeout: float = 10.0) -> str:
         ):
             return fingerprint_of(tls.getpeercert(binary_form=True) or b"")
     except OSError as error:
-        raise unreachable(f"{host}:{port}", error) from error
-
-
-def unreachable(where: str, error: Exception) -> Problem:
-    """The problem of not getting through to `where`."""
-    return Problem(
-        Code.UNAVAILABLE,
-        f"cannot reach {where}: {error}",
-        hint="Is the host up, and are address and port right?",
-    )
+        raise wire.unreachable(f"{host}:{port}", error) from error
 
 
 def _unchecked(settings: ssl.SSLContext) -> ssl.SSLContext:

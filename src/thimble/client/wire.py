@@ -1,9 +1,12 @@
-"""From a verb of the contract to a request, and from an answer to a value or a `Problem`. Pure."""
+"""From a verb of the contract to a request, and from an answer to a value or a `Problem`. Pure.
+
+Every client is this and a way to move bytes: `http` (httpx), `plain` (a blocking socket), `peer` (asyncio).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -11,6 +14,65 @@ import msgspec
 from thimble.contract.common import DryRun, Nothing
 from thimble.contract.verbs import BY_NAME, PREFIX, Shape, Started, Verb
 from thimble.core.problem import TABLE, Code, Problem, ProblemDocument
+
+
+class Options(TypedDict, total=False):
+    """What a call may say beside its verb and its input."""
+
+    path: Mapping[str, str]
+    query: Mapping[str, object]
+    dry_run: bool
+    if_match: int | None
+    key: str
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """`output`: the type of a good answer's body. `repeatable`: asking twice does no more than once."""
+
+    method: str
+    target: str
+    headers: dict[str, str] = {}
+    body: bytes = b""
+    output: Any = Nothing
+    repeatable: bool = False
+
+
+class Answer(msgspec.Struct, frozen=True):
+    status: int
+    body: bytes
+
+
+def request(
+    name: str,
+    input: msgspec.Struct | None = None,
+    *,
+    token: str = "",
+    path: Mapping[str, str] | None = None,
+    query: Mapping[str, object] | None = None,
+    dry_run: bool = False,
+    if_match: int | None = None,
+    key: str = "",
+) -> Request:
+    """Ask for the verb `name`. Raises `Problem` for a path that cannot be."""
+    asked = verb(name)
+    sent = headers(token=token, if_match=if_match, key=key)
+    if input is not None:
+        sent["Content-Type"] = "application/json"
+    return Request(
+        method=asked.method,
+        target=target(asked, path or {}, query or {}, dry_run=dry_run),
+        headers=sent,
+        body=msgspec.json.encode(input) if input is not None else b"",
+        output=output_type(asked, dry_run=dry_run),
+        repeatable=not asked.mutates,
+    )
+
+
+def value(request: Request, answer: Answer) -> Any:
+    """What a whole answer to `request` says. Raises its `Problem`."""
+    if answer.status >= 300:
+        raise problem(answer.status, answer.body)
+    return decode(answer.body, request.output)
 
 
 def verb(name: str) -> Verb:
@@ -78,3 +140,26 @@ def problem(status: int, body: bytes) -> Problem:
         code = next((code for code, row in TABLE.items() if row[0] == status), Code.FAILED)
         said = body.decode(errors="replace").strip().splitlines()[:1]
         return Problem(code, f"the host answered {status}" + (f": {said[0][:200]}" if said else ""))
+
+
+def unreachable(where: str, error: Exception) -> Problem:
+    """Nothing was sent: there is no way to `where`."""
+    return Problem(
+        Code.UNAVAILABLE,
+        f"cannot reach {where}: {error}",
+        hint="Is the host up, and are address and port right?",
+    )
+
+
+def silent(where: str) -> Problem:
+    """`where` took the request, perhaps, and gave no answer in time."""
+    return Problem(Code.TIMEOUT, f"{where} does not answer", hint="Is the host up, or very busy?")
+
+
+def lost(where: str, error: Exception) -> Problem:
+    """The connection to `where` broke in the middle: what was asked may have been done."""
+    return Problem(
+        Code.UNAVAILABLE,
+        f"lost the connection to {where}: {error or type(error).__name__}",
+        hint="Look at the state of things before you repeat it.",
+    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
+from thimble.core.ids import NAME_MAX, NAME_PATTERN
 from thimble.core.problem import ProblemDocument, Reason
 
 #: Marks a field that may not leave the host with a support bundle: `password: Annotated[str, Secret]`.
@@ -22,6 +24,13 @@ class Out(msgspec.Struct, frozen=True, kw_only=True):
 
 class Nothing(Out, frozen=True, kw_only=True):
     """An answer without content."""
+
+
+#: A name somebody gives. The rules check it, with better words than a pattern's; here it is described.
+Name = Annotated[
+    str,
+    msgspec.Meta(extra_json_schema={"pattern": NAME_PATTERN, "minLength": 1, "maxLength": NAME_MAX}),
+]
 
 
 class Effect(Out, frozen=True, kw_only=True):
@@ -68,7 +77,7 @@ class Event(Out, frozen=True, kw_only=True):
 
     rev: int
     time: float
-    kind: str  # such as "vm.changed", "vm.deleted", "task.changed", "host.warning"
+    kind: str  # such as "vm.changed", "vm.deleted", "task.changed"; see contract.kinds
     subject: str
     detail: dict[str, str] = {}
 

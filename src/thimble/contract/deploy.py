@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from thimble.contract.common import In, Listed, Out
+from thimble.contract.common import In, Listed, Name, Out
 
 #: `image` that means: what was sent with `deploy.upload`.
 UPLOAD = "upload"
@@ -161,7 +161,7 @@ class Uploaded(Out, frozen=True, kw_only=True):
 class KeyCreate(In, frozen=True, kw_only=True):
     """`certificate` in PEM. Its dates do not matter: a clock may stand in 1970."""
 
-    name: str
+    name: Name
     certificate: Annotated[str, Meta(max_length=16384)]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from thimble.contract.common import In, Listed, Out
+from thimble.contract.common import In, Listed, Name, Out
 
 
 class SwitchKind(StrEnum):
@@ -31,7 +31,7 @@ class Forward(In, frozen=True, kw_only=True):
 
 
 class SwitchCreate(In, frozen=True, kw_only=True):
-    name: str
+    name: Name
     kind: SwitchKind
     subnet: str = ""  # nat: such as `192.168.77.0/24`; a free one is chosen when empty
     uplink: str = ""  # bridged: a NIC or an existing bridge of the host

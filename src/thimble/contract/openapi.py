@@ -3,18 +3,30 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 import msgspec
 
-from thimble.contract.common import DryRun, Nothing
-from thimble.contract.verbs import PREFIX, VERBS, Shape, Started, Verb
+from thimble.contract.common import DryRun, Event, Nothing
+from thimble.contract.kinds import KINDS, NOTE, RESULT_BY_VERB, Field
+from thimble.contract.verbs import (
+    IDEMPOTENCY_KEY,
+    IF_MATCH,
+    PATHS,
+    PREFIX,
+    VERBS,
+    Flag,
+    Shape,
+    Started,
+    Verb,
+)
 from thimble.core.problem import ProblemDocument
 
 _TEMPLATE = "#/components/schemas/{name}"
-_REV = {"name": "If-Match", "in": "header", "schema": {"type": "string"}, "description": 'The revision seen, as `"7"`.'}  # fmt: skip
-_KEY = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 200}, "description": "The same key and body within a day answer the same again."}  # fmt: skip
-_DRY = {"name": "dry_run", "in": "query", "schema": {"enum": ["0", "1", "false", "true"]}, "description": "1: say what would happen, change nothing."}  # fmt: skip
+_REV = {"name": "If-Match", "in": "header", "schema": {"type": "string", "pattern": IF_MATCH}, "description": 'The revision seen, as `"7"`.'}  # fmt: skip
+_KEY = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY}, "description": "The same key and body within a day answer the same again."}  # fmt: skip
+_DRY = {"name": "dry_run", "in": "query", "schema": msgspec.json.schema(Flag), "description": "1: say what would happen, change nothing."}  # fmt: skip
 
 
 def document(version: str, verbs: tuple[Verb, ...] = VERBS) -> bytes:
@@ -59,6 +71,11 @@ def _operation(verb: Verb, schema: dict[type, Any]) -> dict[str, Any]:
         },
         "x-role": verb.role or "none",
     }
+    if verb.name in RESULT_BY_VERB:
+        fields = (*RESULT_BY_VERB[verb.name].fields, NOTE)
+        found["x-task-result"] = {field.name: _text(field) for field in fields}
+    if verb.output is Event:
+        found["x-event-kinds"] = _kinds()
     if verb.role is None:
         found["security"] = []
     if verb.input is not None:
@@ -74,16 +91,50 @@ def _operation(verb: Verb, schema: dict[type, Any]) -> dict[str, Any]:
 def _parameters(verb: Verb) -> list[dict[str, Any]]:
     names = [piece.strip("{}").rstrip("*") for piece in verb.path.split("/") if piece.startswith("{")]
     found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+        {"name": name, "in": "path", "required": True, "schema": _path(*PATHS[name])} for name in names
     ]
     found += [
-        {"name": name, "in": "query", "schema": {"type": "string"}, "description": what}
-        for name, what in verb.query
+        {"name": param.name, "in": "query", "schema": _schema(param.type), "description": param.means}
+        for param in verb.query
     ]
     if verb.mutates:
         found += [_DRY]
-        found += [_KEY] if verb.keyed else [_REV] if names else []
-    return found
+    return found + [_KEY] * verb.keyed + [_REV] * verb.guarded
+
+
+def _path(pattern: str, longest: int) -> dict[str, Any]:
+    return {"type": "string", "pattern": pattern, "minLength": 1, "maxLength": longest}
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    """Of a query parameter, without references."""
+    found = msgspec.json.schema(kind)
+    if "$ref" in found:
+        found = found["$defs"][found["$ref"].rpartition("/")[2]]
+    return {name: value for name, value in found.items() if name not in ("title", "description")}
+
+
+def _text(field: Field) -> dict[str, Any]:
+    """Of an event's detail and a task's result: always a string."""
+    shown: dict[str, Any] = {"type": "string", "description": field.means}
+    if field.type is int:
+        shown["pattern"] = "^-?[0-9]+$"
+    elif field.type is bool:
+        shown["enum"] = ["true", "false"]
+    elif issubclass(field.type, StrEnum):
+        shown["enum"] = list(field.type)
+    return shown
+
+
+def _kinds() -> dict[str, Any]:
+    return {
+        kind.name: {
+            "summary": kind.summary,
+            "subject": kind.subject,
+            "detail": {field.name: _text(field) for field in kind.detail},
+        }
+        for kind in KINDS
+    }
 
 
 def _success(verb: Verb, schema: dict[type, Any]) -> dict[str, Any]:

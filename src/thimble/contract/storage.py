@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from thimble.contract.common import In, Listed, Out
+from thimble.contract.common import In, Listed, Name, Out
 from thimble.contract.vm import DiskFormat
 
 
@@ -18,7 +18,7 @@ class DatastoreKind(StrEnum):
 
 
 class DatastoreCreate(In, frozen=True, kw_only=True):
-    name: str
+    name: Name
     kind: DatastoreKind
     path: str = ""  # directory: absolute path
     device: str = ""  # disk: `/dev/disk/by-id/…` or `/dev/…`
@@ -47,7 +47,7 @@ class DatastoreList(Listed, frozen=True, kw_only=True):
 class VolumeCreate(In, frozen=True, kw_only=True):
     """An empty volume of `size_bytes`, or a copy of `image` grown to it."""
 
-    name: str
+    name: Name
     datastore: str = ""
     size_bytes: Annotated[int, Meta(ge=1)] | None = None
     image: str | None = None

@@ -15,6 +15,8 @@ _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._")
 
 #: Longest name of anything a person names; fits a host name label and a file name.
 NAME_MAX = 63
+#: What `name_reasons` lets pass, but for the length, as a regular expression for those who describe it.
+NAME_PATTERN = "^[a-z0-9][a-z0-9._-]*$"
 
 
 def identity(kind: str, entropy: bytes) -> str:

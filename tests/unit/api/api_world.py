@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from contract_fit import check_stand_ins
 from thimble.access import passwords
 from thimble.access.auth import Auth
 from thimble.access.session_verbs import SessionService
@@ -18,7 +19,7 @@ from thimble.api.metrics import Sample
 from thimble.contract import network, storage
 from thimble.contract import vm as wire
 from thimble.contract.call import Call
-from thimble.contract.common import DryRun, Effect
+from thimble.contract.common import DryRun, Effect, Nothing
 from thimble.contract.host import Role
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem
@@ -95,7 +96,7 @@ class Vms:
             return DryRun(possible=True, effects=(Effect(what=f"creates {call.input.name}"),))
         return self._start("vm.create", "vm-1")
 
-    def start(self, call: Call[None]) -> Started:
+    def start(self, call: Call[wire.StartRequest]) -> Started:
         self.calls.append(call)  # type: ignore[arg-type]
         return self._start("vm.start", call.path["vm"])
 
@@ -110,6 +111,24 @@ class Vms:
     async def change(self, call: Call[wire.VmChange]) -> Started:
         check(call.if_match, 7, "VM")
         return self._start("vm.change", call.path["vm"])
+
+    async def kill(self, call: Call[None]) -> Started:
+        return self._start("vm.kill", call.path["vm"])
+
+    async def reset(self, call: Call[None]) -> Started:
+        return self._start("vm.reset", call.path["vm"])
+
+    async def pause(self, call: Call[None]) -> Started:
+        return self._start("vm.pause", call.path["vm"])
+
+    async def resume(self, call: Call[None]) -> Started:
+        return self._start("vm.resume", call.path["vm"])
+
+    async def save(self, call: Call[None]) -> Started:
+        return self._start("vm.save", call.path["vm"])
+
+    async def log(self, call: Call[None]) -> wire.ConsoleLog:
+        return wire.ConsoleLog(text="login: ", truncated=False)
 
     async def list(self, call: Call[None]) -> wire.VmList:
         return wire.VmList(rev=self.events.rev, vms=self.rows)
@@ -148,8 +167,18 @@ class Switches:
             raise Problem(Code.EXISTS, "the switch taken exists already")
         return self._switch(call.input.name, self.created)
 
+    async def list(self, call: Call[None]) -> network.SwitchList:
+        return network.SwitchList(rev=7, switches=(self._switch("nat", 7),))
+
     async def get(self, call: Call[None]) -> network.Switch:
         return self._switch(call.path["switch"], 7)
+
+    async def change(self, call: Call[network.SwitchChange]) -> network.Switch:
+        check(call.if_match, 7, "switch")
+        return self._switch(call.path["switch"], 8)
+
+    async def delete(self, call: Call[None]) -> Nothing:
+        raise Problem(Code.IN_USE, f"VMs use the switch {call.path['switch']}")
 
     def _switch(self, name: str, rev: int) -> network.Switch:
         return network.Switch(
@@ -164,6 +193,9 @@ class Images:
     def __init__(self) -> None:
         self.problem: Problem | None = None
         self.paths: list[str] = []
+
+    async def list(self, call: Call[None]) -> storage.ImageList:
+        return storage.ImageList(rev=7, images=())
 
     async def upload(self, call: Call[None]) -> storage.Image:
         assert call.body is not None
@@ -184,7 +216,7 @@ class Images:
             sha256="",
         )
 
-    async def delete(self, call: Call[None]) -> None:
+    async def delete(self, call: Call[None]) -> Nothing:
         raise Problem(Code.NOT_FOUND, f"there is no image {call.path['image']!r}")
 
 
@@ -209,19 +241,21 @@ class World:
         self.switches = Switches()
         self.images = Images()
         self.ready = True
+        stand_ins = {"vm": self.vms, "switch": self.switches, "image": self.images}
+        check_stand_ins(stand_ins)
+        registry = Registry(
+            {
+                "session": SessionService(self.auth),
+                "user": UserService(self.auth),
+                "token": TokenService(self.auth),
+                "task": TaskService(self.tasks, lambda: self.events.rev),
+                "event": EventService(self.events),
+                **stand_ins,
+            }
+        )
+        self.nouns = registry.nouns
         self.api = Api(
-            registry=Registry(
-                {
-                    "session": SessionService(self.auth),
-                    "user": UserService(self.auth),
-                    "token": TokenService(self.auth),
-                    "task": TaskService(self.tasks, lambda: self.events.rev),
-                    "event": EventService(self.events),
-                    "vm": self.vms,
-                    "switch": self.switches,
-                    "image": self.images,
-                }
-            ),
+            registry=registry,
             auth=self.auth,
             ready=lambda: self.ready,
             numbers=lambda: (Sample(name="vms", value=3, labels={"state": "running"}, help="VMs."),),

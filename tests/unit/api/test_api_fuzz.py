@@ -13,26 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thimble.api import routes
-from thimble.contract.verbs import PREFIX, VERBS
+from thimble.contract.verbs import PREFIX, VERBS, Shape
 from thimble.core.problem import Problem
 from thimble.http import request
 
 WORLD = World(Path(tempfile.mkdtemp(prefix="thimble-fuzz-")))
 TREE = routes.tree(VERBS)
-NAMES = {
-    "vm.create",
-    "vm.start",
-    "vm.stop",
-    "vm.delete",
-    "vm.change",
-    "vm.list",
-    "switch.create",
-    "switch.get",
-}
 SERVED = [
-    verb
-    for verb in VERBS
-    if verb.name.partition(".")[0] in ("session", "user", "token", "task") or verb.name in NAMES
+    verb for verb in VERBS if verb.name.partition(".")[0] in WORLD.nouns and verb.shape is not Shape.EVENTS
 ]
 
 json = st.recursive(

@@ -7,13 +7,18 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from thimble.api import routes
 from thimble.contract.common import In, Out
 from thimble.contract.host import Role
 from thimble.contract.openapi import answered, document
-from thimble.contract.verbs import BY_NAME, PREFIX, VERBS, Shape, Verb
+from thimble.contract.verbs import BY_NAME, PATHS, PREFIX, VERBS, Shape, Verb
+from thimble.core.ids import name_reasons
+from thimble.storage import refs
+from thimble.storage.rules import image_name_reasons
 
 DOCUMENT: dict[str, Any] = msgspec.json.decode(document("1.2.3"))
 by_name = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
@@ -94,3 +99,40 @@ def test_the_smallest_vm_is_a_name() -> None:
     schema = {**DOCUMENT["components"]["schemas"]["VmCreate"], "components": DOCUMENT["components"]}
     Draft202012Validator(schema).validate({"name": "web1"})
     assert not Draft202012Validator(schema).is_valid({"name": "web1", "colour": "red"})
+
+
+NAMES = st.one_of(
+    st.text(st.sampled_from("abAB09-._+~/ é\n"), max_size=6), st.text("a.-/", min_size=60, max_size=70)
+)
+
+
+@given(NAMES)
+def test_what_is_described_of_a_name_is_what_the_rules_take(name: str) -> None:
+    pattern, longest = PATHS["vm"]
+    described = re.search(pattern.replace("$", r"\Z"), name) is not None and len(name) <= longest
+    assert described is (not name_reasons(name, "$"))
+
+
+@given(NAMES)
+def test_what_is_described_of_an_image_is_what_the_rules_take(name: str) -> None:
+    pattern, longest = PATHS["image"]
+    described = re.search(pattern.replace("$", r"\Z"), name) is not None and len(name) <= longest
+    ref = refs.parse(name, "local")
+    taken = not name_reasons(ref.datastore, "$") and not image_name_reasons(ref.name, "$")
+    assert taken <= described, "whatever is taken is described"
+
+
+def test_every_name_in_a_path_and_every_query_parameter_is_described() -> None:
+    for verb in VERBS:
+        for parameter in operation(verb)["parameters"]:
+            schema = parameter["schema"]
+            Draft202012Validator.check_schema(schema)
+            bounded = {"maxLength", "maximum", "exclusiveMaximum", "enum", "pattern"} & set(schema)
+            assert bounded, f"{verb.name}: {parameter['name']} has no bound"
+
+
+def test_only_verbs_that_honour_if_match_say_so() -> None:
+    for verb in VERBS:
+        headers = {one["name"] for one in operation(verb)["parameters"] if one["in"] == "header"}
+        assert ("If-Match" in headers) is verb.guarded and ("Idempotency-Key" in headers) is verb.keyed
+        assert not verb.guarded or verb.mutates

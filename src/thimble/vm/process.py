@@ -169,7 +169,7 @@ def spawn(place: Place, argv: list[str], outfit: Outfit, *, uid: int | None) -> 
         uid=uid,
         gid=uid,
         fds=tuple(outfit.fds.values()),
-        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+        env={"LC_ALL": "C.UTF-8"},
     )
 
 

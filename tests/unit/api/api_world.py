@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -21,7 +22,7 @@ from thimble.contract import vm as wire
 from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Effect
 from thimble.contract.host import Role
-from thimble.contract.verbs import Started
+from thimble.contract.verbs import VERBS, Started
 from thimble.core.problem import Code, Problem
 from thimble.state.events import Events
 from thimble.state.store import check
@@ -56,6 +57,23 @@ def counted(count: int, _number: itertools.count[int] = itertools.count()) -> by
     return (next(_number) * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8, "big").rjust(count, b"\x5a")[-count:]
 
 
+def complete(services: dict[str, Any]) -> dict[str, Any]:
+    """`services`, each of which must have a method for every verb of its noun, stand-in or not."""
+    lacking = [
+        verb.name
+        for verb in VERBS
+        if (noun := verb.name.split(".")[0]) in services
+        and not callable(getattr(services[noun], verb.name.split(".")[1], None))
+    ]
+    assert not lacking, f"stand-ins lack methods of the contract: {', '.join(lacking)}"
+    return services
+
+
+async def refuses(call: Call[Any]) -> Any:
+    """What a stand-in answers that has no use for a verb."""
+    raise Problem(Code.UNSUPPORTED, "this stand-in does not do that")
+
+
 class Line:
     """A serial line that echoes, after its first words."""
 
@@ -86,6 +104,8 @@ class Vms:
         self.rows: tuple[wire.VmSummary, ...] = ()
         self.go_on = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
+
+    kill = reset = pause = resume = save = log = staticmethod(refuses)
 
     async def create(self, call: Call[wire.VmCreate]) -> Started | DryRun:
         self.calls.append(call)  # type: ignore[arg-type]
@@ -139,6 +159,8 @@ class Switches:
     def __init__(self) -> None:
         self.created = 0
 
+    list = change = delete = staticmethod(refuses)
+
     async def create(self, call: Call[network.SwitchCreate]) -> network.Switch:
         self.created += 1
         await asyncio.sleep(0)
@@ -162,6 +184,8 @@ class Images:
     def __init__(self) -> None:
         self.problem: Problem | None = None
         self.paths: list[str] = []
+
+    list = staticmethod(refuses)
 
     async def upload(self, call: Call[None]) -> storage.Image:
         assert call.body is not None
@@ -208,16 +232,18 @@ class World:
         self.images = Images()
         self.ready = True
         self.api = Api(
-            services={
-                "session": SessionService(self.auth),
-                "user": UserService(self.auth),
-                "token": TokenService(self.auth),
-                "task": TaskService(self.tasks, lambda: self.events.rev),
-                "event": EventService(self.events),
-                "vm": self.vms,
-                "switch": self.switches,
-                "image": self.images,
-            },
+            services=complete(
+                {
+                    "session": SessionService(self.auth),
+                    "user": UserService(self.auth),
+                    "token": TokenService(self.auth),
+                    "task": TaskService(self.tasks, lambda: self.events.rev),
+                    "event": EventService(self.events),
+                    "vm": self.vms,
+                    "switch": self.switches,
+                    "image": self.images,
+                }
+            ),
             auth=self.auth,
             ready=lambda: self.ready,
             numbers=lambda: (Sample(name="vms", value=3, labels={"state": "running"}, help="VMs."),),

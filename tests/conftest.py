@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 import guard
+from pacing import Pacing
 from thimble.image import toolbox
 from thimble.image.progress import on_stderr
 
@@ -26,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PATH"] = str(DECLARED)
     os.environ["PATH"] += f"{os.pathsep}{toolbox.ensure(on_stderr).wrappers}"
     guard.install()
+    config.pluginmanager.register(Pacing(), "pacing")
 
 
 @pytest.hookimpl(trylast=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from thimble.image import cache
 from thimble.image.build import Options, build
 from thimble.image.progress import on_stderr
 
@@ -21,5 +22,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(Options(profile="virtual", out=tmp_path_factory.mktemp("image")), on_stderr).directory
+def image(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Made once for all workers of a run; nobody changes it."""
+    base = tmp_path_factory.getbasetemp()
+    out = (base if worker_id == "master" else base.parent) / "image"
+    with cache.locked(out):
+        if not (out / "virtual" / "manifest.json").exists():
+            build(Options(profile="virtual", out=out), on_stderr)
+    return out / "virtual"

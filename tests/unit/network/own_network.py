@@ -37,6 +37,8 @@ def own_network(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
         child = os.fork()
         if child == 0:
             code = 1
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(90)  # what is cancelled after 60 s and does not end
             try:
                 _enter()
                 asyncio.run(asyncio.wait_for(test(*args, **named), 60))  # type: ignore[arg-type]

@@ -22,9 +22,10 @@ OTHER_PATHS = {"boot/agent.py", "boot/jobs.py", "boot/seats.py", "guest/rootfs.p
 
 
 def test_the_path_holds_the_declared_programs_and_the_toolbox_and_nothing_else() -> None:
-    folders = [Path(folder) for folder in os.environ["PATH"].split(os.pathsep)]
-    names = {path.name for folder in folders for path in folder.iterdir()}
-    assert names <= {program for _, program, _ in DECLARED} | set(toolbox.WRAPPED)
+    declared, tools = map(Path, os.environ["PATH"].split(os.pathsep))
+    assert {path.name for path in declared.iterdir()} == {program for _, program, _ in DECLARED}
+    assert tools == toolbox.ensure().wrappers
+    assert set(toolbox.WRAPPED) <= {path.name for path in tools.iterdir()}
 
 
 @pytest.mark.parametrize("program", [program for _, program, _ in DECLARED])

@@ -31,11 +31,7 @@ def misfits(noun: str, service: object, *, narrow: bool = False) -> list[str]:
     verbs = BY_NOUN.get(noun)
     if verbs is None:
         return [f"{noun}: the contract has no such noun"]
-    return [
-        line
-        for name, verb in verbs.items()
-        for line in _of(verb, _method(service, name), narrow=narrow)
-    ]
+    return [line for name, verb in verbs.items() for line in _of(verb, _method(service, name), narrow=narrow)]
 
 
 def _method(service: object, name: str) -> Callable[..., Any] | None:

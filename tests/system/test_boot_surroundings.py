@@ -160,16 +160,6 @@ def test_bad_surroundings_all_at_once_leave_a_host_that_says_what_is_wrong(
     booted(image, story, disks=disks, clock="1970-01-01T00:00:10", nics=(LabNic(wire="nobody-there"),))
 
 
-def test_of_two_documents_none_is_used_and_both_are_named(image: Path, tmp_path: Path) -> None:
-    def story(server: LabServer) -> None:
-        words = b"more than one volume is labelled THIMBLE, none of them is used: /dev/vda, /dev/vdb"
-        said(server, words)
-        said(server, b"thimble: ready in ")
-
-    disks = tuple(LabDisk(file=str(volume(tmp_path / f"{name}.raw", DOCUMENT))) for name in "ab")
-    booted(image, story, disks=disks)
-
-
 def state_disk(path: Path) -> Path:
     """A disk that is a state partition."""
     path.unlink(missing_ok=True)
@@ -219,13 +209,19 @@ def test_a_full_state_partition_is_told_and_the_host_is_manageable(image: Path, 
     booted(image, full, disks=(LabDisk(file=str(disk)),))
 
 
-def test_a_locked_state_partition_leaves_a_manageable_host(image: Path, tmp_path: Path) -> None:
+def test_a_locked_state_partition_and_two_documents_leave_a_manageable_host(
+    image: Path, tmp_path: Path
+) -> None:
+    """Of the two documents none is used, and both are named."""
+
     def story(server: LabServer) -> None:
         said(server, b"STATE IS IN RAM AND WILL BE LOST: cannot mount /dev/vda")
+        said(server, b"more than one volume is labelled THIMBLE, none of them is used: /dev/vdb, /dev/vdc")
         said(server, b"thimble: ready in ")
 
-    disk = state_disk(tmp_path / "locked.raw")
-    booted(image, story, disks=(LabDisk(file=str(disk), read_only=True),))
+    locked = LabDisk(file=str(state_disk(tmp_path / "locked.raw")), read_only=True)
+    documents = (LabDisk(file=str(volume(tmp_path / f"{name}.raw", DOCUMENT))) for name in "ab")
+    booted(image, story, disks=(locked, *documents))
 
 
 def mirror_half(path: Path, number: int) -> Path:

@@ -112,7 +112,7 @@ async def test_a_guest_gets_its_address_and_a_second_nic(tmp_path: Path) -> None
         await world.says(id, f"tiny guest: address {ip}")
         await world.says(id, "tiny# ")
         assert await change(world, id, nics=(NicSpec(name="nic0", switch="nat"), NicSpec(switch="nat"))) == {}
-        await world.types(id, "ls /sys/class/net; echo $?\n")
+        await world.types(id, "until ls /sys/class/net | grep eth[1-9]; do sleep 1; done\n")
         await world.says(id, "eth1")
         assert await change(world, id, nics=(NicSpec(name="nic0", switch="nat"),)) == {}
         await world.done(await world.vms.power.kill(world.call(id)))

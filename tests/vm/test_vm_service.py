@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
-from vm_world import FIRST_LINE, World, in_world
+from vm_world import FIRST_LINE, World, in_world, needs_root
 
 from thimble.contract.common import DryRun, TaskState
 from thimble.contract.vm import (
@@ -23,6 +28,7 @@ from thimble.contract.vm import (
 )
 from thimble.core.problem import Code, Problem
 from thimble.core.units import GIB, MIB
+from thimble.image import toolbox
 from thimble.vm.qemu.process import QemuPaths
 
 
@@ -210,13 +216,27 @@ async def test_volumes_can_outlive_their_vm(world: World) -> None:
     assert list((world.root / "state/datastores/local/vms").iterdir()) == []
 
 
-def test_qemu_runs_as_its_own_user_in_a_sandbox_and_a_group(tmp_path: Path) -> None:
-    if not Path("/usr/bin/qemu-system-x86_64").exists():
-        pytest.skip("no QEMU that other users can run")
+@pytest.fixture
+def open_to_all() -> Iterator[QemuPaths]:
+    """The toolbox's QEMU, by a path that every user may go."""
+    where = Path(tempfile.mkdtemp(prefix="thimble-qemu-"))
+    where.chmod(0o755)
+    (where / "tree").mkdir()
+    box = replace(toolbox.ensure(lambda *_: None), tree=where / "tree")
+    subprocess.run(["mount", "--bind", toolbox.ensure().tree, box.tree], check=True)
+    try:
+        toolbox.write_wrappers(box)
+        yield QemuPaths.under(box.wrappers, box.path("usr/share"))
+    finally:
+        subprocess.run(["umount", box.tree], check=True)
+        shutil.rmtree(where)
 
+
+@needs_root
+def test_qemu_runs_as_its_own_user_in_a_sandbox_and_a_group(tmp_path: Path, open_to_all: QemuPaths) -> None:
     @in_world
     async def test(plain: World) -> None:
-        world = World(tmp_path / "own", qemu=QemuPaths.under(Path("/usr/bin"), Path("/usr/share")))
+        world = World(tmp_path / "own", qemu=open_to_all)
         await world.open()
         assert world.vms.context.own_users
         seed = SeedSpec(ssh_keys=("ssh-ed25519 AAAA me",))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -21,6 +22,9 @@ from thimble.image.progress import Report
 
 FRESH_S = 6 * 3600
 """Package lists younger than this are not asked for again, unless a pinned version is missing from them."""
+
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+"""For apt-get itself: which programs its scripts (apt-key) call is the business of Debian's dependencies."""
 
 KEYRINGS = (
     "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -111,8 +115,8 @@ class Apt:
     def run(self, *args: str, cwd: Path | None = None, timeout: float = 1800) -> str:
         """Run apt-get or apt-cache; its output, or a problem that carries what apt said."""
         program, *rest = args
-        argv = [program, *self.options(), *rest]
-        environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+        argv = [shutil.which(program) or program, *self.options(), *rest]
+        environment = {**os.environ, "PATH": PATH, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
         done = subprocess.run(
             argv, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
         )

@@ -140,7 +140,7 @@ def ensure(report: Report = silent) -> Toolbox:
 
     cache.directory(tree, make)
     box = Toolbox(tree=tree, versions={pin.name: pin.version for pin in found.pins}, replaced=found.replaced)
-    _write_wrappers(box)
+    write_wrappers(box)
     return box
 
 
@@ -180,7 +180,8 @@ def _is_merged(target: Path) -> bool:
     return target.is_symlink() and target.name in MERGED and not target.readlink().is_absolute()
 
 
-def _write_wrappers(box: Toolbox) -> None:
+def write_wrappers(box: Toolbox) -> None:
+    """What stands for the tree's programs on a PATH, in `box.wrappers`."""
     for program in WRAPPED:
         words = " \\\n  ".join(_quoted(word) for word in box.argv(program))
         setting = " ".join(f"{name}={_quoted(value)}" for name, value in box.environment.items())

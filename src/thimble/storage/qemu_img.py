@@ -6,6 +6,7 @@ It reads what strangers uploaded, so it runs confined (`sys.confine`), and gets 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,14 +26,14 @@ MEMORY = 3 * GIB
 GLANCE_S = 60
 #: Bytes that even a slow CPU converts in a second.
 SLOW = 2 * MIB
-_ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "MALLOC_ARENA_MAX": "2"}
+_ENV = {"LC_ALL": "C", "MALLOC_ARENA_MAX": "2"}
 
 
 class QemuImg:
-    """`program`: its path, or its name on PATH."""
+    """`program`: its path, or its name on our own PATH (its environment has none)."""
 
     def __init__(self, program: str = "qemu-img") -> None:
-        self._program = program
+        self._program = shutil.which(program) or program
 
     async def create(self, target: Path, size: int, format: DiskFormat) -> None:
         """A new empty disk; sparse."""

@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 
 import msgspec
+import pytest
 from api_client import ask, run
-from api_world import World
+from api_world import World, complete
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -120,3 +121,8 @@ def test_every_verb_is_found_at_its_path_with_its_parameters(verb: object, data:
         assert found.path == wanted
     else:
         assert any(value in ("ticket", "password") for value in wanted.values())
+
+
+def test_a_stand_in_that_lacks_a_method_of_the_contract_is_named() -> None:
+    with pytest.raises(AssertionError, match=r"image\.list, image\.upload, image\.delete$"):
+        complete({"image": object()})

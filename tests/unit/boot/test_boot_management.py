@@ -141,12 +141,14 @@ class Wire:
         self.said: list[str] = []
         self.timers: list[Any] = []
         self.leased: list[str] = []
+        self.signalled: list[int] = []
         monkeypatch.setattr(addressing, "BATCH", str(tmp_path / "{}.ip"))
         monkeypatch.setattr(addressing, "DHCPCD_CONF", str(tmp_path / "dhcpcd.conf"))
         loop = SimpleNamespace(after=self.after)
         children = SimpleNamespace(spawn=self.spawn, last_output=lambda _: "")
         anything: Any = (loop, children)
         self.it = Addressing(*anything, "uplink", self.said.append, lambda: None)
+        monkeypatch.setattr(self.it.dhcpcd, "signal", self.signalled.append)
 
     def after(self, _seconds: float, call: Any) -> Any:
         self.timers.append(call)
@@ -162,7 +164,7 @@ class Wire:
             on_exit(0)
         else:
             self.ran.append(argv[-1])
-        return 77
+        return 77  # nobody's: what it would be sent is only noted
 
     def on_address(self, address: str) -> None:
         self.it.on_address(address, 24, gone=False, usable=True)

@@ -92,8 +92,6 @@ def test_a_cpio_archive_is_what_cpio_unpacks(tmp_path: Path) -> None:
     archive = cpio.pack(members, mtime=86400)
     assert len(archive) % 512 == 0
     assert archive == cpio.pack(members, mtime=86400)
-    if not shutil.which("cpio"):
-        pytest.skip("cpio is not installed")
     subprocess.run(["cpio", "-i", "-m", "--quiet"], input=archive, cwd=tmp_path, check=True)
     assert (tmp_path / "etc/hello").read_bytes() == b"world"
     assert (tmp_path / "etc/hello").stat().st_mtime == 86400

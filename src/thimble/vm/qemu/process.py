@@ -169,7 +169,7 @@ def spawn(rundir: RunDir, argv: list[str], fds: LaunchFds, *, uid: int | None) -
         uid=uid,
         gid=uid,
         fds=tuple(fds.fds.values()),
-        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+        env={"LC_ALL": "C.UTF-8"},
     )
 
 

@@ -78,7 +78,7 @@ class Ours:
             return f"sends signal {number} to {pid}: that is more than one process"
         if self.has(pid) or (not Path(f"/proc/{pid}").exists() and (pid in self._seen or pid > self.root)):
             return ""
-        return f"sends signal {number} to process {pid}, which it did not start"
+        return f"sends signal {number} to process {pid} (of {_parent(pid)}), which {self.root} did not start"
 
     def refuse_group(self, group: int, number: int) -> str:
         return self.refuse_process(group, number)

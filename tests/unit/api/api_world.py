@@ -192,6 +192,7 @@ class Images:
     def __init__(self) -> None:
         self.problem: Problem | None = None
         self.paths: list[str] = []
+        self.begun, self.cut_off = asyncio.Event(), asyncio.Event()
 
     async def list(self, call: Call[None]) -> storage.ImageList:
         return storage.ImageList(rev=7, images=())
@@ -199,12 +200,14 @@ class Images:
     async def upload(self, call: Call[None]) -> storage.Image:
         assert call.body is not None
         self.paths.append(call.path["image"])
+        self.begun.set()
         size = 0
         try:
             async for piece in call.body:
                 size += len(piece)
         except Problem as problem:
             self.problem = problem
+            self.cut_off.set()
             raise
         return storage.Image(
             name=call.path["image"],

@@ -7,11 +7,11 @@ import base64
 from typing import Any
 
 import pytest
-from api_client import answer, request, run, served
-from api_world import World
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from api_client import answer, request, run, served
+from api_world import World
 from thimble.contract.host import Role
 
 UPGRADE = {

@@ -7,15 +7,13 @@ import tempfile
 from pathlib import Path
 
 import msgspec
-from api_client import ask, run
-from api_world import World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from api_client import ask, run
+from api_world import World
 from thimble.api import routes
 from thimble.contract.verbs import PREFIX, VERBS, Shape
-from thimble.core.problem import Problem
-from thimble.http import request
 
 WORLD = World(Path(tempfile.mkdtemp(prefix="thimble-fuzz-")))
 TREE = routes.tree(VERBS)
@@ -79,22 +77,6 @@ def test_any_body_and_header_for_any_verb(
     mark = "?" + query.encode(errors="replace").decode().replace("?", "") if query else ""
     got = run(ask(WORLD, verb.method, path + mark, body, token=WORLD.admin(), headers=sent))
     assert got.status not in (0, 500)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=40))
-def test_unquoting_anything_gives_text_or_a_problem(raw: bytes) -> None:
-    try:
-        assert "\0" not in request.unquote(raw)
-    except Problem as problem:
-        assert problem.status == 400
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.text())
-def test_what_is_quoted_comes_back(text: str) -> None:
-    raw = text.encode(errors="replace").replace(b"\0", b"")
-    assert request.unquote(b"".join(b"%%%02x" % byte for byte in raw)).encode() == raw
 
 
 @settings(max_examples=200, deadline=None)

@@ -8,12 +8,12 @@ import ssl
 from typing import Any
 
 import pytest
+
 from api_client import Wire, answer, request, run, served
 from api_world import PASSWORD, World
-
 from thimble.core.problem import Code, Problem
 from thimble.http import server
-from thimble.sys import clock
+from thimble.sys import clock, log
 
 LOGIN = b'{"user":"admin","password":"%b"}' % PASSWORD.encode()
 
@@ -321,6 +321,25 @@ def test_serve_tells_its_port_and_ends_when_cancelled(world: World) -> None:
             await job
 
     run(story())
+
+
+def test_a_server_that_cannot_accept_any_more_ends_and_says_why(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_address: str) -> str:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(server, "plain", broken)
+
+    async def story() -> None:
+        async def ready(port: int) -> None:
+            await asyncio.open_connection("127.0.0.1", port)
+
+        with pytest.raises(RuntimeError):
+            await server.serve(world.api, host="127.0.0.1", port=0, tls=None, ready=ready)
+
+    run(story())
+    assert any("api accepts no connections" in line and "a fault of ours" in line for line in log.ring)
 
 
 def test_a_port_in_use_is_said_with_what_to_do(world: World) -> None:

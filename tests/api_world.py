@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from contract_fit import check_stand_ins
 from thimble.access import passwords
@@ -278,3 +279,9 @@ class World:
         """Let the VMs' tasks end; from any thread."""
         assert self.vms.loop is not None
         self.vms.loop.call_soon_threadsafe(self.vms.go_on.set)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """For the conftest.py of whoever asks the API."""
+    return World(tmp_path)

@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-from api_world import World
 from jsonschema import Draft202012Validator
 
+from api_world import World
 from thimble.access import tls
 from thimble.api import routes
 from thimble.contract.openapi import document

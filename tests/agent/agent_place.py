@@ -1,7 +1,7 @@
 """A place of its own for a whole agent: network and mounts apart from the machine's. It outlives the agent.
 
 Place     the namespaces; everything left in them is killed at the end
-Agent     `python -m thimble.app` in a place, started, killed and started again on the same state
+Agent     `thimble.app`, watched by `blocking`: started and killed in a place, again and again
 entered   the calling thread talks to the place's network inside this block
 """
 
@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import blocking
 from thimble.client.http import Client
 from thimble.client.trust import Trust
 from thimble.contract.host import Login, Role, Session, TokenCreate
@@ -141,6 +142,7 @@ class Agent:
         self.password_file = base / "password"
         self.password_file.write_text(PASSWORD + "\n")
         self.password_file.chmod(0o600)
+        self.blocked = base / "blocking"  # what has held up its loop
         self.qemu_dir = qemu_dir
         self.share = share
         self.process: subprocess.Popen[bytes] | None = None
@@ -150,7 +152,7 @@ class Agent:
     def argv(self) -> list[str]:
         """How it is started."""
         return self.place.argv(
-            sys.executable, "-m", "thimble.app",
+            sys.executable, blocking.__file__,
             "--hosted", "yes",
             "--state", str(self.state),
             "--run", str(self.run),
@@ -169,7 +171,7 @@ class Agent:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **environment},
+                env={**os.environ, "THIMBLE_BLOCKING_FILE": str(self.blocked), **environment},
             )
 
         def ready() -> re.Match[bytes] | None:

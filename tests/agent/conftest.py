@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 from agent_place import Agent, Cli, Place
 
+import blocking
 from thimble.client.http import Client
 from thimble.guest import tiny
 from thimble.guest.tiny import TinyGuest
 from thimble.image import toolbox
 from thimble.image.progress import on_stderr
+
+#: `fail` or nothing.
+BLOCKING = os.environ.get("THIMBLE_BLOCKING", "")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,13 +68,20 @@ def started(place: Place, base: Path) -> Iterator[Agent]:
 
 @pytest.fixture
 def agent(started: Agent) -> Iterator[Agent]:
-    """The agent, running, and this thread in its network. What it said is shown when a test fails."""
+    """The agent, running, and this thread in its network. What it said is shown when a test fails.
+
+    With THIMBLE_BLOCKING=fail a test also fails when the agent's loop was held up (see `blocking`).
+    """
     before = started.log.stat().st_size
+    known = set(blocking.offences(started.blocked))
     if started.process is None or started.process.poll() is not None:
         started.start()
     with started.place.entered():
         yield started
     print(started.log.read_bytes()[before:].decode(errors="replace"))
+    held_up = [line for line in blocking.offences(started.blocked) if line not in known]
+    print(*(f"blocking: {line}" for line in held_up), sep="\n")
+    assert not held_up or BLOCKING != "fail", "the agent's loop was held up by\n" + "\n".join(held_up)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from thimble.api import pages
 from thimble.api.binding import COOKIE, Binding, Seen
 from thimble.api.metrics import TYPE, Metrics, Numbers
 from thimble.api.output import value as output_answer
+from thimble.api.streams import hear
 from thimble.contract.common import DryRun
 from thimble.contract.host import Session
 from thimble.contract.verbs import PREFIX, VERBS, Cookie, Shape, Verb
@@ -144,7 +145,8 @@ class Api:
             await _deny(answers.problem(bug), request.id, send)
             return
         self._note(request, seen, 101, clock.since_boot() - begun)
-        await sockets.attend(session, receive, send, still=self._binding.still(who))
+        still = self._binding.still(who)
+        await sockets.attend(session, receive, send, still=still, name=f"api {request.id}")
 
 
 def _encoded(verb: Verb, output: object) -> Answer:
@@ -172,7 +174,7 @@ async def _stream(frames: AsyncIterator[bytes], request: Request, send: Send) ->
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        hear(f"api {request.id}", await asyncio.gather(*tasks, return_exceptions=True))
         with suppress(Exception):
             await frames.aclose()  # type: ignore[attr-defined]
 

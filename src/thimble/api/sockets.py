@@ -1,7 +1,7 @@
 """`vm.console` over a WebSocket: binary frames are bytes of the serial line, both ways.
 
 A text frame is a message about the line: `{"resize":[rows,cols]}` is taken and, a serial line having no size,
-ignored. The session is `services["vm"].console(call)`: an async iterator of bytes with `write` and `close`.
+ignored. The session is what the verb answers: an async iterator of bytes with `write` and `close`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
+from thimble.api.streams import hear
 from thimble.http.request import Receive, Send
 
 CHECK_S = 15.0
@@ -26,9 +27,15 @@ class Session(Protocol):
 
 
 async def attend(
-    session: Session, receive: Receive, send: Send, *, still: Callable[[], bool], check: float = CHECK_S
+    session: Session,
+    receive: Receive,
+    send: Send,
+    *,
+    still: Callable[[], bool],
+    check: float = CHECK_S,
+    name: str = "console",
 ) -> None:
-    """Accept the socket, carry bytes until one side ends, then end the other."""
+    """Accept the socket, carry bytes until one side ends, then end the other. `name`: for the log."""
     try:
         await send({"type": "websocket.accept"})
     except BaseException:
@@ -49,7 +56,7 @@ async def attend(
     finally:
         for task in work:
             task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
+        hear(name, await asyncio.gather(*work, return_exceptions=True))
         await _close(session)
     if code:
         await send({"type": "websocket.close", "code": code, "reason": why})

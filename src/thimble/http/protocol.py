@@ -27,7 +27,7 @@ PIECE = 65_536
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds a peer may take, and bytes it may send before it is understood."""
+    """Seconds a peer may take, and bytes it may send before it is understood. `sleep` waits between pings."""
 
     head_s: float = 10.0  # from a request's first byte to the end of its head
     idle_s: float = 75.0  # between requests
@@ -36,6 +36,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     ping_s: float = 20.0  # WebSockets: between pings, and for the pong
     head_bytes: int = 32_768
     frame_bytes: int = 65_536  # WebSockets: one message
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 class Connection:

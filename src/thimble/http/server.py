@@ -51,7 +51,7 @@ async def serve(
         await asyncio.sleep(0)
         import thimble.http.protocol  # noqa: F401 — for the first request, and not before "ready"
 
-        await asyncio.Event().wait()
+        await server.accepting()
     finally:
         await server.close(grace)
 
@@ -76,6 +76,12 @@ class Server:
     async def listen(self, host: str, port: int) -> None:
         self._sockets = _bind(host, port)
         self._accepting = [asyncio.ensure_future(self._accept(each)) for each in self._sockets]
+        for accepting in self._accepting:
+            accepting.add_done_callback(_heard)
+
+    async def accepting(self) -> None:
+        """For as long as it accepts connections. Raises what ended that."""
+        await asyncio.gather(*self._accepting)
 
     async def close(self, grace: float = 3.0) -> None:
         """Stop accepting; end idle connections, streams and consoles now, give the others `grace` seconds."""
@@ -122,7 +128,7 @@ class Server:
         if not self._peers[peer]:
             del self._peers[peer]
         if not task.cancelled() and (error := task.exception()):
-            log.say(f"api connection of {peer}: {type(error).__name__}: {error}")
+            log.trouble(f"api connection of {peer}", error)
 
     async def _serve(self, client: socket.socket) -> None:
         from thimble.http.protocol import Connection, Limits
@@ -158,6 +164,12 @@ class Server:
                     await writer.wait_closed()
         finally:
             transport.abort()
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    """A server that does not accept any more says so."""
+    if not task.cancelled() and (error := task.exception()):
+        log.trouble("api accepts no connections", error)
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:

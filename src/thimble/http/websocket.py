@@ -21,6 +21,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from thimble.http.request import Message, Scope
+from thimble.sys import log
 
 if TYPE_CHECKING:
     from thimble.http.protocol import Connection
@@ -60,7 +61,7 @@ class Socket:
         self._text = False
         self._open = False
         self._pinger: asyncio.Task[None] | None = None
-        self._heard = 0.0
+        self._heard = True  # since the last ping
 
     @property
     def refusal(self) -> str:
@@ -77,7 +78,7 @@ class Socket:
                 data = await self._connection.reader.read(65_536)
             except OSError:
                 data = b""
-            self._heard = asyncio.get_running_loop().time()
+            self._heard = True
             await self._take(data)
             if not data or self._protocol.state is not State.OPEN:
                 self._messages.append({"type": "websocket.disconnect", "code": 1006})
@@ -110,7 +111,6 @@ class Socket:
         assert self._response is not None
         self._protocol.send_response(self._response)
         self._open, self._connection.busy = True, False
-        self._heard = asyncio.get_running_loop().time()
         await self._flush()
         early = self._connection.http.trailing_data[0]
         if early:
@@ -148,10 +148,12 @@ class Socket:
 
     async def _ping(self) -> None:
         """Ask whether it is there; cut the line when it is not."""
-        loop, every = asyncio.get_running_loop(), self._connection.limits.ping_s
+        limits, silent = self._connection.limits, 0
         while self._protocol.state is State.OPEN:
-            await asyncio.sleep(every)
-            if loop.time() - self._heard > 2 * every:
+            await limits.sleep(limits.ping_s)
+            silent = 0 if self._heard else silent + 1
+            self._heard = False
+            if silent > 1:
                 self._connection.writer.transport.abort()
                 return
             if self._protocol.state is State.OPEN:
@@ -163,6 +165,9 @@ class Socket:
         """Say goodbye, wait a moment for theirs."""
         if self._pinger is not None:
             self._pinger.cancel()
+            (ended,) = await asyncio.gather(self._pinger, return_exceptions=True)
+            if isinstance(ended, Exception):
+                log.trouble("api WebSocket ping", ended)
         if not self._open:
             return
         with suppress(OSError, TimeoutError):

@@ -47,10 +47,32 @@ async def run(
     Raises `Problem`: UNSUPPORTED when there is no such program, TIMEOUT, and FAILED on a non-zero exit
     if `check`.
     """
+    child = await _start(argv, stdin=stdin is not None, env=env, fds=fds, enter=enter)
     try:
-        child = await asyncio.create_subprocess_exec(
+        out, err = await asyncio.wait_for(child.communicate(stdin), timeout)
+    except TimeoutError as error:
+        raise Problem(Code.TIMEOUT, f"{argv[0]} did not end within {timeout:.0f} s") from error
+    finally:
+        await _end(child, argv[0])
+    assert child.returncode is not None
+    result = Result(child.returncode, out, err)
+    if check and result.code:
+        raise Problem(Code.FAILED, f"{argv[0]}: {result.last_words}")
+    return result
+
+
+async def _start(
+    argv: list[str],
+    *,
+    stdin: bool = False,
+    env: dict[str, str] | None,
+    fds: tuple[int, ...],
+    enter: Callable[[], None] | None,
+) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
             *argv,
-            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=env,
@@ -66,17 +88,6 @@ async def run(
         ) from error
     except (OSError, subprocess.SubprocessError) as error:
         raise Problem(Code.FAILED, f"cannot run {argv[0]}: {getattr(error, 'strerror', error)}") from error
-    try:
-        out, err = await asyncio.wait_for(child.communicate(stdin), timeout)
-    except TimeoutError as error:
-        raise Problem(Code.TIMEOUT, f"{argv[0]} did not end within {timeout:.0f} s") from error
-    finally:
-        await _end(child, argv[0])
-    assert child.returncode is not None
-    result = Result(child.returncode, out, err)
-    if check and result.code:
-        raise Problem(Code.FAILED, f"{argv[0]}: {result.last_words}")
-    return result
 
 
 async def _end(child: asyncio.subprocess.Process, program: str) -> None:
@@ -105,21 +116,7 @@ async def watch(
     A cancelled caller kills the program. Raises `Problem` as `run` does; its code is NO_SPACE when that is
     what the program complains about.
     """
-    try:
-        child = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=env,
-            start_new_session=True,
-            pass_fds=fds,
-            preexec_fn=enter,
-        )
-    except FileNotFoundError as error:
-        raise Problem(Code.UNSUPPORTED, f"the program {argv[0]} is missing") from error
-    except (OSError, subprocess.SubprocessError) as error:
-        raise Problem(Code.FAILED, f"cannot run {argv[0]}: {getattr(error, 'strerror', error)}") from error
+    child = await _start(argv, env=env, fds=fds, enter=enter)
     assert child.stdout is not None and child.stderr is not None
     complaint = asyncio.ensure_future(child.stderr.read())
     try:

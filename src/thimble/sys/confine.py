@@ -2,9 +2,9 @@
 no network, bounded memory, processor time and file size. Files come to it as descriptors, by
 `/proc/self/fd/N`.
 
-Between fork and exec of an agent that has threads as little as possible is done: everything is looked up
-before. Where we are not root, or the program lies in a private directory, the user stays ours; the limits
-hold all the same.
+Between fork and exec of an agent that has threads as little as possible is done, and everything is looked up
+before (docs/decisions/0130). Where we are not root, or the program lies in a private directory, the user
+stays ours; the limits hold all the same.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class Cell:
 
     @property
     def enter(self) -> Callable[[], None]:
-        libc, uid = self._libc, self.uid
+        unshare, prctl, setrlimit = self._libc.unshare, self._libc.prctl, self._libc.setrlimit
+        uid = self.uid
         limits = [
             (_CORE, 0),
             (_CPU, self._limits.cpu_s),
@@ -81,13 +82,13 @@ class Cell:
 
         def enter() -> None:
             if uid is not None:
-                libc.unshare(_NEW_NET | _NEW_IPC)  # a container may not allow it: the rest holds
+                unshare(_NEW_NET | _NEW_IPC)  # a container may not allow it: the rest holds
                 os.setgroups([])
                 os.setresgid(READERS, READERS, READERS)
                 os.setresuid(uid, uid, uid)
-            failed = libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
+            failed = prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
             for which, bound in bounds:
-                failed = failed or libc.setrlimit(which, bound)
+                failed = failed or setrlimit(which, bound)
             if failed:
                 raise OSError("it could not be confined")
 

@@ -1,11 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
+from api_world import world
 
-import pytest
-from api_world import World
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+__all__ = ["world"]

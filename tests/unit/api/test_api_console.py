@@ -7,11 +7,11 @@ import base64
 from typing import Any
 
 import pytest
-from api_client import answer, request, run, served
-from api_world import World
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from api_client import answer, request, run, served
+from api_world import World
 from thimble.contract.host import Role
 
 UPGRADE = {
@@ -138,29 +138,54 @@ def test_an_upgrade_elsewhere_and_a_wrong_handshake_are_refused(world: World) ->
     run(story())
 
 
+class Ticks:
+    """Time between pings that passes when told."""
+
+    def __init__(self) -> None:
+        self._ticks: asyncio.Queue[None] = asyncio.Queue()
+        self.waiting = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        self.waiting.set()
+        await self._ticks.get()
+        self.waiting.clear()
+
+    async def pass_one(self) -> None:
+        """Returns when the next one is waited for."""
+        self.waiting.clear()
+        self._ticks.put_nowait(None)
+        await self.waiting.wait()
+
+
 def test_a_half_open_socket_is_found_by_ping_and_its_session_closed(world: World) -> None:
+    ticks = Ticks()
+
     async def story() -> None:
-        async with served(world, ping_s=0.1) as wire:
+        async with served(world, sleep=ticks.sleep) as wire:
             reader, writer = await wire.connect()
             token = {"authorization": f"Bearer {world.admin()}"}
             writer.write(request("GET", "/api/v1/vms/web1/console", **UPGRADE, **token))
             assert (await answer(reader)).status == 101
+            for _ in range(2):  # the first had the handshake before it
+                await ticks.pass_one()
+                assert not world.vms.lines[0].closed.is_set()
+            passing = asyncio.ensure_future(ticks.pass_one())
             await world.vms.lines[0].closed.wait()  # no pong ever comes from here
+            passing.cancel()
             writer.transport.abort()
 
     run(story())
 
 
 def test_a_live_socket_outlasts_many_pings(world: World) -> None:
+    ticks = Ticks()
+
     async def story() -> None:
-        async with served(world, ping_s=0.4) as wire, open_console(world, wire) as socket:
+        async with served(world, sleep=ticks.sleep) as wire, open_console(world, wire) as socket:
             await socket.recv()
-            pings = 0
-            while pings < 5:
-                before = world.vms.lines[0].closed.is_set()
-                await asyncio.sleep(0.4)
-                pings += 1
-                assert not before
+            for _ in range(5):
+                await (await socket.ping())  # what the server has answered it has heard
+                await ticks.pass_one()
             await socket.send(b"still")
             assert await socket.recv() == b"still"
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 import pytest
+
 from api_client import Got, ask, check, run, validator
 from api_world import World
-
 from thimble.api import sse
 from thimble.contract.call import Call
 from thimble.core.problem import Code, Problem
 from thimble.dispatch import event_verbs
+from thimble.sys import log
 
 
 async def opening(world: World, query: str = "", **headers: str) -> tuple[int, bytes]:
     """(status, what a stream sends until its first event), then the reader leaves."""
-    import asyncio
-
     got, left, enough = Got(0, {}, b""), asyncio.Event(), asyncio.Event()
     sent = {
         "authorization": f"Bearer {world.admin()}",
@@ -131,3 +131,24 @@ def test_gone_is_told_before_the_stream_begins(world: World) -> None:
     with pytest.raises(Problem) as caught:
         event_verbs.EventService(world.events).stream(Call(input=None, query={"after": "1"}))
     assert caught.value.code is Code.GONE
+
+
+def test_a_stream_that_ends_by_a_fault_of_ours_leaves_it_in_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_batch: object) -> bytes:
+        raise RuntimeError("no frame")
+
+    async def receive() -> dict[str, Any]:
+        return await asyncio.Event().wait()  # type: ignore[return-value] — it stays
+
+    async def send(_message: Any) -> None: ...
+
+    monkeypatch.setattr(sse, "frame", broken)
+    publish(world, 1)
+    scope = {
+        "type": "http", "method": "GET", "path": "/api/v1/events", "query_string": b"after=1000",
+        "headers": [(b"authorization", f"Bearer {world.admin()}".encode())],
+    }  # fmt: skip
+    run(world.api(scope, receive, send))
+    assert any("RuntimeError: no frame" in line for line in log.ring)

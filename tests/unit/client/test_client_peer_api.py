@@ -7,9 +7,9 @@ import ssl
 from pathlib import Path
 
 import pytest
+
 from api_client import Wire, run, served
 from api_world import PASSWORD, World
-
 from thimble.access.tls import ensure, fingerprint
 from thimble.client.peer import Peer, connect
 from thimble.client.trust import Trust, context

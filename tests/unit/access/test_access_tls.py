@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
-from api_client import run
 
 from thimble.access import tls, x509
 from thimble.core.problem import Code, Problem
 
 
 def ensure(state: Path, **more: Any) -> str:
-    fingerprint: str = run(tls.ensure(state, name="box", addresses=("10.1.2.3/24", "fd00::1%eth0"), **more))[
-        1
-    ]
+    addresses = ("10.1.2.3/24", "fd00::1%eth0")
+    _, fingerprint = asyncio.run(tls.ensure(state, name="box", addresses=addresses, **more))
     return fingerprint
 
 
@@ -75,4 +74,4 @@ def test_a_library_that_is_no_libcrypto_or_refuses_is_missing() -> None:
 def test_a_strange_host_name_cannot_change_what_is_asked_for(tmp_path: Path, name: str) -> None:
     common, alternatives = tls.names(name, ())
     assert alternatives.count("DNS:") == 2 and common.isascii() and 0 < len(common) < 64
-    run(tls.ensure(tmp_path, name=name, addresses=()))
+    asyncio.run(tls.ensure(tmp_path, name=name, addresses=()))

@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-from api_world import World
 from jsonschema import Draft202012Validator
 
+from api_world import World
 from thimble.access import tls
 from thimble.api import routes
 from thimble.contract.openapi import document
@@ -138,10 +138,10 @@ class Wire(msgspec.Struct):
 
 
 @asynccontextmanager
-async def served(world: World, **limits: float) -> AsyncIterator[Wire]:
+async def served(world: World, **limits: Any) -> AsyncIterator[Wire]:
     """`world` over TLS on a free port, with these limits."""
     context, _ = await tls.ensure(world.state, name="box", addresses=())
-    server = Server(world.api, tls=context, limits=Limits(**limits))  # type: ignore[arg-type]
+    server = Server(world.api, tls=context, limits=Limits(**limits))
     await server.listen("127.0.0.1", 0)
     client = ssl.create_default_context(cafile=str(world.state / "tls" / "certificate.pem"))
     try:

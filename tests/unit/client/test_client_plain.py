@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+
 from api_client import ask, run, served
 from api_world import PASSWORD, World
-
 from thimble.access.tls import fingerprint
 from thimble.client.plain import PlainClient, PlainSocket
 from thimble.client.trust import Trust

@@ -7,9 +7,9 @@ import io
 from collections.abc import Callable
 
 import pytest
+
 from api_client import run, served
 from api_world import PASSWORD, World
-
 from thimble.access.tls import fingerprint
 from thimble.client.http import Client
 from thimble.client.trust import Trust

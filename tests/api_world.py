@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from contract_fit import check_stand_ins
 from thimble.access import passwords
@@ -193,6 +194,7 @@ class Images:
     def __init__(self) -> None:
         self.problem: Problem | None = None
         self.paths: list[str] = []
+        self.begun, self.cut_off = asyncio.Event(), asyncio.Event()
 
     async def list(self, call: Call[None]) -> storage.ImageList:
         return storage.ImageList(rev=7, images=())
@@ -200,12 +202,14 @@ class Images:
     async def upload(self, call: Call[None]) -> storage.Image:
         assert call.body is not None
         self.paths.append(call.path["image"])
+        self.begun.set()
         size = 0
         try:
             async for piece in call.body:
                 size += len(piece)
         except Problem as problem:
             self.problem = problem
+            self.cut_off.set()
             raise
         return storage.Image(
             name=call.path["image"],
@@ -276,3 +280,9 @@ class World:
         """Let the VMs' tasks end; from any thread."""
         assert self.vms.loop is not None
         self.vms.loop.call_soon_threadsafe(self.vms.go_on.set)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """For the conftest.py of whoever asks the API."""
+    return World(tmp_path)

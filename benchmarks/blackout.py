@@ -14,7 +14,7 @@ from thimble.contract.deploy import Reboot
 from thimble.core.problem import Code, Problem
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
-from thimble.lab.spec import Firmware
+from thimble.lab.spec import LabFirmware
 from thimble.rehearsal import command
 from thimble.rehearsal.site import Site
 from thimble.rehearsal.update import Update
@@ -32,7 +32,7 @@ def measure(context: Context) -> list[Row]:
     spec = spec_of_image(context.image.where, name=name, cpus=VCPUS, memory_mib=MEMORY_MIB)
     samples: dict[Reboot, list[float]] = {Reboot.KEXEC: [], Reboot.FIRMWARE: []}
     with tempfile.TemporaryDirectory(prefix="thimble-bench.") as scratch:
-        scenario = command.update(spec, context.image.where, Path(scratch), Firmware.UEFI, context.report)
+        scenario = command.update(spec, context.image.where, Path(scratch), LabFirmware.UEFI, context.report)
         site = with_retries(lambda _: scenario.prepare(), say=context.say)
         try:
             sides = [_side(context, scenario, site, way, into) for way, into in samples.items()]

@@ -22,7 +22,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
 def image(profile: str, out: Path, report: Report) -> Image:
     """The profile's image from the present sources."""
-    found = build.build(build.Options(profile=profile, out=out), report)
+    found = build.build(build.BuildOptions(profile=profile, out=out), report)
     return Image(where=found.directory.absolute(), cmdline=build.CMDLINE)
 
 

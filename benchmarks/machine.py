@@ -17,8 +17,8 @@ import msgspec
 from thimble.image import toolbox
 from thimble.image.progress import Report
 from thimble.lab import outer, tools
-from thimble.lab.server import Server
-from thimble.lab.spec import STATE_LABEL, Disk, Nic, ServerSpec
+from thimble.lab.server import LabServer
+from thimble.lab.spec import STATE_LABEL, LabDisk, LabNic, ServerSpec
 
 VCPUS = 2
 MEMORY_MIB = 4096
@@ -45,13 +45,13 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
 
 
-def now(server: Server) -> Moment:
+def now(server: LabServer) -> Moment:
     return Moment(wall_s=server.seconds_on(), cpu_s=server.cpu_seconds())
 
 
 def spec(system: System, disk: Path | None) -> ServerSpec:
     """The server's specification. Pure."""
-    state = (Disk(size_bytes=4 << 30, label=STATE_LABEL),) if system.state_disk else ()
+    state = (LabDisk(size_bytes=4 << 30, label=STATE_LABEL),) if system.state_disk else ()
     return ServerSpec(
         name=f"bench-{system.name}",
         cpus=VCPUS,
@@ -59,17 +59,17 @@ def spec(system: System, disk: Path | None) -> ServerSpec:
         kernel=str(system.kernel),
         initrd=str(system.initrd),
         append=system.cmdline,
-        disks=((Disk(file=str(disk), format="qcow2"),) if disk else ()) + state,
-        nics=(Nic(forwards=system.forwards),),
+        disks=((LabDisk(file=str(disk), format="qcow2"),) if disk else ()) + state,
+        nics=(LabNic(forwards=system.forwards),),
     )
 
 
 @contextmanager
-def powered_on(system: System, *, timeout: float) -> Iterator[tuple[Server, Moment]]:
+def powered_on(system: System, *, timeout: float) -> Iterator[tuple[LabServer, Moment]]:
     """The system up and ready, and when it was; gone at the end of the block, with its disk's changes."""
     with tempfile.TemporaryDirectory(prefix="thimble-bench.") as scratch:
         disk = _overlay(system.disk, Path(scratch)) if system.disk else None
-        server = Server.up(spec(system, disk))
+        server = LabServer.up(spec(system, disk))
         try:
             server.wait_for(system.ready, timeout=timeout)
             yield server, now(server)

@@ -10,23 +10,23 @@ from benchmarks.machine import MEMORY_MIB, VCPUS, Moment, alternate, now, tried
 from benchmarks.promise import Row
 from thimble.image import manifest
 from thimble.lab.command import spec_of_image
-from thimble.lab.server import Server
-from thimble.lab.spec import Firmware, Medium
+from thimble.lab.server import LabServer
+from thimble.lab.spec import LabFirmware, LabMedium
 
 NAME = "media"
 TITLE = "power-on → ready, and bytes, of each medium"
 TIMEOUT_S = 300.0
 READY = b"thimble: ready in "
-PEER = (Medium.DIRECT, Firmware.DIRECT)
+PEER = (LabMedium.DIRECT, LabFirmware.DIRECT)
 WAYS = (
     PEER,
-    (Medium.IMG, Firmware.UEFI),
-    (Medium.IMG, Firmware.BIOS),
-    (Medium.ISO, Firmware.UEFI),
-    (Medium.ISO, Firmware.BIOS),
-    (Medium.EFI, Firmware.UEFI),
+    (LabMedium.IMG, LabFirmware.UEFI),
+    (LabMedium.IMG, LabFirmware.BIOS),
+    (LabMedium.ISO, LabFirmware.UEFI),
+    (LabMedium.ISO, LabFirmware.BIOS),
+    (LabMedium.EFI, LabFirmware.UEFI),
 )
-Way = tuple[Medium, Firmware]
+Way = tuple[LabMedium, LabFirmware]
 
 
 def measure(context: Context) -> list[Row]:
@@ -87,7 +87,7 @@ def _side(context: Context, folder: Path, way: Way, into: list[Moment]) -> Calla
             folder, name=f"bench-{medium}-{firmware}", cpus=VCPUS, memory_mib=MEMORY_MIB,
             medium=medium, firmware=firmware,
         )  # fmt: skip
-        server = Server.up(spec)
+        server = LabServer.up(spec)
         try:
             server.wait_for(READY, TIMEOUT_S)
             return now(server)

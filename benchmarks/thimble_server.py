@@ -22,8 +22,8 @@ import msgspec
 from benchmarks.inside.channel import PORT
 from benchmarks.machine import System
 from thimble.core.problem import Code, Problem
-from thimble.guest import cpio
-from thimble.lab.server import Server
+from thimble.image import cpio
+from thimble.lab.server import LabServer
 
 READY = b"thimble: ready"
 SILENT_S = 400.0
@@ -63,7 +63,7 @@ def with_child(
     )
 
 
-def entries(files: Mapping[str, bytes]) -> list[cpio.Entry]:
+def entries(files: Mapping[str, bytes]) -> list[cpio.CpioEntry]:
     """What the kernel unpacks over the image's own files."""
     inside = resources.files("benchmarks.inside")
     found = [cpio.file("bench.py", inside.joinpath("bench.py").read_bytes(), 0o755)]
@@ -74,12 +74,12 @@ def entries(files: Mapping[str, bytes]) -> list[cpio.Entry]:
     return [*found, *(cpio.file(f"bench.d/{name}", data) for name, data in files.items())]
 
 
-def extended(initrd: bytes, more: list[cpio.Entry]) -> bytes:
+def extended(initrd: bytes, more: list[cpio.CpioEntry]) -> bytes:
     """One more archive behind an initrd; the kernel wants each to begin on four bytes."""
     return initrd + bytes(-len(initrd) % 4) + cpio.archive(more)
 
 
-def password(server: Server, timeout: float) -> str:
+def password(server: LabServer, timeout: float) -> str:
     """The one made up at first boot and shown on the console."""
     said = server.wait_for(b"password ", timeout=timeout)
     rest = server.wait_for(b"\n", timeout=timeout)
@@ -90,7 +90,7 @@ def password(server: Server, timeout: float) -> str:
 
 
 @contextmanager
-def orders(server: Server, *, timeout: float) -> Iterator[Orders]:
+def orders(server: LabServer, *, timeout: float) -> Iterator[Orders]:
     """The connection to our child in the server."""
     deadline = time.monotonic() + timeout
     while True:

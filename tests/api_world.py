@@ -13,7 +13,8 @@ import pytest
 from contract_fit import check_stand_ins
 from thimble.access import passwords
 from thimble.access.auth import Auth
-from thimble.access.verbs import SessionService, TokenService, UserService
+from thimble.access.session_verbs import SessionService
+from thimble.access.verbs import TokenService, UserService
 from thimble.api.app import Api
 from thimble.api.metrics import Sample
 from thimble.contract import network, storage
@@ -23,11 +24,11 @@ from thimble.contract.common import DryRun, Effect, Nothing
 from thimble.contract.host import Role
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem
+from thimble.dispatch.event_verbs import EventService
 from thimble.dispatch.registry import Registry
-from thimble.state.event_verbs import EventService
+from thimble.dispatch.task_verbs import TaskService
 from thimble.state.events import Events
 from thimble.state.store import check
-from thimble.state.task_verbs import TaskService
 from thimble.state.tasks import Progress, Tasks
 
 PASSWORD = "correct horse"

@@ -31,11 +31,13 @@ def misfits(noun: str, service: object, *, narrow: bool = False) -> list[str]:
     verbs = BY_NOUN.get(noun)
     if verbs is None:
         return [f"{noun}: the contract has no such noun"]
-    return [
-        line
-        for name, verb in verbs.items()
-        for line in _of(verb, getattr(service, name, None), narrow=narrow)
-    ]
+    return [line for name, verb in verbs.items() for line in _of(verb, _method(service, name), narrow=narrow)]
+
+
+def _method(service: object, name: str) -> Callable[..., Any] | None:
+    """Of a service, or of the one of several that has it."""
+    parts = service if isinstance(service, tuple) else (service,)
+    return next((found for part in parts if (found := getattr(part, name, None)) is not None), None)
 
 
 def check_stand_ins(services: Mapping[str, object]) -> None:

@@ -273,10 +273,16 @@ class Typist:
         while wanted not in self.seen:
             ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
             piece = os.read(self.process.stdout.fileno(), 65536) if ready else b""
-            assert piece, f"no {wanted!r} in {self.seen[-2000:]!r}"
+            assert piece, f"no {wanted!r} in {self.seen[-2000:]!r}{self._complaint()}"
             self.seen += piece
         said, _, self.seen = self.seen.partition(wanted)
         return said + wanted
+
+    def _complaint(self) -> str:
+        """What the command line said of itself, if it has ended."""
+        if self.process.poll() is None or self.process.stderr is None:
+            return ""
+        return f"; it ended with {self.process.returncode}: {self.process.stderr.read()!r}"
 
     def types(self, text: bytes) -> None:
         assert self.process.stdin is not None

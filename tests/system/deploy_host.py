@@ -17,14 +17,13 @@ from thimble.client.http import Client
 from thimble.client.trust import Trust
 from thimble.contract.deploy import UPLOAD, Deploy, Reboot, UpdateRequest
 from thimble.core.problem import Code, Problem
-from thimble.guest import cpio
-from thimble.image import manifest, media, packages, toolbox
+from thimble.image import cpio, manifest, media, packages, toolbox
 from thimble.image.pack import Packer
 from thimble.image.progress import on_stderr, silent
 from thimble.image.signing import Signer, from_files
 from thimble.lab.command import spec_of_image
-from thimble.lab.server import Server
-from thimble.lab.spec import Disk, Firmware, Medium
+from thimble.lab.server import LabServer
+from thimble.lab.spec import LabDisk, LabFirmware, LabMedium
 
 BOOT_S = 240.0
 CERTIFICATE = re.compile(rb"certificate SHA-256 ([0-9a-f]{64})")
@@ -52,7 +51,7 @@ class Builds:
         mark = cpio.file("note", note.encode(), 0o644)
         (folder / "initrd").write_bytes(extended((self.image / "initrd").read_bytes(), [mark]))
         known = manifest.read(self.image)
-        wanted = media.Image(
+        wanted = media.BuiltImage(
             folder=folder,
             profile="virtual",
             version=version,
@@ -81,16 +80,20 @@ class Host:
         self.name = name
         self.password = ""
         self.fingerprint = ""
-        self.server: Server
+        self.server: LabServer
         self.client = Client("https://127.0.0.1", trust=Trust(insecure=True))
 
     def power_on(
-        self, medium: Medium, disks: tuple[Disk, ...], firmware: Firmware = Firmware.UEFI, append: str = ""
+        self,
+        medium: LabMedium,
+        disks: tuple[LabDisk, ...],
+        firmware: LabFirmware = LabFirmware.UEFI,
+        append: str = "",
     ) -> None:
         """A new server on these disks; returns when it is ready and we are signed in."""
-        if medium is Medium.DIRECT:
-            firmware = Firmware.DIRECT
-        self.server = Server.up(
+        if medium is LabMedium.DIRECT:
+            firmware = LabFirmware.DIRECT
+        self.server = LabServer.up(
             spec_of_image(
                 self.image, name=self.name, medium=medium, firmware=firmware, disks=disks, append=append
             )

@@ -18,9 +18,9 @@ listening.listen()
 
 
 def obey(order: bytes) -> str:
-    from thimble.sys.ipmi import Door
+    from thimble.sys.ipmi import Socket
 
-    with Door() as door:
+    with Socket() as door:
         if order == b"note\n":
             record = bytes((0, 0, 2, 0, 0, 0, 0, 0x20, 0, 4, 0x0C, 0x31, 0x6F, 1, 0xFF, 0xFF))
             return f"noted {door.ask(0x0A, 0x44, record).hex()}\n"

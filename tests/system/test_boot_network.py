@@ -9,12 +9,12 @@ import msgspec
 import pytest
 from benchmarks.thimble_server import extended
 
-from thimble.guest import cpio
+from thimble.image import cpio
 from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
-from thimble.lab.server import Server
-from thimble.lab.spec import Nic
+from thimble.lab.server import LabServer
+from thimble.lab.spec import LabNic
 
 BOOT_S = 240
 NEIGHBOUR = "rdinit=/neighbour.py ip=192.168.66.1:::255.255.255.0 ip=[fd77::1]:::64"
@@ -25,31 +25,31 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     yield
     for entry in home.entries():
-        Server.attach(entry.name).down(force=True)
+        LabServer.attach(entry.name).down(force=True)
 
 
 @pytest.fixture
-def wire(tmp_path: Path) -> tuple[Nic, ...]:
-    return (Nic(wire=f"network {tmp_path}"),)
+def wire(tmp_path: Path) -> tuple[LabNic, ...]:
+    return (LabNic(wire=f"network {tmp_path}"),)
 
 
-def neighbour(image: Path, scratch: Path, wire: tuple[Nic, ...]) -> Server:
+def neighbour(image: Path, scratch: Path, wire: tuple[LabNic, ...]) -> LabServer:
     """A server that gives addresses and time to all others on the wire."""
     initrd = scratch / "initrd"
     script = Path(__file__).with_name("neighbour.py").read_bytes()
     initrd.write_bytes(extended((image / "initrd").read_bytes(), [cpio.file("neighbour.py", script, 0o755)]))
     plain = spec_of_image(image, name="neighbour", nics=wire, append=NEIGHBOUR)
-    return Server.up(msgspec.structs.replace(plain, initrd=str(initrd)))
+    return LabServer.up(msgspec.structs.replace(plain, initrd=str(initrd)))
 
 
-def in_2020(image: Path, name: str, wire: tuple[Nic, ...], append: str = "") -> Server:
+def in_2020(image: Path, name: str, wire: tuple[LabNic, ...], append: str = "") -> LabServer:
     """A server whose battery clock is years behind."""
     plain = spec_of_image(image, name=name, nics=wire, append=append)
-    return Server.up(msgspec.structs.replace(plain, clock="2020-01-01T00:00:00"))
+    return LabServer.up(msgspec.structs.replace(plain, clock="2020-01-01T00:00:00"))
 
 
 def test_a_server_gets_addresses_of_both_families_and_the_right_time_from_its_network(
-    image: Path, tmp_path: Path, wire: tuple[Nic, ...]
+    image: Path, tmp_path: Path, wire: tuple[LabNic, ...]
 ) -> None:
     def run(attempt: int) -> None:
         network = neighbour(image, tmp_path, wire)

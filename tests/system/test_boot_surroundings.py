@@ -23,8 +23,8 @@ from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
 from thimble.lab.qmp import Qmp
-from thimble.lab.server import Server
-from thimble.lab.spec import Disk, Medium, Nic
+from thimble.lab.server import LabServer
+from thimble.lab.spec import LabDisk, LabMedium, LabNic
 from thimble.medium import layout
 from thimble.sys import raid
 
@@ -38,16 +38,16 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     yield
     for entry in home.entries():
-        Server.attach(entry.name).down(force=True)
+        LabServer.attach(entry.name).down(force=True)
 
 
-def booted(image: Path, story: Callable[[Server], None], **spec: Any) -> None:
+def booted(image: Path, story: Callable[[LabServer], None], **spec: Any) -> None:
     """Tells a story on a server; again, if the outer QEMU breaks."""
     changes = {key: spec.pop(key) for key in ("clock", "watchdog") if key in spec}
 
     def run(_attempt: int) -> None:
-        plain = spec_of_image(image, name="place", **{"nics": (Nic(forwards=(443,)),), **spec})
-        server = Server.up(msgspec.structs.replace(plain, **changes))
+        plain = spec_of_image(image, name="place", **{"nics": (LabNic(forwards=(443,)),), **spec})
+        server = LabServer.up(msgspec.structs.replace(plain, **changes))
         try:
             story(server)
         finally:
@@ -57,7 +57,7 @@ def booted(image: Path, story: Callable[[Server], None], **spec: Any) -> None:
     with_retries(run)
 
 
-def said(server: Server, words: bytes) -> None:
+def said(server: LabServer, words: bytes) -> None:
     """Wait until the console has said so, before or after other things: much runs side by side."""
     deadline = time.monotonic() + BOOT_S
     while words not in server.serial.tail(1 << 20):
@@ -65,7 +65,7 @@ def said(server: Server, words: bytes) -> None:
         time.sleep(0.2)
 
 
-def signed_in(server: Server) -> Client:
+def signed_in(server: LabServer) -> Client:
     fingerprint = after(server, b"certificate SHA-256 ")
     password = after(server, b"login admin, password ")
     said(server, b"thimble: https://10.0.2.15/")
@@ -74,14 +74,14 @@ def signed_in(server: Server) -> Client:
     return client
 
 
-def written(server: Server) -> int:
+def written(server: LabServer) -> int:
     """Bytes the server wrote to its disks, as QEMU counts them."""
     with Qmp(server.home / "qmp.sock") as qmp:
         stats: Any = qmp.execute("query-blockstats")
     return sum(int(one["stats"]["wr_bytes"]) for one in stats)
 
 
-def settled(server: Server, client: Client) -> Host:
+def settled(server: LabServer, client: Client) -> Host:
     """What the host says once PID 1 has looked everywhere and nothing was written for five seconds."""
     deadline = time.monotonic() + 120
     before, since = written(server), time.monotonic()
@@ -96,7 +96,7 @@ def settled(server: Server, client: Client) -> Host:
 
 
 def test_an_idle_host_writes_nothing_to_the_medium_it_was_booted_from(image: Path) -> None:
-    def story(server: Server) -> None:
+    def story(server: LabServer) -> None:
         said(server, b"thimble: state is on /dev/vda4")
         said(server, b"thimble: ready in ")
         client = signed_in(server)
@@ -116,7 +116,7 @@ def test_an_idle_host_writes_nothing_to_the_medium_it_was_booted_from(image: Pat
         assert host.medium_writes.disk == "/dev/vda"
         assert after_idle.medium_writes.since_boot_bytes == host.medium_writes.since_boot_bytes > 0
 
-    booted(image, story, medium=Medium.IMG)
+    booted(image, story, medium=LabMedium.IMG)
 
 
 DOCUMENT = """\
@@ -128,12 +128,12 @@ dns = ["10.0.2.3"]
 
 
 def test_the_document_on_the_medium_sets_the_management_network(image: Path, tmp_path: Path) -> None:
-    def story(server: Server) -> None:
+    def story(server: LabServer) -> None:
         said(server, b"thimble: host document found on /dev/vda3 (THIMBLE)")
         said(server, b"thimble: https://10.0.2.99/")
 
     disk = stick(tmp_path / "stick.raw", DOCUMENT)
-    booted(image, story, disks=(Disk(file=str(disk)),))
+    booted(image, story, disks=(LabDisk(file=str(disk)),))
 
 
 def test_bad_surroundings_all_at_once_leave_a_host_that_says_what_is_wrong(
@@ -150,24 +150,14 @@ def test_bad_surroundings_all_at_once_leave_a_host_that_says_what_is_wrong(
         file.write(b"\x29")
     whole = volume(tmp_path / "whole.raw", DOCUMENT, label="OTHER")
 
-    def story(server: Server) -> None:
+    def story(server: LabServer) -> None:
         said(server, b"thimble: ready in ")
-        said(server, b"the clock was before the date of this image, and was set to that")
-        said(server, b"warning: the host document on /dev/vda (THIMBLE) cannot be read: ")
+        said(server, b"the clock was earlier than the build date of this image and was set to it")
+        said(server, b"warning: cannot read the host document on /dev/vda (THIMBLE): ")
         said(server, b"warning: no DHCP server answers on uplink: the host has ")
 
-    disks = (Disk(file=str(damaged)), Disk(file=str(whole)))
-    booted(image, story, disks=disks, clock="1970-01-01T00:00:10", nics=(Nic(wire="nobody-there"),))
-
-
-def test_of_two_documents_none_is_used_and_both_are_named(image: Path, tmp_path: Path) -> None:
-    def story(server: Server) -> None:
-        words = b"more than one volume is labelled THIMBLE, and none is used: /dev/vda, /dev/vdb"
-        said(server, words)
-        said(server, b"thimble: ready in ")
-
-    disks = tuple(Disk(file=str(volume(tmp_path / f"{name}.raw", DOCUMENT))) for name in "ab")
-    booted(image, story, disks=disks)
+    disks = (LabDisk(file=str(damaged)), LabDisk(file=str(whole)))
+    booted(image, story, disks=disks, clock="1970-01-01T00:00:10", nics=(LabNic(wire="nobody-there"),))
 
 
 def state_disk(path: Path) -> Path:
@@ -194,38 +184,44 @@ def test_a_full_state_partition_is_told_and_the_host_is_manageable(image: Path, 
     """First one that nobody ever used, then one that a host filled."""
     disk = state_disk(tmp_path / "state.raw")
 
-    def never_used(server: Server) -> None:
-        said(server, b"STATE IS IN RAM AND WILL BE LOST: /dev/vda could not be mounted: ")
+    def never_used(server: LabServer) -> None:
+        said(server, b"STATE IS IN RAM AND WILL BE LOST: cannot mount /dev/vda: ")
         said(server, b"thimble: ready in ")
 
-    def first(server: Server) -> None:
+    def first(server: LabServer) -> None:
         said(server, b"thimble: ready in ")
         client = signed_in(server)
         client.call("host.change", HostChange(name="remembered"))
         client.call("host.shutdown", PowerRequest())
         assert server.wait_off(120)
 
-    def full(server: Server) -> None:
+    def full(server: LabServer) -> None:
         said(server, b"thimble: state is on /dev/vda")
         until_ready = server.wait_for(b"thimble: ready in ", BOOT_S)
         assert b"agent ended" not in until_ready
         said(server, b"warning: the state partition is full")
 
     fill(disk)
-    booted(image, never_used, disks=(Disk(file=str(disk)),))
+    booted(image, never_used, disks=(LabDisk(file=str(disk)),))
     state_disk(disk)
-    booted(image, first, disks=(Disk(file=str(disk)),))
+    booted(image, first, disks=(LabDisk(file=str(disk)),))
     fill(disk)
-    booted(image, full, disks=(Disk(file=str(disk)),))
+    booted(image, full, disks=(LabDisk(file=str(disk)),))
 
 
-def test_a_locked_state_partition_leaves_a_manageable_host(image: Path, tmp_path: Path) -> None:
-    def story(server: Server) -> None:
-        said(server, b"STATE IS IN RAM AND WILL BE LOST: /dev/vda could not be mounted")
+def test_a_locked_state_partition_and_two_documents_leave_a_manageable_host(
+    image: Path, tmp_path: Path
+) -> None:
+    """Of the two documents none is used, and both are named."""
+
+    def story(server: LabServer) -> None:
+        said(server, b"STATE IS IN RAM AND WILL BE LOST: cannot mount /dev/vda")
+        said(server, b"more than one volume is labelled THIMBLE, none of them is used: /dev/vdb, /dev/vdc")
         said(server, b"thimble: ready in ")
 
-    disk = state_disk(tmp_path / "locked.raw")
-    booted(image, story, disks=(Disk(file=str(disk), read_only=True),))
+    locked = LabDisk(file=str(state_disk(tmp_path / "locked.raw")), read_only=True)
+    documents = (LabDisk(file=str(volume(tmp_path / f"{name}.raw", DOCUMENT))) for name in "ab")
+    booted(image, story, disks=(locked, *documents))
 
 
 def mirror_half(path: Path, number: int) -> Path:
@@ -252,20 +248,20 @@ def mirror_half(path: Path, number: int) -> Path:
 
 
 def test_a_mirrored_state_starts_whole_and_with_one_half(image: Path, tmp_path: Path) -> None:
-    halves = [Disk(file=str(mirror_half(tmp_path / f"{number}.raw", number))) for number in (0, 1)]
+    halves = [LabDisk(file=str(mirror_half(tmp_path / f"{number}.raw", number))) for number in (0, 1)]
 
-    def whole(server: Server) -> None:
+    def whole(server: LabServer) -> None:
         before = server.wait_for(b"thimble: state is on /dev/md_state", BOOT_S)
         assert b"warning" not in before
         said(server, b"thimble: ready in ")
 
-    def half(server: Server) -> None:
-        said(server, b"warning: the mirror of /dev/vda4 is missing: 1 of 2 disks are there")
+    def half(server: LabServer) -> None:
+        said(server, b"warning: the mirror is degraded: /dev/vda4 runs with 1 of 2 disks")
         said(server, b"thimble: state is on /dev/md_state")
         said(server, b"thimble: ready in ")
 
-    def again(server: Server) -> None:
-        said(server, b"warning: the mirror /dev/vda4 was out of step and is brought up to date")
+    def again(server: LabServer) -> None:
+        said(server, b"warning: the mirror /dev/vda4 is out of sync and is being resynchronised")
         said(server, b"thimble: ready in ")
 
     booted(image, whole, disks=tuple(halves))
@@ -274,9 +270,9 @@ def test_a_mirrored_state_starts_whole_and_with_one_half(image: Path, tmp_path: 
 
 
 def test_an_image_on_trial_that_nobody_confirms_is_given_up(image: Path) -> None:
-    def story(server: Server) -> None:
-        said(server, b"thimble: this image is on trial")
-        said(server, b"thimble: this image was not confirmed within ")
+    def story(server: LabServer) -> None:
+        said(server, b"thimble: trial boot of this image")
+        said(server, b"thimble: the trial boot was not confirmed within ")
         said(server, b"thimble: rebooting")
 
     append = "thimble.slot=b thimble.trial=1 thimble.trial_timeout=1"

@@ -20,8 +20,8 @@ from thimble.core.problem import Code, Problem
 from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
-from thimble.lab.server import Server
-from thimble.lab.spec import STATE_LABEL, Disk, Nic
+from thimble.lab.server import LabServer
+from thimble.lab.spec import STATE_LABEL, LabDisk, LabNic
 
 STEP_S = 60.0
 
@@ -31,13 +31,13 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     yield
     for entry in home.entries():
-        Server.attach(entry.name).down(force=True)
+        LabServer.attach(entry.name).down(force=True)
 
 
 class Seat:
     """Somebody with a terminal on the server's serial line."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: LabServer) -> None:
         self.server = server
         self.wire: socket.socket = home.connect(server.home / "serial.sock", timeout=5)
         self.screen = Screen()
@@ -79,8 +79,8 @@ class Seat:
 
 def test_everything_can_be_done_at_the_serial_line(image: Path) -> None:
     def run(attempt: int) -> None:
-        disk = Disk(size_bytes=512 << 20, label=STATE_LABEL)
-        server = Server.up(spec_of_image(image, name="dcui-seat", disks=(disk,), nics=(Nic(),)))
+        disk = LabDisk(size_bytes=512 << 20, label=STATE_LABEL)
+        server = LabServer.up(spec_of_image(image, name="dcui-seat", disks=(disk,), nics=(LabNic(),)))
         try:
             session(server)
         finally:
@@ -89,7 +89,7 @@ def test_everything_can_be_done_at_the_serial_line(image: Path) -> None:
     with_retries(run)
 
 
-def session(server: Server) -> None:
+def session(server: LabServer) -> None:
     server.wait_for(b"thimble: ready in ", BOOT_S)
     fingerprint, password = after(server, b"certificate SHA-256 "), after(server, b"login admin, password ")
     server.wait_for(b"press Enter for the console", BOOT_S)

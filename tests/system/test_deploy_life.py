@@ -22,8 +22,8 @@ from thimble.contract.storage import Datastore
 from thimble.core.problem import TABLE, Code
 from thimble.lab import home
 from thimble.lab.outer import with_retries
-from thimble.lab.server import Server
-from thimble.lab.spec import Disk, Firmware, Medium
+from thimble.lab.server import LabServer
+from thimble.lab.spec import LabDisk, LabFirmware, LabMedium
 
 
 @pytest.fixture(autouse=True)
@@ -31,14 +31,14 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     yield
     for entry in home.entries():
-        Server.attach(entry.name).down(force=True)
+        LabServer.attach(entry.name).down(force=True)
 
 
-def blank(path: Path, gib: int = 4) -> Disk:
+def blank(path: Path, gib: int = 4) -> LabDisk:
     """A disk that outlives its servers."""
     with path.open("xb") as file:
         file.truncate(gib << 30)
-    return Disk(file=str(path))
+    return LabDisk(file=str(path))
 
 
 def lived(image: Path, tmp_path: Path, name: str, life: Callable[[Host, Builds, Path], None]) -> None:
@@ -62,7 +62,7 @@ def test_a_host_is_installed_from_a_stick_updated_by_kexec_and_rolled_back(
 ) -> None:
     def life(host: Host, builds: Builds, scratch: Path) -> None:
         disk = blank(scratch / "disk.raw")
-        host.power_on(Medium.IMG, (disk,))
+        host.power_on(LabMedium.IMG, (disk,))
         thimble = host.typed(scratch)
         thimble.ok("host", "key", "add", "tests", str(builds.signer.certificate))
         told = thimble("host", "install", "/dev/vdc", "--dry-run")
@@ -72,7 +72,7 @@ def test_a_host_is_installed_from_a_stick_updated_by_kexec_and_rolled_back(
         assert thimble.ok("host", "install", "/dev/vdb", "--yes").startswith("installed ")
         host.power_off()
 
-        host.power_on(Medium.NONE, (disk,))
+        host.power_on(LabMedium.NONE, (disk,))
         found = host.settled()
         assert found.installed and not found.trial and found.firmware == "uefi"
         assert [slot.state for slot in found.slots] == [SlotState.GOOD, SlotState.EMPTY]
@@ -125,12 +125,12 @@ mirror = "/dev/vdb"
 trust = ["""
 {builds.certificate}"""]
 '''
-        volume = Disk(file=str(stick.volume(scratch / "document.raw", document)))
-        host.power_on(Medium.ISO, (a, b, volume), Firmware.BIOS)
+        volume = LabDisk(file=str(stick.volume(scratch / "document.raw", document)))
+        host.power_on(LabMedium.ISO, (a, b, volume), LabFirmware.BIOS)
         host.server.wait_for(b"thimble: installed ", 300)
         host.power_off()
 
-        host.power_on(Medium.NONE, (a, b), Firmware.BIOS)
+        host.power_on(LabMedium.NONE, (a, b), LabFirmware.BIOS)
         found = host.settled()
         assert found.installed and found.firmware == "bios" and found.mirror == "healthy"
         assert [device.in_step for device in found.devices] == [True, True]
@@ -143,7 +143,7 @@ trust = ["""
         until("both disks know it", lambda: all(device.in_step for device in host.deploy().devices))
         host.power_off()
 
-        host.power_on(Medium.NONE, (b, blank(scratch / "c.raw")), Firmware.BIOS)
+        host.power_on(LabMedium.NONE, (b, blank(scratch / "c.raw")), LabFirmware.BIOS)
         alone = host.settled()
         assert alone.build == first and alone.mirror == "degraded"
         assert default_store(host).why, "what was on the other disk is not there, and says so"

@@ -26,8 +26,8 @@ from thimble.core.problem import Code
 from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
-from thimble.lab.server import Server
-from thimble.lab.spec import STATE_LABEL, Disk
+from thimble.lab.server import LabServer
+from thimble.lab.spec import STATE_LABEL, LabDisk
 
 BOOT_S = 240.0
 PASSWORD = "correct horse battery"
@@ -74,14 +74,14 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     yield
     for entry in home.entries():
-        Server.attach(entry.name).down(force=True)
+        LabServer.attach(entry.name).down(force=True)
 
 
-def power_on(image: Path, disks: tuple[Disk, ...], append: str = "") -> Server:
-    return Server.up(spec_of_image(image, name="document", disks=disks, append=append, memory_mib=3072))
+def power_on(image: Path, disks: tuple[LabDisk, ...], append: str = "") -> LabServer:
+    return LabServer.up(spec_of_image(image, name="document", disks=disks, append=append, memory_mib=3072))
 
 
-def signed_in(server: Server, fingerprint: str) -> Client:
+def signed_in(server: LabServer, fingerprint: str) -> Client:
     url = f"https://127.0.0.1:{server.forward(443)}"
     client = Client(url, trust=Trust(fingerprint=fingerprint))
     client.token = visitor.signed_in(client, PASSWORD, APPLIED_SOON)
@@ -90,8 +90,8 @@ def signed_in(server: Server, fingerprint: str) -> Client:
 
 def test_a_document_on_a_stick_makes_the_host_and_is_not_applied_twice(image: Path, tmp_path: Path) -> None:
     def run(attempt: int) -> None:
-        found = Disk(file=str(stick.volume(tmp_path / "stick.raw", TEXT)))
-        state = Disk(size_bytes=3 << 30, label=STATE_LABEL)
+        found = LabDisk(file=str(stick.volume(tmp_path / "stick.raw", TEXT)))
+        state = LabDisk(size_bytes=3 << 30, label=STATE_LABEL)
         server = power_on(image, (state, found))
         try:
             server.wait_for(b"thimble: host document found on /dev/vdb (THIMBLE)", BOOT_S)
@@ -207,7 +207,7 @@ def test_an_address_that_hangs_and_a_document_with_mistakes_leave_a_host_that_ca
         finally:
             server.down(force=True)
         broken = TEXT.replace('kind = "isolated"', 'kind = "insulated"').replace("memory_mib", "memory")
-        found = Disk(file=str(stick.volume(tmp_path / "stick.raw", broken)))
+        found = LabDisk(file=str(stick.volume(tmp_path / "stick.raw", broken)))
         server = power_on(image, (found,))
         try:
             server.wait_for(b"thimble: ready in ", BOOT_S)

@@ -13,8 +13,8 @@ from thimble.core.problem import Code, Problem
 from thimble.guest import tiny
 from thimble.lab import home
 from thimble.lab.outer import with_retries
-from thimble.lab.server import Server
-from thimble.lab.spec import STATE_LABEL, Bus, Disk, Firmware, Nic, ServerSpec
+from thimble.lab.server import LabServer
+from thimble.lab.spec import STATE_LABEL, Bus, LabDisk, LabFirmware, LabNic, ServerSpec
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -26,10 +26,10 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     yield
     for entry in home.entries():
-        Server.attach(entry.name).down(force=True)
+        LabServer.attach(entry.name).down(force=True)
 
 
-def power_on() -> Server:
+def power_on() -> LabServer:
     guest = tiny.ensure()
     spec = ServerSpec(
         name="test",
@@ -38,10 +38,10 @@ def power_on() -> Server:
         kernel=str(guest.kernel),
         initrd=str(guest.initrd),
         append=guest.cmdline,
-        disks=(Disk(size_bytes=64 << 20, label=STATE_LABEL), Disk(size_bytes=1 << 20, bus=Bus.NVME)),
-        nics=(Nic(forwards=(7,)),),
+        disks=(LabDisk(size_bytes=64 << 20, label=STATE_LABEL), LabDisk(size_bytes=1 << 20, bus=Bus.NVME)),
+        nics=(LabNic(forwards=(7,)),),
     )
-    return Server.up(spec)
+    return LabServer.up(spec)
 
 
 def greeting(port: int, timeout: float) -> bytes:
@@ -113,7 +113,9 @@ def test_a_server_starts_its_first_disk_under_bios(tmp_path: Path) -> None:
     disk.write_bytes((code.ljust(510, b"\0") + b"\x55\xaa").ljust(1 << 20, b"\0"))
 
     def run(attempt: int) -> None:
-        server = Server.up(ServerSpec(name="test", firmware=Firmware.BIOS, disks=(Disk(file=str(disk)),)))
+        server = LabServer.up(
+            ServerSpec(name="test", firmware=LabFirmware.BIOS, disks=(LabDisk(file=str(disk)),))
+        )
         server.wait_for(b"up\n", BOOT_S)
         server.down(force=True)
 

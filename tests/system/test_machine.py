@@ -18,15 +18,15 @@ from thimble.contract.hardware import Finding, Hardware, Health, Level, Logs, Se
 from thimble.contract.host import Blink
 from thimble.contract.network import Switch, SwitchCreate, SwitchKind
 from thimble.core.problem import Code, Problem
-from thimble.guest import cpio
-from thimble.image.build import Options, build
+from thimble.image import cpio
+from thimble.image.build import BuildOptions, build
 from thimble.image.progress import on_stderr
 from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
 from thimble.lab.render import mac_of, uuid_of
-from thimble.lab.server import Server
-from thimble.lab.spec import STATE_LABEL, Bus, Disk, Nic
+from thimble.lab.server import LabServer
+from thimble.lab.spec import STATE_LABEL, Bus, LabDisk, LabNic
 
 NAME = "machine"
 MISCHIEF = 7777
@@ -35,7 +35,7 @@ MISCHIEF = 7777
 @pytest.fixture(scope="session")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The profile that has drivers for real machines."""
-    return build(Options(profile="server", out=tmp_path_factory.mktemp("server")), on_stderr).directory
+    return build(BuildOptions(profile="server", out=tmp_path_factory.mktemp("server")), on_stderr).directory
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +43,10 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     yield
     for entry in home.entries():
-        Server.attach(entry.name).down(force=True)
+        LabServer.attach(entry.name).down(force=True)
 
 
-def power_on(image: Path, scratch: Path) -> Server:
+def power_on(image: Path, scratch: Path) -> LabServer:
     """Two cards, an NVMe disk and a SATA one, a management controller."""
     initrd = scratch / "initrd"
     inside = cpio.file("mischief.py", Path(__file__).with_name("mischief.py").read_bytes(), 0o755)
@@ -55,13 +55,13 @@ def power_on(image: Path, scratch: Path) -> Server:
         image,
         name=NAME,
         disks=(
-            Disk(size_bytes=1 << 30, label=STATE_LABEL, bus=Bus.NVME),
-            Disk(size_bytes=256 << 20, bus=Bus.AHCI),
+            LabDisk(size_bytes=1 << 30, label=STATE_LABEL, bus=Bus.NVME),
+            LabDisk(size_bytes=256 << 20, bus=Bus.AHCI),
         ),
-        nics=(Nic(forwards=(443, MISCHIEF)), Nic(wire="machine-test", model="e1000e")),
+        nics=(LabNic(forwards=(443, MISCHIEF)), LabNic(wire="machine-test", model="e1000e")),
         append="rdinit=/mischief.py",
     )
-    return Server.up(msgspec.structs.replace(plain, initrd=str(initrd), bmc=True))
+    return LabServer.up(msgspec.structs.replace(plain, initrd=str(initrd), bmc=True))
 
 
 def test_a_host_knows_its_machine_and_how_it_is(full: Path, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def findings(client: Client, component: str) -> list[Finding]:
     return [one for one in found.findings if one.component.startswith(component)]
 
 
-def a_disk_that_fails_is_told_and_taken_back(server: Server, client: Client) -> None:
+def a_disk_that_fails_is_told_and_taken_back(server: LabServer, client: Client) -> None:
     assert findings(client, "disk") == []
     after = client.call("vm.list").rev
     server.qmp("qom-set", path=_nvme(server), property="smart_critical_warning", value=4)
@@ -143,14 +143,14 @@ def a_disk_that_fails_is_told_and_taken_back(server: Server, client: Client) -> 
     assert told == [("disk serial:disk0", "critical"), ("disk serial:disk0", "ok")]
 
 
-def _nvme(server: Server) -> str:
+def _nvme(server: LabServer) -> str:
     parts = server.qmp("qom-list", path="/machine/peripheral-anon")
     assert isinstance(parts, list)
     name = next(one["name"] for one in parts if one["type"] == "child<nvme>")
     return f"/machine/peripheral-anon/{name}"
 
 
-def the_controller_and_its_log_are_read(server: Server, client: Client) -> None:
+def the_controller_and_its_log_are_read(server: LabServer, client: Client) -> None:
     sensors: Sensors = until("the controller answers", lambda: _with_bmc(client), 60)
     assert sensors.bmc is not None and (sensors.bmc.ipmi, sensors.bmc.events_total) == ("2.0", 0)
     assert order(server, b"note\n").startswith("noted")
@@ -169,7 +169,7 @@ def _with_bmc(client: Client) -> Sensors | None:
     return found if found.bmc is not None else None
 
 
-def order(server: Server, what: bytes) -> str:
+def order(server: LabServer, what: bytes) -> str:
     with socket.create_connection(("127.0.0.1", server.forward(MISCHIEF)), timeout=30) as line:
         line.sendall(what)
         said = line.makefile("r").readline()
@@ -179,7 +179,7 @@ def order(server: Server, what: bytes) -> str:
 
 def the_clock_and_the_log_are_told(client: Client) -> None:
     found: Time = client.call("host.time")
-    assert found.managed and "chronyd does not tell" not in found.why
+    assert found.managed and "chronyd does not answer" not in found.why
     logs: Logs = client.call("host.logs", query={"lines": 5000})
     assert {"kernel", "boot", "agent"} <= {line.source for line in logs.lines}
     assert any("ready in" in line.text for line in logs.lines if line.source == "boot")

@@ -18,8 +18,8 @@ from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
 from thimble.lab.qmp import Qmp
-from thimble.lab.server import Server
-from thimble.lab.spec import STATE_LABEL, Disk
+from thimble.lab.server import LabServer
+from thimble.lab.spec import STATE_LABEL, LabDisk
 
 FIRST, SECOND, GATEWAY = "10.0.2.15/24", "10.0.2.77/24", "10.0.2.2"
 
@@ -29,13 +29,13 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     yield
     for entry in home.entries():
-        Server.attach(entry.name).down(force=True)
+        LabServer.attach(entry.name).down(force=True)
 
 
 class Site:
     """The server as seen from two addresses it may have."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: LabServer) -> None:
         self.server = server
         self.client = visit(server)
         lasting = TokenCreate(name="traveller", role=Role.ADMIN)  # sessions end with the agent
@@ -67,8 +67,8 @@ def static(address: str, seconds: int, *, vlan: int = 0) -> ManagementChange:
 
 def test_new_settings_are_undone_unless_the_host_is_reached_with_them(image: Path, tmp_path: Path) -> None:
     def run(attempt: int) -> None:
-        disk = Disk(size_bytes=256 << 20, label=STATE_LABEL)
-        server = Server.up(spec_of_image(image, name=f"mgmt-trial-{attempt}", disks=(disk,)))
+        disk = LabDisk(size_bytes=256 << 20, label=STATE_LABEL)
+        server = LabServer.up(spec_of_image(image, name=f"mgmt-trial-{attempt}", disks=(disk,)))
         try:
             site = Site(server)
             _a_wrong_vlan_is_undone_by_itself(site)

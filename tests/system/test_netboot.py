@@ -19,13 +19,13 @@ from thimble.client.http import Client
 from thimble.client.trust import Trust
 from thimble.contract.netboot import Neighbour, Netboot
 from thimble.contract.network import SwitchCreate, SwitchKind
-from thimble.guest import cpio
+from thimble.image import cpio
 from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
 from thimble.lab.render import mac_of, wire_port
-from thimble.lab.server import Server
-from thimble.lab.spec import Firmware, Medium, Nic, ServerSpec
+from thimble.lab.server import LabServer
+from thimble.lab.spec import LabFirmware, LabMedium, LabNic, ServerSpec
 
 #: From a neighbour's power-on until its VM runs; three servers share two processors here.
 NEIGHBOUR_S = 400.0
@@ -59,19 +59,19 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     yield
     for entry in home.entries():
-        Server.attach(entry.name).down(force=True)
+        LabServer.attach(entry.name).down(force=True)
 
 
-def stick(image: Path, *nics: Nic) -> ServerSpec:
+def stick(image: Path, *nics: LabNic) -> ServerSpec:
     """The server somebody put the stick into."""
     return spec_of_image(
-        image, name="stick", medium=Medium.IMG, firmware=Firmware.UEFI, nics=nics, memory_mib=3072
+        image, name="stick", medium=LabMedium.IMG, firmware=LabFirmware.UEFI, nics=nics, memory_mib=3072
     )
 
 
-def blank(image: Path, name: str, firmware: Firmware, nic: Nic, memory_mib: int = 3072) -> ServerSpec:
+def blank(image: Path, name: str, firmware: LabFirmware, nic: LabNic, memory_mib: int = 3072) -> ServerSpec:
     return spec_of_image(
-        image, name=name, medium=Medium.NONE, firmware=firmware, nics=(nic,), memory_mib=memory_mib
+        image, name=name, medium=LabMedium.NONE, firmware=firmware, nics=(nic,), memory_mib=memory_mib
     )
 
 
@@ -79,7 +79,7 @@ class Stick:
     """The server with the stick, and somebody who has its console."""
 
     def __init__(self, spec: ServerSpec, scratch: Path) -> None:
-        self.server = Server.up(spec)
+        self.server = LabServer.up(spec)
         self.server.wait_for(b"thimble: ready in ", visitor.BOOT_S)
         self.fingerprint = after(self.server, b"certificate SHA-256 ")
         self.password = after(self.server, b"login admin, password ")
@@ -115,7 +115,7 @@ def applied(thimble: visitor.Commands, *names: str) -> bool:
     return all(name in found and found[name].stage == "applied" for name in names)
 
 
-def tails(*servers: Server) -> None:
+def tails(*servers: LabServer) -> None:
     for server in servers:
         print(server.spec.name, server.timeline, server.serial.tail(2500).decode(errors="replace"))
 
@@ -127,9 +127,9 @@ def test_the_stick_boots_blank_neighbours_and_goes_on_after_a_power_cut(image: P
     document.write_text(TEXT)
 
     def run(attempt: int) -> None:
-        servers: list[Server] = []
+        servers: list[LabServer] = []
         try:
-            host = Stick(stick(image, Nic(forwards=(443,)), Nic(wire=wire)), tmp_path)
+            host = Stick(stick(image, LabNic(forwards=(443,)), LabNic(wire=wire)), tmp_path)
             servers.append(host.server)
             thimble = host.thimble
             uplink = mac_of("stick", 1)
@@ -140,16 +140,16 @@ def test_the_stick_boots_blank_neighbours_and_goes_on_after_a_power_cut(image: P
             serve += ["--allow", mac_of("one", 0), "--allow", "serial:two", "--subnet", "192.168.77.0/24"]
             assert "boots 52:54:" in thimble.ok(*serve, "--dry-run")
             thimble.ok(*serve)
-            nic = Nic(wire=wire, pxe=True)
-            one = Server.up(blank(image, "one", Firmware.BIOS, nic))
+            nic = LabNic(wire=wire, pxe=True)
+            one = LabServer.up(blank(image, "one", LabFirmware.BIOS, nic))
             servers.append(one)
             visitor.until("it loads", lambda: netboot(thimble).bytes_sent > 4 << 20, NEIGHBOUR_S)
             host.power_cut()
             visitor.until("it serves again by itself", lambda: netboot(thimble).on, 120)
             one.cut_power()
             one.power_on()
-            servers.append(Server.up(blank(image, "two", Firmware.UEFI, Nic(wire=wire, http=True))))
-            servers.append(Server.up(blank(image, "stranger", Firmware.BIOS, nic, memory_mib=256)))
+            servers.append(LabServer.up(blank(image, "two", LabFirmware.UEFI, LabNic(wire=wire, http=True))))
+            servers.append(LabServer.up(blank(image, "stranger", LabFirmware.BIOS, nic, memory_mib=256)))
             visitor.until("both run", lambda: applied(thimble, "node1", "node2"), NEIGHBOUR_S, 2.0)
             _told(thimble)
             with WireSeat(wire_port(wire), "192.168.77.9/24") as seat:
@@ -163,7 +163,7 @@ def test_the_stick_boots_blank_neighbours_and_goes_on_after_a_power_cut(image: P
         finally:
             tails(*servers)
             for entry in home.entries():
-                Server.attach(entry.name).down(force=True)
+                LabServer.attach(entry.name).down(force=True)
 
     with_retries(run)
 
@@ -220,7 +220,7 @@ def foreign(image: Path, wire: str, scratch: Path) -> ServerSpec:
     script = cpio.file("neighbour.py", Path(__file__).with_name("neighbour.py").read_bytes(), 0o755)
     initrd.write_bytes(extended((image / "initrd").read_bytes(), [script]))
     words = "rdinit=/neighbour.py ip=192.168.66.1:::255.255.255.0 ip=[fd77::1]:::64"
-    spec = spec_of_image(image, name="foreign", nics=(Nic(wire=wire),), append=words)
+    spec = spec_of_image(image, name="foreign", nics=(LabNic(wire=wire),), append=words)
     return msgspec.structs.replace(spec, initrd=str(initrd))
 
 
@@ -230,10 +230,10 @@ def test_beside_a_foreign_dhcp_server_only_the_boot_is_told(image: Path, tmp_pat
     document.write_text(TEXT)
 
     def run(attempt: int) -> None:
-        servers = [Server.up(foreign(image, wire, tmp_path))]
+        servers = [LabServer.up(foreign(image, wire, tmp_path))]
         try:
             servers[0].wait_for(b"neighbour: serving", visitor.BOOT_S)
-            host = Stick(stick(image, Nic(forwards=(443,)), Nic(wire=wire)), tmp_path)
+            host = Stick(stick(image, LabNic(forwards=(443,)), LabNic(wire=wire)), tmp_path)
             servers.append(host.server)
             thimble = host.thimble
             thimble.client.call(
@@ -246,7 +246,7 @@ def test_beside_a_foreign_dhcp_server_only_the_boot_is_told(image: Path, tmp_pat
             assert "192.168.66.1 gives addresses on that wire already" in refused.stderr
             assert netboot(thimble).settings is None, "nothing is half-done"
             thimble.ok(*serve, "--proxy", "--subnet", "192.168.66.2/24")
-            servers.append(Server.up(blank(image, "one", Firmware.UEFI, Nic(wire=wire, pxe=True))))
+            servers.append(LabServer.up(blank(image, "one", LabFirmware.UEFI, LabNic(wire=wire, pxe=True))))
             visitor.until("it runs", lambda: applied(thimble, "node1"), NEIGHBOUR_S, 2.0)
             found = neighbours(thimble)["node1"]
             assert found.report is not None and found.report.url == f"https://{found.ip}/"
@@ -254,6 +254,6 @@ def test_beside_a_foreign_dhcp_server_only_the_boot_is_told(image: Path, tmp_pat
         finally:
             tails(*servers)
             for entry in home.entries():
-                Server.attach(entry.name).down(force=True)
+                LabServer.attach(entry.name).down(force=True)
 
     with_retries(run)

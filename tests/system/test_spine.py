@@ -31,13 +31,14 @@ from thimble.contract.vm import (
     Vm,
     VmCreate,
 )
-from thimble.guest import cpio, tiny
+from thimble.guest import tiny
+from thimble.image import cpio
 from thimble.image.progress import on_stderr
 from thimble.lab import home
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
-from thimble.lab.server import Server
-from thimble.lab.spec import STATE_LABEL, Disk, Nic
+from thimble.lab.server import LabServer
+from thimble.lab.spec import STATE_LABEL, LabDisk, LabNic
 
 BOOT_S = 240.0
 KILLER = 7777
@@ -48,7 +49,7 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     yield
     for entry in home.entries():
-        Server.attach(entry.name).down(force=True)
+        LabServer.attach(entry.name).down(force=True)
 
 
 class Spine:
@@ -62,11 +63,11 @@ class Spine:
             image,
             name="spine",
             memory_mib=3072,
-            disks=(Disk(size_bytes=4 << 30, label=STATE_LABEL),),
-            nics=(Nic(forwards=(443, KILLER)),),
+            disks=(LabDisk(size_bytes=4 << 30, label=STATE_LABEL),),
+            nics=(LabNic(forwards=(443, KILLER)),),
             append="rdinit=/insider.py",
         )
-        self.server = Server.up(msgspec.structs.replace(plain, initrd=str(initrd)))
+        self.server = LabServer.up(msgspec.structs.replace(plain, initrd=str(initrd)))
         self.client = Client("https://127.0.0.1", trust=Trust(insecure=True))  # replaced by `sign_in`
 
     def ready(self) -> None:

@@ -19,7 +19,7 @@ from thimble.contract.vm import DirectBoot, Firmware, VmCreate
 from thimble.core.problem import Code, Problem
 from thimble.guest import tiny
 from thimble.image.progress import on_stderr
-from thimble.lab.server import Server
+from thimble.lab.server import LabServer
 
 BOOT_S = 240.0
 GUEST_S = 120.0
@@ -83,7 +83,7 @@ class Commands:
         return json.loads(self.ok(*words, "--json"))
 
 
-def visit(server: Server) -> Client:
+def visit(server: LabServer) -> Client:
     """Wait until the server is ready and sign in with what it shows."""
     server.wait_for(b"thimble: ready in ", BOOT_S)
     fingerprint = after(server, b"certificate SHA-256 ")

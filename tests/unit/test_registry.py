@@ -15,7 +15,7 @@ from thimble.options import Options
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     where = tmp_path_factory.mktemp("agent")
     agent = Agent(Options(state=where / "state", run=where / "run", hosted=True))
-    return Registry(agent.services())
+    return agent.parts.registry
 
 
 def test_there_is_a_service_for_each_noun_and_no_more(registry: Registry) -> None:

@@ -45,8 +45,8 @@ def dies_at(root: Path, point: str) -> None:
         id = await world.create(spec)
         if not spec.start:
             await world.start(id)
-        await world.done(await world.vms.kill(world.call(id)))
-        await world.done(await world.vms.delete(world.call(id, DeleteRequest())))
+        await world.done(await world.vms.power.kill(world.call(id)))
+        await world.done(await world.vms.reconfigure.delete(world.call(id, DeleteRequest())))
 
     assert exit_code(live()) == 137, f"{point} was never reached"
 
@@ -75,7 +75,7 @@ def test_a_new_agent_finishes_what_a_dead_one_began(tmp_path: Path, point: str) 
     async def afterwards() -> None:
         world = await World(tmp_path).open()
         await settled(world)
-        rows = (await world.vms.list(world.call())).vms
+        rows = (await world.vms.read.list(world.call())).vms
         running = qemus(tmp_path)
         if point.startswith("vm.delete"):
             assert rows == ()
@@ -84,12 +84,12 @@ def test_a_new_agent_finishes_what_a_dead_one_began(tmp_path: Path, point: str) 
             vm = await world.get("web1")
             assert running == [vm.status.pid]
             assert [disk.size_bytes for disk in vm.disks] == [MIB]
-            await world.done(await world.vms.kill(world.call("web1")))
-            await world.done(await world.vms.delete(world.call("web1", DeleteRequest())))
+            await world.done(await world.vms.power.kill(world.call("web1")))
+            await world.done(await world.vms.reconfigure.delete(world.call("web1", DeleteRequest())))
         assert qemus(tmp_path) == []
         assert list((tmp_path / "state" / "datastores" / "local" / "vms").iterdir()) == []
         assert [path.name for path in (tmp_path / "run" / "vms").iterdir()] == [".opened"]
-        root = world.vms.world.cgroups
+        root = world.vms.context.cgroups
         assert root is None or not root.exists() or not any(path.is_dir() for path in root.iterdir())
         await world.gone()
         if root is not None:

@@ -25,7 +25,7 @@ async def test_a_created_vm_starts_speaks_and_shuts_down_when_asked(world: World
     assert (vm.status.state, vm.status.accel, vm.intent) == (PowerState.RUNNING, "tcg", Intent.RUNNING)
     await world.says(id, FIRST_LINE)
     await world.says(id, "tiny# ")
-    await world.done(await world.vms.stop(world.call(id, StopRequest(timeout_s=30))))
+    await world.done(await world.vms.power.stop(world.call(id, StopRequest(timeout_s=30))))
     vm = await world.get(id)
     assert (vm.status.state, vm.status.why, vm.intent) == (PowerState.STOPPED, "", Intent.STOPPED)
 
@@ -35,7 +35,7 @@ async def test_a_microvm_starts_and_is_killed(world: World) -> None:
     id = await world.create(world.tiny(machine=Machine.MICROVM))
     await world.start(id)
     await world.says(id, FIRST_LINE)
-    await world.done(await world.vms.kill(world.call(id)))
+    await world.done(await world.vms.power.kill(world.call(id)))
     assert (await world.get(id)).status.state is PowerState.STOPPED
     assert world.pids() == []
 
@@ -44,7 +44,7 @@ async def test_a_microvm_starts_and_is_killed(world: World) -> None:
 async def test_a_guest_that_ignores_its_power_button_is_left_running_and_told_so(world: World) -> None:
     id = await world.create(world.tiny())
     await world.start(id)
-    task = await world.ended(await world.vms.stop(world.call(id, StopRequest(timeout_s=0))))
+    task = await world.ended(await world.vms.power.stop(world.call(id, StopRequest(timeout_s=0))))
     assert task.state is TaskState.FAILED
     assert task.problem is not None
     assert task.problem.code is Code.TIMEOUT
@@ -73,8 +73,8 @@ async def test_a_qemu_that_dies_stays_dead_if_the_policy_says_so(world: World) -
     os.kill(world.pids()[0], signal.SIGKILL)
     vm = await world.state(id, PowerState.CRASHED)
     assert vm.status.why == "QEMU died"
-    await world.done(await world.vms.delete(world.call(id, DeleteRequest())))
-    assert (await world.vms.list(world.call())).vms == ()
+    await world.done(await world.vms.reconfigure.delete(world.call(id, DeleteRequest())))
+    assert (await world.vms.read.list(world.call())).vms == ()
 
 
 @in_world
@@ -91,7 +91,7 @@ async def test_a_restarted_agent_takes_its_vm_in_hand_again(world: World) -> Non
     await again.says(id, "tiny# ")
     await again.types(id, "echo still $((6*7))\n")
     await again.says(id, "still 42")
-    await again.done(await again.vms.stop(again.call(id, StopRequest(timeout_s=30))))
+    await again.done(await again.vms.power.stop(again.call(id, StopRequest(timeout_s=30))))
     assert (await again.get(id)).status.state is PowerState.STOPPED
     await again.gone()
 
@@ -113,9 +113,9 @@ async def test_a_qemu_that_was_frozen_when_the_agent_came_answers_later(world: W
         follow = again.events.follow(again.events.rev)
         while (await again.get(id)).status.why:
             await anext(follow)
-    await again.done(await again.vms.pause(again.call(id)))
+    await again.done(await again.vms.power.pause(again.call(id)))
     assert (await again.get(id)).status.state is PowerState.PAUSED
-    await again.done(await again.vms.kill(again.call(id)))
+    await again.done(await again.vms.power.kill(again.call(id)))
     await again.gone()
 
 

@@ -24,7 +24,7 @@ DISK = DiskSpec(size_bytes=16 * MIB)
 
 
 async def change(world: World, id: str, **fields: object) -> dict[str, str]:
-    answer = await world.vms.change(world.call(id, VmChange(**fields)))  # type: ignore[arg-type]
+    answer = await world.vms.reconfigure.change(world.call(id, VmChange(**fields)))  # type: ignore[arg-type]
     return (await world.done(answer)).result
 
 
@@ -71,7 +71,7 @@ async def test_what_cannot_be_hot_waits_for_a_cold_start(world: World) -> None:
     result = await change(world, id, memory_mib=192, disks=(DiskSpec(size_bytes=MIB, bus=DiskBus.SATA),))
     assert result == {"pending": "memory 128 → 192 MiB; adds disk disk0"}
     assert (await world.get(id)).status.pending == ("memory 128 → 192 MiB", "adds disk disk0")
-    await world.done(await world.vms.kill(world.call(id)))
+    await world.done(await world.vms.power.kill(world.call(id)))
     await world.start(id)
     assert (await world.get(id)).status.pending == ()
 
@@ -99,8 +99,8 @@ async def test_a_medium_is_changed_while_the_guest_runs(world: World) -> None:
 async def test_a_guest_gets_its_address_and_a_second_nic(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.network = network = Network(tmp_path / "state", tmp_path / "run", events=world.events)
-    world.vms.world.network = network
-    network.hosts = world.vms.port_uses
+    world.vms.context.network = network
+    network.hosts = world.vms.table.port_uses
     await world.storage.open()
     await network.open()
     await world.vms.open()
@@ -112,13 +112,13 @@ async def test_a_guest_gets_its_address_and_a_second_nic(tmp_path: Path) -> None
         await world.says(id, f"tiny guest: address {ip}")
         await world.says(id, "tiny# ")
         assert await change(world, id, nics=(NicSpec(name="nic0", switch="nat"), NicSpec(switch="nat"))) == {}
-        await world.types(id, "ls /sys/class/net; echo $?\n")
+        await world.types(id, "until ls /sys/class/net | grep eth[1-9]; do sleep 1; done\n")
         await world.says(id, "eth1")
         assert await change(world, id, nics=(NicSpec(name="nic0", switch="nat"),)) == {}
-        await world.done(await world.vms.kill(world.call(id)))
+        await world.done(await world.vms.power.kill(world.call(id)))
         assert (await world.get(id)).status.state is PowerState.STOPPED
         assert not [port for port in Path("/sys/class/net").iterdir() if port.name.startswith("tp-")]
-        await world.done(await world.vms.delete(world.call(id, DeleteRequest())))
+        await world.done(await world.vms.reconfigure.delete(world.call(id, DeleteRequest())))
     finally:
         world.kill_all()
         await network.remove()

@@ -49,15 +49,15 @@ async def counting(world: World, **more: Any) -> str:
 
 async def goes_on_counting(world: World, id: str) -> None:
     """It counts on from where it was: to numbers not seen before, without beginning anew."""
-    text = (await world.vms.log(world.call(id))).text
+    text = (await world.vms.read.log(world.call(id))).text
     last = max(int(line.split()[1]) for line in text.splitlines() if line.startswith("count "))
     await world.says(id, f"count {last + 2}\r")
-    text = (await world.vms.log(world.call(id))).text
+    text = (await world.vms.read.log(world.call(id))).text
     assert text.count("count 1\r") == 1
 
 
 async def saved(world: World, id: str) -> None:
-    await world.done(await world.vms.save(world.call(id)))
+    await world.done(await world.vms.power.save(world.call(id)))
     assert (await world.get(id)).status.state is PowerState.SAVED
 
 
@@ -90,18 +90,18 @@ async def test_a_new_agent_knows_a_saved_vm_and_lets_it_go_on(world: World) -> N
     assert (await again.get(id)).status.state is PowerState.SAVED
     await again.start(id)
     await goes_on_counting(again, id)
-    await again.done(await again.vms.kill(again.call(id)))
+    await again.done(await again.vms.power.kill(again.call(id)))
     await again.gone()
 
 
 @in_world
 async def test_a_paused_vm_is_paused_when_it_comes_back(world: World) -> None:
     id = await counting(world)
-    await world.done(await world.vms.pause(world.call(id)))
+    await world.done(await world.vms.power.pause(world.call(id)))
     await saved(world, id)
     await world.start(id)
     assert (await world.get(id)).status.state is PowerState.PAUSED
-    await world.done(await world.vms.resume(world.call(id)))
+    await world.done(await world.vms.power.resume(world.call(id)))
     await goes_on_counting(world, id)
 
 
@@ -109,8 +109,8 @@ async def test_a_paused_vm_is_paused_when_it_comes_back(world: World) -> None:
 async def test_a_disk_plugged_in_meanwhile_is_there_after_a_resume(world: World) -> None:
     id = await counting(world, disks=(DiskSpec(size_bytes=MIB),))
     more = (DiskSpec(name="disk0"), DiskSpec(name="disk1", size_bytes=2 * MIB))
-    await world.done(await world.vms.change(world.call(id, VmChange(disks=more))))
-    await world.done(await world.vms.change(world.call(id, VmChange(disks=more[1:]))))
+    await world.done(await world.vms.reconfigure.change(world.call(id, VmChange(disks=more))))
+    await world.done(await world.vms.reconfigure.change(world.call(id, VmChange(disks=more[1:]))))
     await saved(world, id)
     await world.start(id)
     await goes_on_counting(world, id)
@@ -125,7 +125,7 @@ async def test_what_cannot_be_saved_says_so_and_runs_on(world: World) -> None:
         id = await world.create(world.tiny(name, **more))
         await world.start(id)
         with pytest.raises(Problem) as caught:
-            await world.vms.save(world.call(id))
+            await world.vms.power.save(world.call(id))
         assert why in caught.value.detail
         assert caught.value.hint == "Stop it instead."
         assert (await world.get(id)).status.state is PowerState.RUNNING
@@ -138,12 +138,12 @@ async def test_a_damaged_state_is_kept_until_somebody_decides(world: World) -> N
     with file(world, id).open("r+b") as state:
         state.truncate(state.seek(0, os.SEEK_END) - 1)
     with pytest.raises(Problem) as caught:
-        await world.vms.start(world.call(id))
+        await world.vms.power.start(world.call(id))
     assert "damaged" in caught.value.detail
     assert "--discard-saved" in caught.value.hint
     vm = await world.get(id)
     assert (vm.status.state, vm.intent) == (PowerState.SAVED, Intent.STOPPED)
-    await world.done(await world.vms.start(world.call(id, StartRequest(discard_saved=True))))
+    await world.done(await world.vms.power.start(world.call(id, StartRequest(discard_saved=True))))
     assert not file(world, id).exists()
     assert (await world.get(id)).status.state is PowerState.RUNNING
 
@@ -155,7 +155,7 @@ async def test_a_stream_that_qemu_does_not_take_leaves_the_vm_saved(world: World
     with file(world, id).open("r+b") as state:
         state.seek(4096 * 3)
         state.write(b"\xff" * 8192)
-    task = await world.ended(await world.vms.start(world.call(id)))
+    task = await world.ended(await world.vms.power.start(world.call(id)))
     assert task.state is TaskState.FAILED
     assert task.problem is not None
     assert "--discard-saved" in task.problem.hint
@@ -177,9 +177,9 @@ async def test_a_state_that_is_missing_is_told_at_the_next_start(world: World) -
     vm = await again.get(id)
     assert (vm.status.state, vm.status.why) == (PowerState.FAILED, "its saved state is missing")
     with pytest.raises(Problem, match="missing"):
-        await again.vms.start(again.call(id))
-    await again.done(await again.vms.start(again.call(id, StartRequest(discard_saved=True))))
-    await again.done(await again.vms.kill(again.call(id)))
+        await again.vms.power.start(again.call(id))
+    await again.done(await again.vms.power.start(again.call(id, StartRequest(discard_saved=True))))
+    await again.done(await again.vms.power.kill(again.call(id)))
     await again.gone()
 
 
@@ -188,9 +188,9 @@ async def test_what_a_saved_guest_knows_of_cannot_be_changed_and_a_name_can(worl
     id = await counting(world)
     await saved(world, id)
     with pytest.raises(Problem) as caught:
-        await world.vms.change(world.call(id, VmChange(memory_mib=256)))
+        await world.vms.reconfigure.change(world.call(id, VmChange(memory_mib=256)))
     assert caught.value.code is Code.CONFLICT
-    await world.done(await world.vms.change(world.call(id, VmChange(name="other"))))
+    await world.done(await world.vms.reconfigure.change(world.call(id, VmChange(name="other"))))
     await world.start(id)
     await goes_on_counting(world, id)
 
@@ -199,7 +199,7 @@ async def test_what_a_saved_guest_knows_of_cannot_be_changed_and_a_name_can(worl
 async def test_a_saved_vm_is_deleted_with_its_memory(world: World) -> None:
     id = await counting(world)
     await saved(world, id)
-    await world.done(await world.vms.delete(world.call(id, DeleteRequest())))
+    await world.done(await world.vms.reconfigure.delete(world.call(id, DeleteRequest())))
     assert not file(world, id).parent.exists()
 
 
@@ -222,7 +222,7 @@ async def test_a_disk_too_small_is_seen_before_anything_is_written(world: World)
     id = await counting(world)
     with small_disk(file(world, id).parent, "30m"):
         with pytest.raises(Problem) as caught:
-            await world.vms.save(world.call(id))
+            await world.vms.power.save(world.call(id))
         assert caught.value.code is Code.NO_SPACE
         assert (await world.get(id)).status.state is PowerState.RUNNING
 
@@ -232,7 +232,7 @@ async def test_a_disk_that_fills_up_meanwhile_undoes_the_save(world: World) -> N
     id = await counting(world)
     with small_disk(file(world, id).parent, "30m"), pytest.MonkeyPatch.context() as patch:
         patch.setattr("thimble.vm.suspend.blockers", lambda *_: [])
-        task = await world.ended(await world.vms.save(world.call(id)))
+        task = await world.ended(await world.vms.power.save(world.call(id)))
         assert task.problem is not None
         assert task.problem.code is Code.NO_SPACE
         vm = await world.get(id)
@@ -240,7 +240,7 @@ async def test_a_disk_that_fills_up_meanwhile_undoes_the_save(world: World) -> N
         assert "not saved" in vm.status.why
         assert list(file(world, id).parent.glob("*.state*")) == []
         await goes_on_counting(world, id)
-        await world.done(await world.vms.kill(world.call(id)))
+        await world.done(await world.vms.power.kill(world.call(id)))
 
 
 @in_world
@@ -248,7 +248,7 @@ async def test_a_save_can_be_cancelled(world: World) -> None:
     id = await counting(world)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("thimble.vm.qemu.stream._UNLIMITED", 1 << 20)  # 1 MiB/s
-        answer = await world.vms.save(world.call(id))
+        answer = await world.vms.power.save(world.call(id))
         await world.state(id, PowerState.SAVING)
         task = await world.tasks.cancel(answer.task.id)
     assert task.state is TaskState.CANCELLED
@@ -262,9 +262,9 @@ async def test_a_qemu_killed_while_it_is_saved_is_off(world: World) -> None:
     id = await counting(world)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("thimble.vm.qemu.stream._UNLIMITED", 1 << 20)
-        answer = await world.vms.save(world.call(id))
+        answer = await world.vms.power.save(world.call(id))
         await world.state(id, PowerState.SAVING)
-        await world.done(await world.vms.kill(world.call(id)))
+        await world.done(await world.vms.power.kill(world.call(id)))
         assert (await world.ended(answer)).state is TaskState.FAILED
     assert (await world.get(id)).status.state is PowerState.STOPPED
     await world.start(id)
@@ -284,7 +284,7 @@ async def test_the_host_goes_down_and_each_vm_ends_as_it_says(world: World) -> N
         await world.says(id, "tiny# ")
     async with asyncio.timeout(100):
         await world.vms.stop_all(timeout=20)
-    states = {row.name: (row.state, row.intent) for row in (await world.vms.list(world.call())).vms}
+    states = {row.name: (row.state, row.intent) for row in (await world.vms.read.list(world.call())).vms}
     off = (PowerState.STOPPED, Intent.RUNNING)
     assert states == {"kept": (PowerState.SAVED, Intent.RUNNING), "asked": off, "killed": off, "micro": off}
     await world.gone()
@@ -295,7 +295,7 @@ async def test_the_host_goes_down_and_each_vm_ends_as_it_says(world: World) -> N
     assert (await again.get(killed)).status.state is PowerState.STOPPED
     await goes_on_counting(again, kept)
     await again.vms.stop_all(timeout=0, how=HostShutdown.SAVE)
-    assert {row.state for row in (await again.vms.list(again.call())).vms if row.name != "killed"} >= {
+    assert {row.state for row in (await again.vms.read.list(again.call())).vms if row.name != "killed"} >= {
         PowerState.SAVED
     }
     await again.gone()

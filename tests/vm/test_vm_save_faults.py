@@ -57,7 +57,7 @@ def dies_at(root: Path, point: str) -> None:
         world = await World(root, fault=strike).open()
         id = await counting(world)
         armed = point.startswith("vm.save")
-        await world.done(await world.vms.save(world.call(id)))
+        await world.done(await world.vms.power.save(world.call(id)))
         armed = True
         StateFile.use = struck(StateFile.use, "before use", "after use")  # type: ignore[method-assign]
         StateFile.drop = struck(StateFile.drop, "before drop", "after drop")  # type: ignore[method-assign]
@@ -83,7 +83,7 @@ def test_a_guest_counts_on_wherever_the_agent_died(tmp_path: Path, point: str) -
             await world.start(vm.id)
         assert list(file(world, vm.id).parent.glob("*.state*")) == []
         await goes_on_counting(world, vm.id)
-        await world.done(await world.vms.kill(world.call(vm.id)))
+        await world.done(await world.vms.power.kill(world.call(vm.id)))
         await world.gone()
 
     try:

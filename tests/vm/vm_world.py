@@ -28,7 +28,7 @@ from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
 from thimble.sys import clock
 from thimble.vm.qemu.process import QemuPaths
-from thimble.vm.service import VmService
+from thimble.vm.service import Vms
 
 FIRST_LINE = "tiny guest: up"
 DEADLINE_S = 240.0  # machines that run tests are busy
@@ -70,7 +70,7 @@ class World:
         )  # fmt: skip
         self.network = network or NoNetwork()
         self.consoles = Consoles()
-        self.vms = VmService(
+        self.vms = Vms(
             storage=self.storage, network=self.network, consoles=self.consoles, events=self.events,
             tasks=self.tasks, accel=Accel(name="tcg", why="this is a test"),
             qemu=qemu or QemuPaths.under(tools.wrappers, tools.path("usr/share")), run=root / "run",
@@ -112,15 +112,15 @@ class World:
         return task
 
     async def create(self, spec: VmCreate) -> str:
-        answer = await self.vms.create(self.call(input=spec))
+        answer = await self.vms.create.create(self.call(input=spec))
         await self.done(answer)
         return str(answer.subject)
 
     async def start(self, id: str) -> Task:
-        return await self.done(await self.vms.start(self.call(id)))
+        return await self.done(await self.vms.power.start(self.call(id)))
 
     async def get(self, id: str) -> Vm:
-        return await self.vms.get(self.call(id))
+        return await self.vms.read.get(self.call(id))
 
     async def state(self, id: str, *wanted: PowerState) -> Vm:
         """The VM as soon as it is in one of the `wanted` states."""
@@ -156,7 +156,7 @@ class World:
     def pids(self) -> list[int]:
         """QEMUs that were started from here."""
         found = []
-        for driver in self.vms.drivers.values():
+        for driver in self.vms.table.drivers.values():
             who = driver.rundir.identity()
             if who is not None:
                 found.append(who.pid)

@@ -19,31 +19,18 @@ import msgspec
 
 from thimble.access import passwords
 from thimble.access.attempts import Attempts
+from thimble.access.records import TokenRecord, UserRecord
+from thimble.access.sessions import SESSION_S, TICKET_S, Sessions, sha256
 from thimble.contract.host import Role
+from thimble.core.ids import identity
 from thimble.core.problem import Code, Problem
 from thimble.http.request import network
 from thimble.state.store import Collection, Record
 from thimble.sys.clock import since_boot
 
-SESSION_S = 12 * 3600.0
-TICKET_S = 30.0
-SESSIONS_MAX = 2000
 #: Who the console UI is before somebody signs in there; no user can be called so.
 LOCAL = "(console)"
 _RANK = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
-
-
-class UserRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    role: Role
-    password: str  # as passwords.hashed gives it
-
-
-class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str
-    user: str
-    role: Role
-    digest: str
-    expires: float
 
 
 class Who(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,16 +52,8 @@ class Who(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-class _Pass(msgspec.Struct):
-    user: str
-    until: float  # in ticks
-
-
 class Auth:
-    """`rev`: the event stream's place, for lists. Passwords are hashed one at a time, in a thread.
-
-    What lives in RAM expires by `ticks`, which never jump as `clock` may when the network tells the time.
-    """
+    """`rev`: the event stream's place, for lists. Passwords are hashed one at a time, in a thread."""
 
     def __init__(
         self,
@@ -95,13 +74,27 @@ class Auth:
         self.ticks = ticks
         self.entropy = entropy
         self._by_digest = {record.value.digest: record.id for record in self.tokens.all()}
-        self._sessions: dict[str, _Pass] = {}
-        self._tickets: dict[str, tuple[str, float]] = {}  # (digest of whose, until)
+        self.sessions = Sessions(ticks, entropy)
         self._by_peer = Attempts(ticks, burst=10, pause=6.0)
         self._by_user = Attempts(ticks, burst=20, pause=3.0)
         self._local = ""  # digest of the token of whoever is root on this host
         self._known: set[tuple[str, str]] = set()  # (user, network) that signed in: not locked out by others
         self._one_hash = asyncio.Lock()
+        #: Held by whoever changes users or tokens, from the decision to its end.
+        self.turn = asyncio.Lock()
+
+    def warnings(self) -> tuple[str, ...]:
+        """Records that are not used, and why."""
+        broken = self.users.broken | self.tokens.broken
+        return tuple(f"{path}: not used, {why}" for path, why in broken.items())
+
+    def secrets(self) -> list[str]:
+        """What may not leave the host with a support bundle, wherever it stands."""
+        from thimble.contract import secret
+
+        users = [user.value for user in self.users.all()]
+        tokens = [token.value for token in self.tokens.all()]
+        return [*secret.values(users), *secret.values(tokens)]
 
     # ------------------------------------------------------------------ first boot
 
@@ -164,9 +157,13 @@ class Auth:
     async def _strengthen(self, record: Record[UserRecord], password: str) -> None:
         """At its first use, a password hashed cheaply at boot gets its full strength."""
         kept = await self.hashed(password)
-        with suppress(Problem):  # changed meanwhile, or the disk is full: then at the next sign-in
-            value = UserRecord(role=record.value.role, password=kept)
-            self.users.put(record.id, value, expect=record.rev)
+
+        def stronger(now: UserRecord) -> UserRecord:
+            changed_meanwhile = now.password != record.value.password
+            return now if changed_meanwhile else msgspec.structs.replace(now, password=kept)
+
+        with suppress(Problem):  # deleted meanwhile, or the disk is full: then at the next sign-in
+            await self.users.amend(record.id, stronger)
 
     def _decoy(self) -> str:
         """A hash nobody has the password of, as costly as the users' are."""
@@ -179,11 +176,7 @@ class Auth:
 
     def open_session(self, user: str) -> tuple[str, Who]:
         """(the token, who it makes one)."""
-        token = self.entropy(32).hex()
-        if len(self._sessions) >= SESSIONS_MAX:
-            self._sweep()
-        digest = sha256(token)
-        self._sessions[digest] = _Pass(user, self.ticks() + SESSION_S)
+        token, digest = self.sessions.open(user)
         return token, self.who(digest)
 
     def local_token(self) -> str:
@@ -192,45 +185,19 @@ class Auth:
         self._local = sha256(token)
         return token
 
-    def close_sessions(self, user: str, *, but: str = "") -> None:
-        """Sign `user` out everywhere, save the session with the digest `but`."""
-        self._sessions = {
-            digest: session
-            for digest, session in self._sessions.items()
-            if session.user != user or digest == but
-        }
-
-    def close_session(self, digest: str) -> None:
-        self._sessions.pop(digest, None)
-
     def issue_ticket(self, who: Who) -> tuple[str, float]:
         """(a ticket that stands for `who` once, when it expires)."""
-        now = self.ticks()
-        self._tickets = {key: held for key, held in self._tickets.items() if held[1] > now}
-        if len(self._tickets) >= SESSIONS_MAX:
-            del self._tickets[next(iter(self._tickets))]
-        ticket = self.entropy(32).hex()
-        self._tickets[sha256(ticket)] = (who.digest, now + TICKET_S)
-        return ticket, self.clock() + TICKET_S
+        return self.sessions.issue_ticket(who.digest), self.clock() + TICKET_S
 
     def use_ticket(self, ticket: str) -> Who:
         """Raises `Problem` UNAUTHENTICATED."""
-        held = self._tickets.pop(sha256(ticket), None)
-        if held is None or held[1] <= self.ticks():
-            raise Problem(
-                Code.UNAUTHENTICATED,
-                "this ticket is used or expired",
-                hint="POST /session/ticket for a new one.",
-            )
-        return self.who(held[0])
+        return self.who(self.sessions.use_ticket(ticket))
 
     def identify(self, token: str) -> Who:
         """Who has `token`; keeps a session alive. Raises `Problem` UNAUTHENTICATED."""
         digest = sha256(token)
         who = self.who(digest)
-        session = self._sessions.get(digest)
-        if session is not None:
-            session.until = self.ticks() + SESSION_S
+        self.sessions.extend(digest)
         return who
 
     def still(self, who: Who) -> bool:
@@ -241,27 +208,39 @@ class Auth:
             return False
         return _RANK[now.role] >= _RANK[who.role]
 
-    def index(self, record: Record[TokenRecord]) -> None:
-        """A token was made: know it by its digest."""
-        self._by_digest[record.value.digest] = record.id
+    # ------------------------------------------------------------------ changes; whoever asks has the turn
 
-    def revoke(self, id: str) -> None:
+    async def set_user(
+        self, name: str, *, role: Role | None = None, password: str | None = None
+    ) -> Record[UserRecord]:
+        """Give a user another role, another password (as `hashed` makes it) or both. Raises `Problem`."""
+
+        def changed(now: UserRecord) -> UserRecord:
+            return UserRecord(role=role or now.role, password=password or now.password)
+
+        return await self.users.amend(name, changed)
+
+    async def add_token(self, value: TokenRecord) -> None:
+        """Raises `Problem`."""
+        record = await self.tokens.commit(identity("token", self.entropy(5)), value, expect=0)
+        self._by_digest[value.digest] = record.id
+
+    async def revoke(self, id: str) -> None:
         """Raises `Problem` NOT_FOUND."""
         record = self.tokens.get(id)
-        self.tokens.delete(id)
+        await self.tokens.remove(id)
         self._by_digest.pop(record.value.digest, None)
 
     def who(self, digest: str) -> Who:
         """Who the token with this `digest` makes one now. Raises `Problem` UNAUTHENTICATED."""
         if digest == self._local:
             return Who(user=LOCAL, role=Role.VIEWER, digest=digest, expires=self.clock() + SESSION_S)
-        session = self._sessions.get(digest)
-        if session is not None:
-            user = self.users.find(session.user)
-            left = session.until - self.ticks()
+        if (session := self.sessions.find(digest)) is not None:
+            name, left = session
+            user = self.users.find(name)
             if user is not None and left > 0:
                 return Who(user=user.id, role=user.value.role, digest=digest, expires=self.clock() + left)
-            del self._sessions[digest]
+            self.sessions.close(digest)
             raise _expired("session")
         token = self.tokens.find(self._by_digest.get(digest, ""))
         if token is None:
@@ -278,18 +257,6 @@ class Auth:
             expires=token.value.expires,
             program=True,
         )
-
-    def _sweep(self) -> None:
-        now = self.ticks()
-        self._sessions = {key: held for key, held in self._sessions.items() if held.until > now}
-        while len(self._sessions) >= SESSIONS_MAX:
-            del self._sessions[next(iter(self._sessions))]
-
-
-def sha256(token: str) -> str:
-    from hashlib import sha256 as digest
-
-    return digest(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _expired(what: str) -> Problem:

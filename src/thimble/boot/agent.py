@@ -1,10 +1,10 @@
 """The agent as a child of PID 1: forked, not executed, so that it starts in a Python that already runs.
 
 It is forked before the state partition is mounted: it imports what it needs while the drivers load, then
-waits for `go` (a word on a pipe) before its `main` runs.
+waits for `go` (two bytes on a pipe) before its `main` runs.
 
-PID 1 and the agent speak over `/run/thimble/init.sock`:
-agent → PID 1 one JSON datagram each, see `power.py` and `stage2.py`; PID 1 → agent by SIGPWR and SIGUSR2.
+agent → PID 1: one JSON datagram per message on `/run/thimble/init.sock`, see `events.py`.
+PID 1 → agent: SIGPWR (shut down) and SIGUSR2 (reboot), see `power.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 import sys
 
 from . import linux
-from .bridge import write_setting
+from .files import write_setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ ARGV = [
 _OPEN_FILES = 65536
 
 
-class Agent:
+class AgentProcess:
     """Launches the agent; the first one waits for `release()`, those after it do not."""
 
     def __init__(self, children: Children) -> None:
@@ -46,7 +46,7 @@ class Agent:
         self._released = False
 
     def release(self) -> None:
-        """Everything the agent builds on is there."""
+        """State, settings and KVM are ready: lets the first agent run."""
         if not self._released:
             self._released = True
             os.write(self._go_write, b"go")
@@ -83,8 +83,8 @@ def run(wait_on: int) -> int:
     import gc
     import importlib
 
-    faulthandler.enable()  # where it was, if it dies by a signal: into the log
-    gc.disable()  # nothing that is imported is ever garbage: do not look for any meanwhile
+    faulthandler.enable()  # a crash by a signal leaves its traceback in the log
+    gc.disable()  # imports leave no garbage: collecting meanwhile is wasted time
     app = importlib.import_module("thimble.app")
     warm = getattr(app, "warm", None)
     if warm is not None:

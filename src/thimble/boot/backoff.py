@@ -1,6 +1,6 @@
-"""When to start a fallen child again. Pure.
+"""How long to wait before a failed child is restarted. Pure.
 
-Falls in a row 1, 2, 3, 4 … → wait 1, 2, 4, 8 … 60 s; a child that stood `stable` seconds begins anew.
+Failures in a row 1, 2, 3, 4 … → wait 1, 2, 4, 8 … 60 s; after a run of `stable` seconds it starts over.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ FIRST, LONGEST, STABLE = 1.0, 60.0, 60.0
 
 
 class Backoff:
-    """Counts the falls of one child."""
+    """Counts the failures in a row of one child."""
 
-    __slots__ = ("falls", "first", "longest", "stable")
+    __slots__ = ("failures", "first", "longest", "stable")
 
     def __init__(self, first: float = FIRST, longest: float = LONGEST, stable: float = STABLE) -> None:
         self.first, self.longest, self.stable = first, longest, stable
-        self.falls = 0
+        self.failures = 0
 
-    def fell(self, stood: float) -> float:
-        """The child fell after standing `stood` seconds: seconds to wait before starting it again."""
-        self.falls = 1 if stood >= self.stable else self.falls + 1
-        return min(self.longest, self.first * 2.0 ** min(self.falls - 1, 16))
+    def next_delay(self, ran_s: float) -> float:
+        """The child failed after running `ran_s` seconds: seconds to wait before it is restarted."""
+        self.failures = 1 if ran_s >= self.stable else self.failures + 1
+        return min(self.longest, self.first * 2.0 ** min(self.failures - 1, 16))

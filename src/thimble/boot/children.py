@@ -1,4 +1,4 @@
-"""The children of PID 1: Python jobs (fork), programs (posix_spawn), and the reaping of everybody's orphans.
+"""The children of PID 1: Python jobs (fork), programs (posix_spawn), and the reaping of orphaned processes.
 
 Whatever may wait for hardware (a driver's probe, a mount) is a job, so that PID 1 itself never waits.
 """
@@ -9,7 +9,7 @@ import marshal
 import os
 import signal
 
-from .ring import Lines
+from .ramlog import LineSplitter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .loop import Loop, Timer
-    from .ring import Ring
+    from .ramlog import RamLog
 
 # Seconds the boot waits for a job, by its name: a driver or a disk may hang for ever, and the host gets ready
 # all the same. Generous, for an emulated server on a busy machine.
@@ -38,17 +38,17 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin", "LANG": "C.UTF-8", "HOME": "/root"}
 
 
 class Children:
-    """Starts children and calls back with their wait status. Orphans nobody asked for are reaped silently."""
+    """Starts children and calls back with their wait status. Orphaned processes are reaped silently."""
 
-    def __init__(self, loop: Loop, ring: Ring) -> None:
-        self._loop, self._ring = loop, ring
+    def __init__(self, loop: Loop, log: RamLog) -> None:
+        self._loop, self._log = loop, log
         self._waiting: dict[int, Callable[[int], None]] = {}
-        self.last_words: dict[str, str] = {}
+        self._last_lines: dict[str, str] = {}
         self.at_fork: list[Callable[[], None]] = [loop.after_fork]
 
-    def words(self, name: str) -> str:
-        """The last line this child wrote, to be put behind a message; it is forgotten then."""
-        said = self.last_words.pop(name, "")
+    def last_output(self, name: str) -> str:
+        """`: ` and the last line this child wrote, to be appended to a message; it is forgotten then."""
+        said = self._last_lines.pop(name, "")
         return f": {said[:200]}" if said else ""
 
     def reap(self) -> None:
@@ -83,7 +83,7 @@ class Children:
         """Runs `work()` in a child; `done(result, "")` or `done(None, problem)`. Results are plain data.
 
         With `late`, a job that has a deadline and passes it calls `late(why)` and never `done`: the child
-        goes on, its end is only logged, and `too_late()` undoes what it did if it worked after all.
+        keeps running, its end is only logged, and `too_late()` undoes what it did if it worked after all.
         """
         is_late = False
         timer: Timer | None = None
@@ -91,8 +91,8 @@ class Children:
         def overdue() -> None:
             nonlocal is_late
             is_late = True
-            why = f"not done after {DEADLINES[name]:.0f} s"
-            self._ring.write(name, f"{why}; the boot goes on without it")
+            why = f"timed out after {DEADLINES[name]:.0f} s"
+            self._log.write(name, f"{why}; the boot continues without it")
             if late is not None:
                 late(why)
 
@@ -114,10 +114,10 @@ class Children:
             os.close(read)
             result, problem = marshal.loads(data) if data else (None, f"died: {describe(status)}")
             if problem:
-                self._ring.write(name, problem)
+                self._log.write(name, problem)
             if is_late:
-                self._ring.write(
-                    name, f"ended at last, too late: {result if result is not None else problem}"
+                self._log.write(
+                    name, f"ended after its deadline: {result if result is not None else problem}"
                 )
                 if too_late is not None and not problem:
                     too_late()
@@ -160,7 +160,7 @@ class Children:
             )
         except OSError as error:
             os.close(read)
-            self._ring.write(name, f"cannot be started: {error}")
+            self._log.write(name, f"cannot start: {error}")
             self._loop.after(0, lambda: on_exit(127 << 8))
             return 0
         finally:
@@ -182,7 +182,7 @@ class Children:
         return write
 
     def _drain(self, read: int, name: str, collect: list[str] | None) -> Callable[[], None]:
-        lines = Lines()
+        lines = LineSplitter()
         is_open = True
 
         def take(_: int = 0) -> None:
@@ -196,11 +196,11 @@ class Children:
                     if collect is not None:
                         collect.append(line)
                     else:
-                        self.last_words[name] = line
-                        self._ring.write(name, line)
+                        self._last_lines[name] = line
+                        self._log.write(name, line)
                 if not data:
                     is_open = False
-                    self._loop.forget(read)
+                    self._loop.unwatch(read)
                     os.close(read)
 
         self._loop.watch(read, take)
@@ -229,14 +229,14 @@ def close_all_but(keep: Sequence[int]) -> None:
 
 
 def describe(status: int) -> str:
-    """A wait status in words."""
+    """A wait status as text."""
     if os.WIFSIGNALED(status):
         return f"killed by signal {os.WTERMSIG(status)}"
     return f"exit code {os.waitstatus_to_exitcode(status)}"
 
 
 def in_words(error: Exception) -> str:
-    """An error as an operator reads it; our own words come as an OSError without a number."""
+    """An error as an operator reads it; our own messages are raised as OSError with number 0."""
     if isinstance(error, OSError) and error.strerror and not error.errno:
         return error.strerror
     return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""The clock: never before the image was built or the host last stopped; the rest is chronyd's.
+"""The clock: never earlier than the image's build date or the last shutdown; the rest is chronyd's.
 
 The kernel itself sets the clock from the RTC (CONFIG_RTC_HCTOSYS). Nothing is written to disk but
 one empty file at shutdown, whose time says when that was.
@@ -24,7 +24,7 @@ def not_before(moment: float) -> float:
 
 
 def stamp(state: str) -> None:
-    """Remembers the present time in the state directory."""
+    """Records the present time in the state directory."""
     path = f"{state}/{STAMP}"
     os.makedirs(os.path.dirname(path), exist_ok=True)
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -32,7 +32,7 @@ def stamp(state: str) -> None:
 
 
 def stamped(state: str) -> float:
-    """The time remembered, 0 if none."""
+    """The time of the last shutdown, Unix seconds; 0 if none is recorded."""
     try:
         return os.stat(f"{state}/{STAMP}").st_mtime
     except OSError:

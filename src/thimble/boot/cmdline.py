@@ -1,14 +1,14 @@
 """The kernel command line: its words, and what Thimble reads from them. Pure.
 
-thimble.hostname=NAME      name of the host; default: by DHCP, else `thimble-<last 6 digits of the MAC>`
+thimble.hostname=NAME      name of the host; default: from DHCP, else `thimble-<last 6 digits of the MAC>`
 thimble.nic=WHICH          the management NIC: interface name, MAC, or PCI address; default: first with link
-thimble.ntp=A,B            time servers; default: by DHCP, else the public pool
+thimble.ntp=A,B            time servers; default: from DHCP, else pool.ntp.org
 thimble.state=auto|ram     whether to look for a state partition
-thimble.state_wait=SECONDS how long to look for it at most on buses that are slow to tell (USB)
+thimble.state_wait=SECONDS how long to wait at most for disks on slow buses (USB)
 thimble.config=URL         the host document; it is not looked for on disks then
-thimble.trial_timeout=SECONDS  a new image not confirmed by then is given up
-thimble.boot=GUID          the partition this start came from (said by GRUB and kexec)
-thimble.timeline           say on the consoles when which phase of the boot was done
+thimble.trial_timeout=SECONDS  a trial boot not confirmed by then is rolled back
+thimble.boot=GUID          the partition this boot came from (set by GRUB and kexec)
+thimble.timeline           print on the consoles when each phase of the boot was done
 ip=…                       see ipparam.py
 """
 
@@ -33,7 +33,7 @@ def split_words(text: str) -> list[str]:
     return words
 
 
-class Settings:
+class CommandLine:
     """What the command line asks of PID 1. `values` holds every parameter, the last one winning."""
 
     __slots__ = (
@@ -61,12 +61,14 @@ class Settings:
         get = self.values.get
         self.hostname = valid_hostname(get("thimble.hostname", ""))
         if get("thimble.hostname") and not self.hostname:
-            self.warnings.append("thimble.hostname={} is not a host name".format(get("thimble.hostname")))
+            self.warnings.append(
+                "thimble.hostname={} is not a valid host name".format(get("thimble.hostname"))
+            )
         self.nic = get("thimble.nic", "").lower()
         self.ntp = [item for item in get("thimble.ntp", "").split(",") if item]
         self.state = get("thimble.state", "auto")
         if self.state not in ("auto", "ram"):
-            self.warnings.append(f"thimble.state={self.state} is neither auto nor ram: taken as auto")
+            self.warnings.append(f"thimble.state={self.state} is neither auto nor ram: using auto")
             self.state = "auto"
         self.state_wait = self._seconds("thimble.state_wait", 10.0)
         self.trial_timeout = self._seconds("thimble.trial_timeout", 300.0)
@@ -79,7 +81,9 @@ class Settings:
             value = -1.0
         if 0 <= value <= 3600:
             return value
-        self.warnings.append(f"{key}={self.values[key]} is not a number of seconds (0 to 3600)")
+        self.warnings.append(
+            f"{key}={self.values[key]} is not a number of seconds from 0 to 3600: using {default:.0f}"
+        )
         return default
 
 

@@ -16,7 +16,7 @@ _CREDIT_BITS = 256
 
 
 def load(state: str, *, may_credit: bool) -> str:
-    """Feeds the seed to the kernel; says what happened."""
+    """Feeds the seed to the kernel; returns a line for the log."""
     path = f"{state}/{SEED}"
     try:
         with open(path, "rb") as file:

@@ -1,8 +1,8 @@
-"""What firmware and boot loader left: Secure Boot, the slot, whether it is a trial, what was booted from.
+"""What firmware and boot loader report: Secure Boot, the slot, whether this is a trial boot, the boot medium.
 
 `read` runs in a job child after readiness: it loads a driver and asks the firmware. The rest is pure.
 Variables: UEFI specification (SecureBoot), the Boot Loader Interface (LoaderEntrySelected,
-LoaderDevicePartUUID). An entry that is on trial counts in its file name, `thimble-b+2-1.conf`, which is in
+LoaderDevicePartUUID). On trial, an entry's file name has a boot counter, `thimble-b+2-1.conf`, which is in
 LoaderBootCountPath then; LoaderEntrySelected is without the count.
 """
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from .blocks import Seen
-    from .modalias import Table
+    from .devices.modalias import DriverTable
+    from .disks.blocks import BlockDevice
 
 EFI = "/sys/firmware/efi"
 VARIABLES = f"{EFI}/efivars"
@@ -28,8 +28,8 @@ _GLOBAL, _LOADER = "8be4df61-93ca-11d2-aa0d-00e098032b8c", "4a67b082-0a4c-41cf-b
 _FLAGS = linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 
 
-class Left:
-    """What was found out by reading variables; `device` is the partition booted from, by its GUID."""
+class LoaderFacts:
+    """What the firmware's variables say; `device` is the GUID of the partition that was booted from."""
 
     __slots__ = ("device", "entry", "firmware", "secure")
 
@@ -39,15 +39,15 @@ class Left:
         self.firmware, self.secure, self.entry, self.device = firmware, secure, entry, device
 
 
-def read(table: Table, named: str) -> list[Any]:
-    """The fields of a `Left`, and the device with that partition GUID.
+def read(table: DriverTable, named: str) -> list[Any]:
+    """The fields of a `LoaderFacts`, and the device with that partition GUID.
 
-    `named`: the GUID of the partition that the kernel command line says we come from (GRUB, kexec).
+    `named`: the partition GUID given on the kernel command line (set by GRUB and kexec).
     """
     named = named.lower()
     if not os.path.isdir(EFI):
         return ["bios", 0, "", named, find_partition(named)]
-    from .drivers import load
+    from .devices.drivers import load
 
     load(table, ("efivarfs",))
     if not os.path.ismount(VARIABLES):
@@ -99,16 +99,20 @@ def slot(entry: str) -> tuple[str, bool]:
 
 
 def facts(
-    left: Left, device: str, seen: list[Seen], words: Mapping[str, str], state_disks: Sequence[str] = ()
+    loader: LoaderFacts,
+    device: str,
+    seen: list[BlockDevice],
+    words: Mapping[str, str],
+    state_disks: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """`boot` of boot.json. `device`: what `left.device` is; `words`: the kernel command line. Pure."""
-    which, trial = slot(left.entry)
+    """`boot` of boot.json. `device`: what `loader.device` is; `words`: the kernel command line. Pure."""
+    which, trial = slot(loader.entry)
     which = words["thimble.slot"] if words.get("thimble.slot") in ("a", "b") else which
-    if "thimble.slot" in words:  # GRUB or kexec said it; the loader's variables may be of an earlier boot
+    if "thimble.slot" in words:  # set by GRUB or kexec; the loader's variables may be from an earlier boot
         trial = words.get("thimble.trial") == "1"
     return {
-        "firmware": left.firmware,
-        "secure_boot": left.secure,
+        "firmware": loader.firmware,
+        "secure_boot": loader.secure,
         "slot": which,
         "trial": trial,
         "build": words.get("thimble.build", ""),
@@ -117,19 +121,19 @@ def facts(
 
 
 def medium(
-    device: str, seen: list[Seen], state_disks: Sequence[str] = (), which: str = ""
+    device: str, seen: list[BlockDevice], state_disks: Sequence[str] = (), which: str = ""
 ) -> dict[str, str] | None:
-    """What the host was booted from: the loader's word, else the one medium that looks like ours. Pure.
+    """The boot medium: the partition the loader names, else the one medium that looks like ours. Pure.
 
-    `which`: the slot; nothing that starts from a CD has one. Of several disks (a mirror, started by a BIOS,
-    which does not say) it is the first that holds the state.
+    `which`: the slot; a boot from CD has none. Of several disks (a mirror started by a BIOS, which does not
+    tell which) it is the first that holds the state.
     """
     disks = [one for one in seen if one["part"] == BOOT_PART]
-    told = [one for one in seen if device and one["device"] == device]
+    named = [one for one in seen if device and one["device"] == device]
     discs = [one for one in seen if one["kind"] == "iso9660" and one["label"] == CD_LABEL]
-    if discs and not which and not any(one in disks for one in told):
+    if discs and not which and not any(one in disks for one in named):
         return {"disk": discs[0]["disk"], "esp": "", "kind": "cd"}
-    disks = told or disks
+    disks = named or disks
     if len(disks) > 1:
         disks = [one for one in disks if one["disk"] in state_disks][:1]
     return {"disk": disks[0]["disk"], "esp": disks[0]["device"], "kind": "disk"} if disks else None

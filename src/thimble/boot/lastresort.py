@@ -1,11 +1,15 @@
-"""When PID 1 itself fails: tell every console and the kernel log, save what can be saved, reboot."""
+"""When PID 1 itself fails: report on every console and in the kernel log, sync the disks, reboot."""
 
 from __future__ import annotations
 
 import os
 import time
 
-# Seconds somebody gets to read what happened; shorter while an image is on trial.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Seconds to read what happened before the reboot; shorter in a trial boot.
 settings = {"wait": 10.0}
 
 
@@ -57,9 +61,9 @@ def _traceback(error: BaseException) -> str:
         return repr(error)
 
 
-def _guarded(act: object) -> int:
+def _guarded(act: Callable[[], object]) -> int:
     try:
-        result = act()  # type: ignore[operator]
+        result = act()
     except BaseException:
         return -1
     return result if isinstance(result, int) else -1

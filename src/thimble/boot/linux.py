@@ -1,4 +1,4 @@
-"""The door of PID 1 to what Linux offers and `os` does not: raw calls, OSError on failure."""
+"""The system calls PID 1 needs and `os` does not have: raw calls, OSError on failure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The one event loop of PID 1: descriptors, timers and signals. Owns no meaning.
+"""The one event loop of PID 1: descriptors, timers and signals. Knows nothing of what they mean.
 
-A callback that raises is logged and the loop goes on: with virtual machines running, an error in PID 1 must
-not be theirs. Too many errors in a short time (`FATAL` within a minute) end the loop with the last of them.
+A callback that raises is logged and the loop goes on: an error in PID 1 must not end
+the virtual machines. Too many errors in a short time (`FATAL` within a minute) end the loop.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import time
+from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Loop:
             self._epoll.register(fd, mask)
         self._watched[fd] = call
 
-    def forget(self, fd: int) -> None:
+    def unwatch(self, fd: int) -> None:
         """Stops watching; call before closing the descriptor."""
         if self._watched.pop(fd, None) is not None:
             self._epoll.unregister(fd)
@@ -77,14 +78,14 @@ class Loop:
     def run(self) -> None:
         """Runs until an error is one too many."""
         while True:
-            self.turn(self._until_next())
+            self.run_once(self._until_next())
 
-    def turn(self, timeout: float) -> None:
+    def run_once(self, timeout: float) -> None:
         """One round: waits for at most `timeout` seconds (-1: for ever), then calls what is due."""
         for fd, events in self._epoll.poll(timeout):
             call = self._watched.get(fd)
             if call is not None:
-                self._guard(lambda call=call, events=events: call(events))  # type: ignore[misc]
+                self._guard(partial(call, events))
         now = time.monotonic()
         while self._timers and self._timers[0].at <= now:
             timer = heapq.heappop(self._timers)
@@ -105,7 +106,7 @@ class Loop:
 
     def _signalled(self, _: int) -> None:
         for number in sorted(set(os.read(self._wake, 4096))):
-            self._guard(lambda number=number: self.on_signal(number))  # type: ignore[misc]
+            self._guard(partial(self.on_signal, number))
 
     def _guard(self, call: Callable[[], None]) -> None:
         try:

@@ -1,7 +1,7 @@
-"""Going down in order, and the buttons that ask for it.
+"""Orderly shutdown and reboot, and the buttons that ask for it.
 
-    up ──asked by button or keys──► draining ──agent done, 180 s, asked again──► stopping ──► down
-     └──────────── agent done, or it never served ──────────────────────────────────▲
+    up ──button or keys──► draining ──agent done, 180 s, or asked again──► stopping ──► down
+     └──────────── agent done, or it was never ready ──────────────────────────▲
 
 draining: the agent got SIGPWR (power off) or SIGUSR2 (reboot) and shuts its guests down. stopping: everybody
 gets SIGTERM, then SIGKILL. down: seed and clock saved, file systems synced and unmounted, reboot(2).
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 POWEROFF, REBOOT, KEXEC = "poweroff", "reboot", "kexec"
 ASK = {POWEROFF: signal.SIGPWR, REBOOT: signal.SIGUSR2}
 _COMMAND = {POWEROFF: linux.RB_POWER_OFF, REBOOT: linux.RB_AUTOBOOT, KEXEC: linux.RB_KEXEC}
-_WORDS = {POWEROFF: "powering off", REBOOT: "rebooting", KEXEC: "starting the other kernel"}
+_WORDS = {POWEROFF: "powering off", REBOOT: "rebooting", KEXEC: "starting the new kernel (kexec)"}
 
 
 class Power:
-    """The way down. `supervised` are all children that must not be started again."""
+    """Takes the machine down. `supervised` are the children that must not be restarted meanwhile."""
 
     drain_timeout = 180.0
     term_timeout = 8.0
@@ -56,22 +56,22 @@ class Power:
         self._served_by = 0
 
     def ask(self, kind: str, source: str) -> None:
-        """Somebody at the machine wants it down; asking twice does not wait for the guests."""
+        """Somebody at the machine asks for shutdown or reboot; a second request does not wait for guests."""
         if self.stage == "draining":
-            self._say(f"{source} again: not waiting any longer")
+            self._say(f"{source} pressed again: not waiting for virtual machines")
             self.stop(kind)
         elif self.stage == "up" and self._served_by:
             self.stage, self._wanted = "draining", kind
             if self._served_by == self._agent.pid:
                 self._agent.signal(ASK[kind])
-            self._say(f"{source}: shutting down virtual machines, then {_WORDS[kind]} (once more: at once)")
+            self._say(f"{source}: shutting down virtual machines, then {_WORDS[kind]} (again: at once)")
             self._loop.after(self.drain_timeout, lambda: self._too_long(kind))
         elif self.stage == "up":
             self._say(f"{source}: {_WORDS[kind]}")
             self.stop(kind)
 
     def agent_ready(self) -> None:
-        """The agent serves. One that fell while its guests were to be shut down is asked again.
+        """The agent is ready. One that failed while it shut its guests down gets the signal again.
 
         Before this a signal would only kill it.
         """
@@ -80,7 +80,7 @@ class Power:
             self._agent.signal(ASK[self._wanted])
 
     def stop(self, kind: str) -> None:
-        """Guests are stopped, or shall not be waited for: ends all processes, then the machine."""
+        """The guests are stopped, or not waited for: ends all processes, then takes the machine down."""
         if self.stage in ("stopping", "down"):
             return
         self.stage = "stopping"
@@ -92,7 +92,9 @@ class Power:
 
     def _too_long(self, kind: str) -> None:
         if self.stage == "draining":
-            self._say(f"virtual machines still run after {self.drain_timeout:.0f} s: not waiting any longer")
+            self._say(
+                f"virtual machines still running after {self.drain_timeout:.0f} s: not waiting any longer"
+            )
             self.stop(kind)
 
     def _wait_for_children(self, kind: str, deadline: float, *, killed: bool) -> None:
@@ -139,14 +141,14 @@ def processes_left() -> bool:
 
 
 def settle_disks(state: str) -> list[str]:
-    """Saves seed and clock, syncs, unmounts every disk, or makes it read-only; returns what resisted."""
-    resisted: list[str] = []
+    """Saves seed and clock, syncs, unmounts every disk, or makes it read-only; returns what failed."""
+    failed: list[str] = []
     if state:
         for save in (entropy.save, clock.stamp):
             try:
                 save(state)
             except OSError as error:
-                resisted.append(f"{state}: {error.strerror}")
+                failed.append(f"{state}: {error.strerror}")
     os.sync()
     with open("/proc/self/mounts") as file:
         mounts = [line.split() for line in file]
@@ -160,9 +162,9 @@ def settle_disks(state: str) -> list[str]:
             try:
                 linux.mount("", target, "", linux.MS_REMOUNT | linux.MS_RDONLY)
             except OSError as error:
-                resisted.append(f"{target}: {error.strerror}")
+                failed.append(f"{target}: {error.strerror}")
     os.sync()
-    return resisted
+    return failed
 
 
 def _signal_all(number: int) -> None:

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 
 from . import linux
 from .lastresort import last_resort
+from .timeline import mark
 
 _SAFE = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 # source, target, type, flags, data
@@ -33,14 +33,6 @@ MOUNTS = (
 )
 DIRECTORIES = ("/usr", "/etc", "/var/lib/thimble", "/var/log", "/var/tmp", "/root")
 
-# (what, seconds since the kernel started): the timeline of the boot, for boot.json
-marks: list[tuple[str, float]] = []
-
-
-def mark(what: str) -> None:
-    """Notes that `what` was reached now."""
-    marks.append((what, round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)))
-
 
 def main() -> None:
     """Entry of /init. Returns never."""
@@ -52,7 +44,7 @@ def main() -> None:
         mount_basics()
         take_stdio()
         mount_root()
-        forget("/kernel")  # the microcode: the kernel took it long ago
+        free_tree("/kernel")  # the microcode: the kernel has loaded it
         extend_path()
         mark("root")
         from .stage2 import run
@@ -62,8 +54,8 @@ def main() -> None:
         last_resort(error)
 
 
-def forget(path: str) -> None:
-    """Gives the RAM of a whole tree of the initrd back."""
+def free_tree(path: str) -> None:
+    """Deletes a tree of the initrd, which frees its RAM."""
     for folder, names, files in os.walk(path, topdown=False):
         for name in files:
             os.unlink(f"{folder}/{name}")
@@ -74,14 +66,14 @@ def forget(path: str) -> None:
 
 
 def extend_path() -> None:
-    """Lets imports reach the root image: what was rare enough to stay out of the early part."""
+    """Lets imports reach the root image: the modules that are not in the early part."""
     for path in (
         f"/usr/lib/python3.{sys.version_info.minor}",
         f"/usr/lib/python3.{sys.version_info.minor}/lib-dynload",
     ):
         if path not in sys.path and os.path.isdir(path):
             sys.path.append(path)
-    # The directories under /usr changed behind the importer's back, maybe with the very same times.
+    # The importer cached the directories under /usr before the mount, maybe with the same times.
     sys.path_importer_cache.clear()
 
 
@@ -103,7 +95,7 @@ def mount_basics() -> None:
 
 
 def take_stdio() -> None:
-    """PID 1 keeps no console open as its standard streams: whoever writes there by accident could block."""
+    """PID 1 keeps no console open as its standard streams: an accidental write there could block."""
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -116,7 +108,7 @@ def mount_root() -> None:
     names = sorted(os.listdir("/modules")) if os.path.isdir("/modules") else []
     for name in names:
         linux.load_module(f"/modules/{name}")
-        os.unlink(f"/modules/{name}")  # what lies in the RAM root costs RAM for ever
+        os.unlink(f"/modules/{name}")  # files in the RAM root cost RAM for ever
     if os.path.exists("/root.erofs"):
         linux.mount("/root.erofs", "/usr", "erofs", linux.MS_RDONLY | linux.MS_NODEV)
     elif os.path.exists("/root.squashfs"):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Supervised:
-    """One child that shall run. `launch(on_exit)` starts it and returns its pid (0 if it could not)."""
+    """One child that is kept running. `launch(on_exit)` starts it and returns its pid (0 if it could not)."""
 
     def __init__(
         self,
@@ -30,24 +30,24 @@ class Supervised:
         loop: Loop,
         launch: Callable[[Callable[[int], None]], int],
         say: Callable[[str], None],
-        last_words: Callable[[str], str],
+        last_output: Callable[[str], str],
         backoff: Backoff | None = None,
     ) -> None:
         self.name, self._loop, self._launch, self._say = name, loop, launch, say
-        self._last_words, self._backoff = last_words, backoff or Backoff()
+        self._last_output, self._backoff = last_output, backoff or Backoff()
         self.wanted = False
         self.pid = 0
         self._since = 0.0
         self._timer: Timer | None = None
 
     def start(self) -> None:
-        """It shall run from now on."""
+        """Keeps it running from now on."""
         self.wanted = True
         if not self.pid and self._timer is None:
             self._run()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """It shall not run any more; a running one gets the signal."""
+        """Ends it for good; a running one gets the signal."""
         self.wanted = False
         if self._timer is not None:
             self._timer.cancel()
@@ -55,7 +55,7 @@ class Supervised:
         self.signal(number)
 
     def restart(self) -> None:
-        """Ends the running one; the next comes at once, with whatever configuration is there now."""
+        """Ends the running one and starts it again at once, with the configuration of now."""
         self.wanted = True
         if self.pid:
             self._since = float("-inf")
@@ -80,8 +80,8 @@ class Supervised:
         if not self.wanted:
             return
         asked = self._since == float("-inf")
-        wait = 0.0 if asked else self._backoff.fell(time.monotonic() - self._since)
+        wait = 0.0 if asked else self._backoff.next_delay(time.monotonic() - self._since)
         if not asked:
-            words = self._last_words(self.name)
-            self._say(f"{self.name} ended ({describe(status)}), next start in {wait:.0f} s{words}")
+            output = self._last_output(self.name)
+            self._say(f"{self.name} ended ({describe(status)}), restarting in {wait:.0f} s{output}")
         self._timer = self._loop.after(wait, self._run)

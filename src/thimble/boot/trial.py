@@ -1,7 +1,7 @@
-"""A new image on trial: it must be confirmed in time, or the machine reboots, and the loader counts.
+"""Trial boot of a new image: unless confirmed in time, the machine reboots; the loader counts the tries.
 
-not a trial                    on trial ──confirmed──► for good
-                                   └────────late────► reboot; after the last try the old slot starts
+not a trial boot               on trial ──confirmed──► permanent
+                                   └────timed out───► reboot; after the last try the old slot starts
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .loop import Loop, Timer
 
 
-class Trial:
+class BootTrial:
     """`fail(why)` is called when nobody confirmed within `timeout` seconds after the kernel's start."""
 
     def __init__(
@@ -26,21 +26,23 @@ class Trial:
         self.on = False
 
     def begin(self) -> None:
-        """This boot is a trial."""
+        """This is a trial boot: starts the timer."""
         if not self.on:
             self.on = True
             left = max(0.0, self._timeout - time.clock_gettime(time.CLOCK_BOOTTIME))
-            self._say(f"this image is on trial: unless it is confirmed within {left:.0f} s the host reboots")
+            self._say(
+                f"trial boot of this image: the host reboots unless it is confirmed within {left:.0f} s"
+            )
             self._timer = self._loop.after(left, self._late)
 
     def confirmed(self) -> None:
-        """The agent is satisfied."""
+        """The agent confirms the image."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            self._say("this image is confirmed")
+            self._say("the trial boot is confirmed")
         self.on = False
 
     def _late(self) -> None:
         self._timer = None
-        self._fail(f"this image was not confirmed within {self._timeout:.0f} s")
+        self._fail(f"the trial boot was not confirmed within {self._timeout:.0f} s")

@@ -1,4 +1,4 @@
-"""Settings of the kernel for a hypervisor, literal, written once. Forwarding for NAT is the agent's."""
+"""Kernel settings for a hypervisor, written once at boot. Forwarding for NAT is the agent's."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import stat
 import sys
 from math import isqrt
 
-from .bridge import write_setting
+from .files import replace_file, write_setting
 
 RUN = "/run/thimble"
 # What the kernel runs when it wants a module.
 MODPROBE = f"{RUN}/modprobe"
-MODPROBE_TEXT = f"#!{sys.executable} -BIS\nfrom thimble.boot.modprobe import main\nmain()\n"
+MODPROBE_TEXT = f"#!{sys.executable} -BIS\nfrom thimble.boot.devices.modprobe import main\nmain()\n"
 
 SYSCTLS = (
     ("kernel/panic", "10"),
@@ -45,7 +45,7 @@ _MISC = 10
 
 
 def apply() -> None:
-    """Writes all of it; what a kernel lacks is passed over."""
+    """Writes all settings; those a kernel lacks are skipped."""
     make_nodes()
     replace_file(MODPROBE, MODPROBE_TEXT, 0o755)
     for key, value in SYSCTLS:
@@ -77,11 +77,3 @@ def make_nodes() -> None:
             os.chmod(path, mode)
         except FileExistsError:
             pass
-
-
-def replace_file(path: str, text: str, mode: int = 0o644) -> None:
-    """Replaces a file in RAM in one step; readers see the old one or the new one."""
-    with open(f"{path}.new", "w") as file:
-        file.write(text)
-    os.chmod(f"{path}.new", mode)
-    os.replace(f"{path}.new", path)

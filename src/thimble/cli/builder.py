@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from thimble.cli.progress import meter
-from thimble.cli.session import Session
+from thimble.cli.session import CliSession
 from thimble.core.problem import Code, Problem
 
 Report = Callable[[str, float | None, str], None]
@@ -24,13 +24,13 @@ def part(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise Problem(
             Code.UNSUPPORTED,
-            f"this installation of thimble has no {name} ({error})",
+            f"{name} is not part of this installation of thimble ({error})",
             hint="Run it from a checkout of the repository.",
         ) from error
 
 
 @contextmanager
-def reporting(session: Session) -> Iterator[Report]:
+def reporting(session: CliSession) -> Iterator[Report]:
     """The callback such a part tells its progress with, shown as all progress is."""
     with meter(quiet=session.quiet or session.json) as shown:
         yield shown.at

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from thimble.cli import tables
-from thimble.cli.session import Session
+from thimble.cli.session import CliSession
 from thimble.contract.common import DryRun, Task
 from thimble.contract.verbs import Started
 from thimble.contract.vm import VmList
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def _sets(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    """Puts an option's value into the session, if it was given."""
+    """Sets an option's value in the session, if it was given."""
 
     def callback(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
         if value:
             source = ctx.get_parameter_source(parameter.name or "")
             typed = source is click.core.ParameterSource.COMMANDLINE
-            ctx.ensure_object(Session).set(name, value, typed=typed)
+            ctx.ensure_object(CliSession).set(name, value, typed=typed)
 
     return callback
 
@@ -49,33 +49,33 @@ def word(names: str, field: str, metavar: str, help: str, **more: Any) -> click.
 
 def output_options() -> list[click.Parameter]:
     return [
-        flag("--json", "json", "Answer in JSON."),
+        flag("--json", "json", "Print JSON."),
         flag("--quiet -q", "quiet", "No progress, no confirmations."),
     ]
 
 
 def host_options() -> list[click.Parameter]:
     return [
-        word("--host", "host", "URL", "The host to talk to."),
-        word("--profile", "profile", "NAME", "The host, as named at sign-in."),
+        word("--host", "host", "URL", "The host to connect to."),
+        word("--profile", "profile", "NAME", "A saved profile (see `thimble login`)."),
     ]
 
 
 def trust_options() -> list[click.Parameter]:
     return [
-        word("--fingerprint", "fingerprint", "SHA256", "Believe the certificate with this fingerprint.",
+        word("--fingerprint", "fingerprint", "SHA256", "Trust the certificate with this fingerprint.",
              envvar="THIMBLE_FINGERPRINT"),
-        word("--ca", "ca", "FILE", "Believe certificates signed by these authorities."),
-        flag("--insecure", "insecure", "Believe any certificate. Dangerous."),
+        word("--ca", "ca", "FILE", "Trust certificates signed by these CAs."),
+        flag("--insecure", "insecure", "Trust any certificate. Dangerous."),
     ]  # fmt: skip
 
 
 def choice(kind: type[StrEnum]) -> click.Choice[str]:
-    """One of `kind`, as it is written on the wire."""
+    """One of `kind`, as the API spells it."""
     return click.Choice([one.value for one in kind])
 
 
-class Local(click.Command):
+class LocalCommand(click.Command):
     """A command that talks to no host."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -83,34 +83,34 @@ class Local(click.Command):
         super().__init__(*args, **options)
 
 
-class Asking(click.Command):
-    """A command that asks a host."""
+class HostCommand(click.Command):
+    """A command that reads from a host."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         options["params"] = [*(options.get("params") or []), *host_options(), *output_options()]
         super().__init__(*args, **options)
 
 
-class Changing(Asking):
+class ChangingCommand(HostCommand):
     """A command that changes something on a host at once."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        preview = flag("--dry-run", "dry_run", "Only show what would happen, and what stands in the way.")
+        preview = flag("--dry-run", "dry_run", "Only show what would happen, and what blocks it.")
         options["params"] = [*(options.get("params") or []), preview]
         super().__init__(*args, **options)
 
 
-class Working(Changing):
-    """A command that starts long work on a host, and waits for it."""
+class TaskCommand(ChangingCommand):
+    """A command that starts a task on a host, and waits for it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        apart = flag("--no-wait", "no_wait", "Answer with the task instead of waiting for it.")
+        apart = flag("--no-wait", "no_wait", "Print the task's id instead of waiting for it.")
         options["params"] = [*(options.get("params") or []), apart]
         super().__init__(*args, **options)
 
 
 def act(
-    session: Session,
+    session: CliSession,
     name: str,
     input: msgspec.Struct | None = None,
     *,
@@ -119,10 +119,10 @@ def act(
     key: str = "",
     goes_down: bool = False,
 ) -> Any:
-    """Carry out a mutation: the verb's value, or its task when that is done. `goes_down`: the host does, for
-    this; one that answers no more has obeyed, and the task is as it was last seen.
+    """Carry out a mutation: the verb's value, or its task when that is done. `goes_down`: the host goes
+    down for it, so a host that no longer answers is no error; the task is as it was last seen.
 
-    With --dry-run it prints the preview and leaves; with --no-wait it prints the task and leaves.
+    With --dry-run it prints the preview and exits; with --no-wait it prints the task and exits.
     """
     options: dict[str, Any] = {"path": path or {}, "if_match": if_match, "key": key}
     if session.dry_run:
@@ -145,14 +145,14 @@ def act(
 
 
 def follow(
-    session: Session,
+    session: CliSession,
     task: Task,
     *,
     timeout: float | None = None,
     client: Client | None = None,
     seen: Callable[[Task], None] = lambda _: None,
 ) -> Task:
-    """Wait for `task` and show its progress. Ctrl-C leaves it running and says how to come back."""
+    """Wait for `task` and show its progress. Ctrl-C leaves it running and says how to wait again."""
     from thimble.cli.progress import meter, task_on
 
     asking = client or session.client
@@ -165,13 +165,13 @@ def follow(
 
             return asking.wait(task, timeout=timeout, progress=progress)
     except KeyboardInterrupt:
-        stop = f", `thimble task cancel {task.id}` ends it" if task.cancellable else ""
-        session.note(f"It goes on; `thimble task wait {task.id}` waits for it{stop}.")
+        stop = f", `thimble task cancel {task.id}` cancels it" if task.cancellable else ""
+        session.note(f"The task is still running; `thimble task wait {task.id}` waits for it{stop}.")
         raise
 
 
-def preview(session: Session, dry: DryRun) -> None:
-    """Print a dry run and leave, with the exit code of the first blocker if there is one."""
+def preview(session: CliSession, dry: DryRun) -> None:
+    """Print a dry run and exit, with the exit code of the first blocker if there is one."""
 
     def text() -> str:
         lines = ["this would happen:", *[f"  {effect.what}" for effect in dry.effects]] if dry.effects else []
@@ -187,17 +187,17 @@ def preview(session: Session, dry: DryRun) -> None:
 def vm_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
     """For the shell's completion: the VMs' names; nothing when the host cannot be asked."""
     with suppress(Exception):
-        vms: VmList = ctx.ensure_object(Session).client.call("vm.list")
+        vms: VmList = ctx.ensure_object(CliSession).client.call("vm.list")
         return [vm.name for vm in vms.vms if vm.name.startswith(incomplete)]
     return []
 
 
 def width() -> int | None:
-    """Of the terminal that standard output is; None when it is none, then nothing is cut."""
+    """The terminal's width; None if standard output is not a terminal: then nothing is cut."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def confirm(session: Session, question: str, *, yes: bool) -> None:
+def confirm(session: CliSession, question: str, *, yes: bool) -> None:
     """Ask before something is lost; scripts say --yes."""
     if not yes and not session.dry_run and sys.stdin.isatty():
         click.confirm(question, abort=True, err=True)
@@ -216,6 +216,6 @@ def secret(file: str | None, variable: str, prompt: str, *, twice: bool = False)
     if found := os.environ.get(variable):
         return found
     if not sys.stdin.isatty():
-        raise Problem(Code.INVALID, "no password is given", hint=f"Use --password-file, or set {variable}.")
+        raise Problem(Code.INVALID, "no password given", hint=f"Use --password-file, or set {variable}.")
     answer: str = click.prompt(prompt, hide_input=True, err=True, confirmation_prompt=twice)
     return answer

@@ -30,7 +30,7 @@ CALM = b"\x1b[0m\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?2004l\x1b[?1049l
 
 
 def attach(link: ClientConnection, name: str, *, quiet: bool = False, timeout: float | None = None) -> None:
-    """Connect this terminal (or these pipes) with the console until a person leaves, it closes, or `timeout`.
+    """Connect this terminal (or pipes) with the console until the user leaves, it closes, or `timeout`.
 
     Raises `Problem` UNAVAILABLE when the host closes it for a reason.
     """
@@ -79,7 +79,7 @@ def _print(link: ClientConnection, deadline: float | None) -> None:
 
 
 def _type(link: ClientConnection, stop: int, escape: EscapeParser | None) -> None:
-    """Until a person leaves or `stop` is readable. The end of a pipe ends the typing, not the console."""
+    """Until the user leaves or `stop` is readable. The end of a pipe ends the typing, not the console."""
     from websockets.exceptions import ConnectionClosed
 
     source = sys.stdin.fileno()

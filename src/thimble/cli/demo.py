@@ -16,10 +16,9 @@ import time
 from pathlib import Path
 
 from thimble.cli import progress
+from thimble.cli.demo_server import after, say, sign_in, wait_for_interrupt
 from thimble.client.http import Client
-from thimble.client.profile import Profile, location, read, write
-from thimble.client.trust import Trust
-from thimble.contract.host import Host, Login, Session
+from thimble.contract.host import Host
 from thimble.contract.network import Forward, SwitchChange
 from thimble.contract.vm import DirectBoot, DiskSpec, Firmware, NicSpec, SeedSpec, VmCreate
 from thimble.core.problem import Code, Problem
@@ -27,8 +26,8 @@ from thimble.guest import debian
 from thimble.image import build
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
-from thimble.lab.server import Server
-from thimble.lab.spec import STATE_LABEL, Disk, Nic
+from thimble.lab.server import LabServer
+from thimble.lab.spec import STATE_LABEL, LabDisk, LabNic
 
 GUEST = "debian1"
 SSH_PORT = 2222  # of the server, handed on to the guest's 22
@@ -38,7 +37,7 @@ GIB = 1 << 30
 class Timeline:
     """Moments in seconds since power-on, printed as they come."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: LabServer) -> None:
         self._server = server
         self.moments: dict[str, float] = {}
 
@@ -54,7 +53,7 @@ def show(*, once: bool, keep: bool, profile: str, out: Path) -> dict[str, object
     """Do all of it; the summary. `once` ends after the guest's SSH banner, `keep` leaves the server on."""
     began = time.monotonic()
     with progress.meter(quiet=False) as shown:
-        built = build.build(build.Options(profile=profile, out=out), shown.at)
+        built = build.build(build.BuildOptions(profile=profile, out=out), shown.at)
         guest = debian.ensure(shown.at)
     image_bytes = built.total_bytes
     say(f"image      {built.directory} ({profile}): {image_bytes / 1e6:.1f} MB, built")
@@ -77,17 +76,17 @@ def show(*, once: bool, keep: bool, profile: str, out: Path) -> dict[str, object
     return summary
 
 
-def power_on(directory: Path) -> Server:
+def power_on(directory: Path) -> LabServer:
     """The virtual server, with a state disk, waiting at `ready`."""
     spec = spec_of_image(
         directory,
         name="run",
         memory_mib=3072,
-        disks=(Disk(size_bytes=8 * GIB, label=STATE_LABEL),),
-        nics=(Nic(forwards=(443, SSH_PORT)),),
+        disks=(LabDisk(size_bytes=8 * GIB, label=STATE_LABEL),),
+        nics=(LabNic(forwards=(443, SSH_PORT)),),
     )
     say("server     powering on (2 CPUs, 3 GiB, 8 GiB disk, nested virtualization)")
-    server = Server.up(spec)
+    server = LabServer.up(spec)
     try:
         server.wait_for(b"thimble: ready in ", 240)
     except BaseException:
@@ -97,7 +96,7 @@ def power_on(directory: Path) -> Server:
 
 
 def first_vm(
-    server: Server, timeline: Timeline, guest: debian.DebianGuest
+    server: LabServer, timeline: Timeline, guest: debian.DebianGuest
 ) -> tuple[Client, dict[str, object]]:
     """From `ready` to the guest's SSH banner."""
     ready_at = server.seconds_on()
@@ -126,7 +125,7 @@ def first_vm(
         path={"switch": "nat"},
     )
     client.call("vm.start", path={"vm": GUEST})
-    timeline.mark("start", "start asked for")
+    timeline.mark("start", "start requested")
     first = first_line(client)
     timeline.mark("first_line", f"guest's first line: {first}")
     address = client.call("vm.get", path={"vm": GUEST}).nics[0].ip
@@ -156,20 +155,6 @@ def demo_vm(guest: debian.DebianGuest) -> VmCreate:
         tablet=False,
         seed=SeedSpec(method="credentials", user="root"),  # type: ignore[arg-type]
     )
-
-
-def sign_in(server: Server, fingerprint: str, password: str) -> Client:
-    """A client with a session, also kept as the profile `run` for the `thimble` command."""
-    url = f"https://127.0.0.1:{server.forward(443)}"
-    client = Client(url, trust=Trust(fingerprint=fingerprint))
-    session: Session = client.call("session.create", Login(user="admin", password=password))
-    client.token = session.token
-    kept = Profile(
-        url=url, fingerprint=fingerprint, user="admin", token=session.token, expires=session.expires
-    )
-    write(location(), read(location()).with_profile("run", kept))
-    print(f"thimble: {url}/ as admin with password {password}", file=sys.stderr)
-    return client
 
 
 def upload(client: Client, name: str, path: Path) -> None:
@@ -217,13 +202,7 @@ def ssh_banner(port: int, timeout: float) -> str:
     raise Problem(Code.TIMEOUT, f"the guest's SSH did not answer within {timeout:.0f} s")
 
 
-def after(server: Server, label: bytes) -> str:
-    """The word that follows `label` on the console."""
-    server.wait_for(label, 20)
-    return server.wait_for(b"\n", 5).split()[-1].decode()
-
-
-def farewell(server: Server, client: Client) -> None:
+def farewell(server: LabServer, client: Client) -> None:
     command = ".venv/bin/thimble --profile run"
     lines = (
         f"open       {client.url}/",
@@ -235,17 +214,6 @@ def farewell(server: Server, client: Client) -> None:
         "end        Ctrl-C powers the server off",
     )
     print("", *lines, sep="\n", file=sys.stderr, flush=True)
-
-
-def wait_for_interrupt() -> None:
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        say("server     powering off")
-
-
-def say(line: str) -> None:
-    print(f"thimble: {line}", file=sys.stderr, flush=True)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""`thimble host deploy|install|update|rollback|key …`: what the host is started from."""
+"""`thimble host deploy|install|update|rollback|key …`: installation, A/B updates, rollback, update keys."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ import click
 from msgspec import UNSET
 
 from thimble.cli import tables
-from thimble.cli.command import Asking, Changing, Working, act, choice, confirm, preview, width
-from thimble.cli.session import Session
+from thimble.cli.command import (
+    ChangingCommand,
+    HostCommand,
+    TaskCommand,
+    act,
+    choice,
+    confirm,
+    preview,
+    width,
+)
+from thimble.cli.session import CliSession
 from thimble.cli.tables import Column, table
 from thimble.cli.vm_parse import seconds
 from thimble.contract.common import DryRun, Task
@@ -35,7 +44,7 @@ from thimble.contract.deploy import (
 from thimble.core.problem import Code, Problem
 
 
-@click.group("key", help="Whose updates this host accepts.")
+@click.group("key", help="Keys whose updates this host accepts.")
 def key() -> None:
     """The group."""
 
@@ -49,7 +58,7 @@ def details(found: Deploy) -> str:
         ("running", f"{found.version}, build {found.build or '?'}" + (", on trial" if found.trial else "")),
         *((f"slot {slot.slot}", _slot(slot)) for slot in found.slots),
         ("mirror", found.mirror if found.installed else ""),
-        ("not in step", "\n".join(f"{d.disk}: {d.problem}" for d in found.devices if not d.in_step)),
+        ("out of sync", "\n".join(f"{d.disk}: {d.problem}" for d in found.devices if not d.in_step)),
         ("last", _outcome(found.last) if found.last else ""),
         ("updates", _policy(found.policy)),
     ]
@@ -89,25 +98,32 @@ def _outcome(last: Outcome) -> str:
     return f"{last.kind} to {last.version} (build {last.build}) of {when}: {last.state}{why}"
 
 
-@click.command("deploy", cls=Asking)
+@click.command("deploy", cls=HostCommand)
 @click.pass_obj
-def deploy(session: Session) -> None:
-    """What the host was started from, its slots, and how the last update went."""
+def deploy(session: CliSession) -> None:
+    """Boot medium, slots (A/B), and the result of the last update."""
     found: Deploy = session.client.call("deploy.get")
     session.emit(found, lambda: details(found))
 
 
-@click.command("install", cls=Working)
+@click.command("install", cls=TaskCommand)
 @click.argument("disk", required=False, default="")
-@click.option("--mirror", default="", metavar="DISK", help="A second disk; alone: joins the installation.")
-@click.option("--erase", is_flag=True, help="Even if something else is on the disk; that is lost.")
-@click.option("--image", default="", metavar="FILE|URL|IMAGE", help="Another image than the running one.")
-@click.option("--new-state", is_flag=True, help="Replace the state of an installation that is there.")
-@click.option("--reboot", is_flag=True, help="Reboot when it is done.")
+@click.option(
+    "--mirror",
+    default="",
+    metavar="DISK",
+    help="Mirror on this disk; without DISK: add it to an installed host.",
+)
+@click.option("--erase", is_flag=True, help="Erase other data on the disk.")
+@click.option(
+    "--image", default="", metavar="FILE|URL|IMAGE", help="Install this image instead of the running one."
+)
+@click.option("--new-state", is_flag=True, help="Replace the state of an existing installation.")
+@click.option("--reboot", is_flag=True, help="Reboot afterwards.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def install(
-    session: Session,
+    session: CliSession,
     *,
     disk: str,
     mirror: str,
@@ -117,7 +133,7 @@ def install(
     reboot: bool,
     yes: bool,
 ) -> None:
-    """Install on DISK: serial:…, wwn:…, /dev/…, or `largest`. A datastore that is found stays."""
+    """Install on DISK: serial:…, wwn:…, /dev/…, or `largest`. An existing datastore on it is kept."""
     if image and not session.dry_run:
         image = sent(session, image)
     wanted = InstallRequest(
@@ -129,10 +145,10 @@ def install(
         reboot=reboot,
     )
     if not session.dry_run and not session.json:
-        told: DryRun = session.client.call("deploy.install", wanted, dry_run=True)
-        if not told.possible:
-            preview(session, told)
-        session.note("\n".join(f"  {effect.what}" for effect in told.effects))
+        planned: DryRun = session.client.call("deploy.install", wanted, dry_run=True)
+        if not planned.possible:
+            preview(session, planned)
+        session.note("\n".join(f"  {effect.what}" for effect in planned.effects))
     confirm(session, "Do this?", yes=yes)
     task: Task = act(session, "deploy.install", wanted)
     session.done(task, lambda: f"installed {task.result.get('version')} on {task.result.get('disk')}")
@@ -140,23 +156,23 @@ def install(
 
 def _restart_options(command: Any) -> Any:
     for option in (
-        click.option("--vms", type=choice(Guests), help="What VMs do.  [the host's policy]"),
-        click.option("--restart", type=choice(Reboot), help="How it is started.  [the host's policy]"),
-        click.option("--guest-timeout", default="120s", metavar="TIME", help="For guests.  [120s]"),
+        click.option("--vms", type=choice(Guests), help="What happens to VMs.  [the host's policy]"),
+        click.option("--restart", type=choice(Reboot), help="How the update is booted.  [the host's policy]"),
+        click.option("--guest-timeout", default="120s", metavar="TIME", help="For the guests.  [120s]"),
         click.option("--yes", "-y", is_flag=True, help="Do not ask."),
     ):  # fmt: skip
         command = option(command)
     return command
 
 
-@click.command("update", cls=Working)
+@click.command("update", cls=TaskCommand)
 @click.argument("image", metavar="[FILE|URL|IMAGE]", required=False)
-@click.option("--sha256", default="", metavar="DIGEST", help="Refuse it unless its digest is this.")
-@click.option("--allow-older", is_flag=True, help="Even if its version is older.")
+@click.option("--sha256", default="", metavar="DIGEST", help="Refuse the image unless it has this digest.")
+@click.option("--allow-older", is_flag=True, help="Allow an older version.")
 @_restart_options
 @click.pass_obj
 def update(
-    session: Session,
+    session: CliSession,
     *,
     image: str | None,
     sha256: str,
@@ -170,7 +186,7 @@ def update(
 
     Without one it comes from where the host's policy ([update] of its document) says.
     """
-    confirm(session, "Update the host? Its VMs go down for it.", yes=yes)
+    confirm(session, "Update the host? Its VMs go down for the restart.", yes=yes)
     wanted = UpdateRequest(
         image=sent(session, image) if image else UNSET,
         sha256=sha256,
@@ -183,18 +199,18 @@ def update(
         session,
         "deploy.update",
         wanted,
-        "the host restarts into the update; `thimble host deploy` tells how it went",
+        "the host restarts into the update (trial boot); `thimble host deploy` shows the result",
     )
 
 
-@click.command("rollback", cls=Working)
+@click.command("rollback", cls=TaskCommand)
 @_restart_options
 @click.pass_obj
 def rollback(
-    session: Session, *, vms: str | None, restart: str | None, guest_timeout: str, yes: bool
+    session: CliSession, *, vms: str | None, restart: str | None, guest_timeout: str, yes: bool
 ) -> None:
-    """Go back to the other slot."""
-    confirm(session, "Go back to the other slot? The VMs go down for it.", yes=yes)
+    """Roll back to the other slot."""
+    confirm(session, "Roll back to the other slot? The VMs go down for the restart.", yes=yes)
     wanted = RollbackRequest(
         vms=Guests(vms) if vms else UNSET,
         reboot=Reboot(restart) if restart else UNSET,
@@ -203,13 +219,13 @@ def rollback(
     _going(session, "deploy.rollback", wanted, "the host restarts into the other slot")
 
 
-def _going(session: Session, verb: str, wanted: Any, done: str) -> None:
+def _going(session: CliSession, verb: str, wanted: Any, done: str) -> None:
     task = act(session, verb, wanted, goes_down=True)
     session.done(task, lambda: done)
 
 
-def sent(session: Session, image: str) -> str:
-    """A file of ours goes to the host first; anything else is a name it knows."""
+def sent(session: CliSession, image: str) -> str:
+    """A local file is uploaded first; anything else is a name the host knows."""
     from thimble.cli.progress import bytes_on, meter
 
     source = Path(image)
@@ -226,13 +242,13 @@ def sent(session: Session, image: str) -> str:
         )
     received: Uploaded = answer
     if received.sha256 != digest:
-        raise Problem(Code.FAILED, "the host received something else than was sent", hint="Try again.")
+        raise Problem(Code.FAILED, "the host received other data than was sent", hint="Try again.")
     return UPLOAD
 
 
-@key.command("list", cls=Asking)
+@key.command("list", cls=HostCommand)
 @click.pass_obj
-def key_list(session: Session) -> None:
+def key_list(session: CliSession) -> None:
     """List the keys."""
     found: KeyList = session.client.call("key.list")
     rows = [(k.name, "of the image" if k.built_in else "added", k.fingerprint) for k in found.keys]
@@ -240,11 +256,11 @@ def key_list(session: Session) -> None:
     session.emit(found, lambda: table(columns, rows, width=width()) if rows else "no keys yet")
 
 
-@key.command("add", cls=Changing)
+@key.command("add", cls=ChangingCommand)
 @click.argument("name")
 @click.argument("certificate", type=click.Path(dir_okay=False))
 @click.pass_obj
-def key_add(session: Session, name: str, certificate: str) -> None:
+def key_add(session: CliSession, name: str, certificate: str) -> None:
     """Accept images signed by the owner of CERTIFICATE, a file in PEM."""
     try:
         pem = Path(certificate).read_text()
@@ -254,13 +270,13 @@ def key_add(session: Session, name: str, certificate: str) -> None:
     session.done(made, lambda: f"images signed by {made.name} are accepted (SHA-256 {made.fingerprint})")
 
 
-@key.command("remove", cls=Changing)
+@key.command("remove", cls=ChangingCommand)
 @click.argument("name")
 @click.pass_obj
-def key_remove(session: Session, name: str) -> None:
-    """Accept images signed with that key no longer."""
+def key_remove(session: CliSession, name: str) -> None:
+    """Stop accepting images signed with that key."""
     act(session, "key.delete", path={"key": name})
-    session.say(f"images signed by {name} are not accepted any more")
+    session.say(f"images signed by {name} are no longer accepted")
 
 
 COMMANDS = (deploy, install, update, rollback, key)

@@ -1,4 +1,4 @@
-"""`thimble disk …`: volumes; `disk image …`: what they are copied from; `disk store …`: where they are."""
+"""`thimble disk …`: volumes; `disk image …`: images; `disk store …`: datastores."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from pathlib import Path
 
 import click
 
-from thimble.cli.command import Asking, Changing, Working, act, choice, confirm, preview, width
-from thimble.cli.session import Session
+from thimble.cli.command import (
+    ChangingCommand,
+    TaskCommand,
+    act,
+    choice,
+    preview,
+)
+from thimble.cli.session import CliSession
+from thimble.cli.standard import add_delete, add_list
 from thimble.cli.tables import Column, table
 from thimble.contract.storage import (
     Datastore,
@@ -54,7 +61,7 @@ def disk() -> None:
     """The group."""
 
 
-@disk.group(help="Images: to copy disks from, to put into a drive, to boot directly.")
+@disk.group(help="Images: for new disks, CD-ROM drives and direct boot.")
 def image() -> None:
     """The group."""
 
@@ -99,23 +106,18 @@ def _notes(one: Datastore) -> list[str]:
     return notes if one.mounted else [*notes, f"not mounted: {one.why}"]
 
 
-@disk.command("list", cls=Asking)
-@click.pass_obj
-def list_(session: Session) -> None:
-    """List volumes."""
-    volumes: VolumeList = session.client.call("volume.list")
-    session.emit(volumes, lambda: volumes_table(volumes, width=width()))
+add_list(disk, "volume.list", "List volumes.", volumes_table)
 
 
-@disk.command("create", cls=Working)
+@disk.command("create", cls=TaskCommand)
 @click.argument("name")
 @click.argument("size", required=False)
-@click.option("--image", metavar="IMAGE", help="A copy of this image, grown to SIZE.")
+@click.option("--image", metavar="IMAGE", help="Copy this image and grow it to SIZE.")
 @click.option("--datastore", default="", metavar="NAME")
 @click.option("--format", type=choice(DiskFormat), default=DiskFormat.QCOW2.value)
 @click.pass_obj
 def create(
-    session: Session, name: str, size: str | None, image: str | None, datastore: str, format: str
+    session: CliSession, name: str, size: str | None, image: str | None, datastore: str, format: str
 ) -> None:
     """Create a volume of SIZE, such as 10G."""
     wanted = VolumeCreate(
@@ -129,31 +131,20 @@ def create(
     session.done(task, lambda: f"created {task.result.get('volume', name)}")
 
 
-@disk.command("delete", cls=Changing)
-@click.argument("name")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def delete(session: Session, *, name: str, yes: bool) -> None:
-    """Delete a volume no VM uses. NAME is datastore/name, as listed."""
-    confirm(session, f"Delete the volume {name}?", yes=yes)
-    act(session, "volume.delete", path={"volume": name})
-    session.say(f"deleted {name}")
+add_delete(disk, "volume", "Delete a volume no VM uses. NAME is datastore/name, as listed.")
 
 
-@image.command("list", cls=Asking)
-@click.pass_obj
-def image_list(session: Session) -> None:
-    """List images."""
-    images: ImageList = session.client.call("image.list")
-    session.emit(images, lambda: images_table(images, width=width()))
+add_list(image, "image.list", "List images.", images_table)
 
 
-@image.command("upload", cls=Changing)
+@image.command("upload", cls=ChangingCommand)
 @click.argument("file", type=click.Path(dir_okay=False))
-@click.option("--as", "name", default="", metavar="[DATASTORE/]NAME", help="Its name there.  [the file's]")
-@click.option("--sha256", metavar="DIGEST", help="Refuse it unless its digest is this.")
+@click.option(
+    "--as", "name", default="", metavar="[DATASTORE/]NAME", help="Its name on the host.  [the file's]"
+)
+@click.option("--sha256", metavar="DIGEST", help="Refuse it unless it has this digest.")
 @click.pass_obj
-def upload(session: Session, file: str, name: str, sha256: str | None) -> None:
+def upload(session: CliSession, file: str, name: str, sha256: str | None) -> None:
     """Upload an image: qcow2, raw, ISO, a kernel, an initrd, …"""
     from thimble.cli.progress import bytes_on, meter
 
@@ -179,41 +170,28 @@ def upload(session: Session, file: str, name: str, sha256: str | None) -> None:
     if stored.sha256 != digest:
         raise Problem(
             Code.FAILED,
-            f"the host stored {stored.name} with another digest than was sent",
+            f"the host stored {stored.name} with a different digest than was sent",
             hint=f"Delete it with `thimble disk image delete {stored.name}`, and upload it again.",
         )
     session.done(stored, lambda: f"uploaded {stored.name}: {stored.format}, {show_size(stored.size_bytes)}")
 
 
-@image.command("delete", cls=Changing)
+add_delete(image, "image", "Delete an image.")
+
+
+add_list(store, "datastore.list", "List datastores.", stores_table)
+
+
+@store.command("create", cls=ChangingCommand)
 @click.argument("name")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def image_delete(session: Session, *, name: str, yes: bool) -> None:
-    """Delete an image."""
-    confirm(session, f"Delete the image {name}?", yes=yes)
-    act(session, "image.delete", path={"image": name})
-    session.say(f"deleted {name}")
-
-
-@store.command("list", cls=Asking)
-@click.pass_obj
-def store_list(session: Session) -> None:
-    """List datastores."""
-    stores: DatastoreList = session.client.call("datastore.list")
-    session.emit(stores, lambda: stores_table(stores, width=width()))
-
-
-@store.command("create", cls=Changing)
-@click.argument("name")
-@click.option("--directory", metavar="PATH", help="A directory of the host.")
+@click.option("--directory", metavar="PATH", help="A directory on the host.")
 @click.option("--disk", "device", metavar="DEVICE", help="A whole disk or partition with ext4 on it.")
-@click.option("--ram", metavar="SIZE", help="In memory, at most this much; gone at reboot.")
-@click.option("--format", is_flag=True, help="Make a file system on the disk.")
-@click.option("--erase", is_flag=True, help="Even if there is one already.")
+@click.option("--ram", metavar="SIZE", help="In RAM, at most this much; lost at reboot.")
+@click.option("--format", is_flag=True, help="Create a file system on the disk.")
+@click.option("--erase", is_flag=True, help="Erase an existing file system.")
 @click.pass_obj
 def store_create(
-    session: Session,
+    session: CliSession,
     *,
     name: str,
     directory: str | None,
@@ -226,7 +204,7 @@ def store_create(
     kinds = {DatastoreKind.DIRECTORY: directory, DatastoreKind.DISK: device, DatastoreKind.RAM: ram}
     chosen = [kind for kind, value in kinds.items() if value]
     if len(chosen) != 1:
-        raise Problem(Code.INVALID, "say where it is", hint="Exactly one of --directory, --disk and --ram.")
+        raise Problem(Code.INVALID, "no location given", hint="Exactly one of --directory, --disk and --ram.")
     wanted = DatastoreCreate(
         name=name,
         kind=chosen[0],
@@ -240,10 +218,10 @@ def store_create(
     session.done(made, lambda: f"created {made.name}: {show_size(made.free_bytes)} free at {made.where}")
 
 
-@store.command("delete", cls=Changing)
+@store.command("delete", cls=ChangingCommand)
 @click.argument("name")
 @click.pass_obj
-def store_delete(session: Session, name: str) -> None:
-    """Forget a datastore; its files stay."""
+def store_delete(session: CliSession, name: str) -> None:
+    """Remove a datastore from the host's list; its files stay."""
     act(session, "datastore.delete", path={"datastore": name})
-    session.say(f"{name} is forgotten; its files stay where they are")
+    session.say(f"{name} removed; its files stay where they are")

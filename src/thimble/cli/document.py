@@ -10,9 +10,9 @@ import click
 import msgspec
 
 from thimble.cli import reconnect, tables
-from thimble.cli.command import Asking, Local, Working, act, confirm, follow
+from thimble.cli.command import HostCommand, LocalCommand, TaskCommand, act, confirm, follow
 from thimble.cli.management import CONFIRM
-from thimble.cli.session import Session
+from thimble.cli.session import CliSession
 from thimble.cli.vm_parse import seconds
 from thimble.contract.common import Task
 from thimble.contract.document_api import SIZE_MAX, DocumentExport, DocumentPlan, DocumentState, DocumentText
@@ -23,7 +23,7 @@ from thimble.core.units import show_seconds
 
 
 def given(source: str) -> DocumentText:
-    """The document in a file, at an address, or on standard input (`-`). Raises `Problem`."""
+    """The document in a file, at a URL, or on standard input (`-`). Raises `Problem`."""
     try:
         if source == "-":
             return DocumentText(text=sys.stdin.buffer.read(SIZE_MAX + 1).decode(), source="standard input")
@@ -58,7 +58,7 @@ def _fetched(url: str) -> str:
 
 
 def pointed(problem: Problem, document: DocumentText) -> Problem:
-    """With every mistake shown at its place in the text. Pure."""
+    """Every mistake with its line of the text. Pure."""
     return Problem(
         problem.code,
         problem.detail,
@@ -81,7 +81,7 @@ def _pointed(reason: Reason, document: DocumentText) -> Reason:
 
 
 def plan_text(found: DocumentPlan, document: DocumentText) -> str:
-    """What would happen, what is against it, what is not in it. Pure."""
+    """What would happen, the blockers, and what the document does not mention. Pure."""
     lines = [f"  {effect.what}" for effect in found.effects]
     lines = ["this would happen:", *lines] if lines else ["nothing to do: the host is as the document says"]
     lines += [f"warning: {warning}" for warning in found.warnings]
@@ -92,7 +92,7 @@ def plan_text(found: DocumentPlan, document: DocumentText) -> str:
     return "\n".join(lines)
 
 
-def _planned(session: Session, document: DocumentText) -> DocumentPlan:
+def _planned(session: CliSession, document: DocumentText) -> DocumentPlan:
     try:
         found: DocumentPlan = session.client.call("document.plan", document)
     except Problem as problem:
@@ -100,11 +100,11 @@ def _planned(session: Session, document: DocumentText) -> DocumentPlan:
     return found
 
 
-@click.command(cls=Asking)
+@click.command(cls=HostCommand)
 @click.argument("document", metavar="FILE|URL|-")
 @click.pass_obj
-def plan(session: Session, document: str) -> None:
-    """Tell what applying a host document would do. Changes nothing."""
+def plan(session: CliSession, document: str) -> None:
+    """Show what applying a host document would do. Changes nothing."""
     text = given(document)
     found = _planned(session, text)
     session.emit(found, lambda: plan_text(found, text))
@@ -112,16 +112,16 @@ def plan(session: Session, document: str) -> None:
         raise click.exceptions.Exit(TABLE[found.blockers[0].code][1])
 
 
-@click.command(cls=Working)
+@click.command(cls=TaskCommand)
 @click.argument("document", metavar="FILE|URL|-")
 @click.option("--confirm-within", default=CONFIRM, metavar="TIME", help=f"For [management].  [{CONFIRM}]")
-@click.option("--keep", is_flag=True, help="Keep [management] at once, reached or not.")
+@click.option("--keep", is_flag=True, help="Keep [management] at once, without confirming.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def apply(session: Session, *, document: str, confirm_within: str, keep: bool, yes: bool) -> None:
-    """Make the host what a document says. Nothing is deleted; applying again has nothing to do.
+def apply(session: CliSession, *, document: str, confirm_within: str, keep: bool, yes: bool) -> None:
+    """Apply a host document. Nothing is deleted; applying it again changes nothing.
 
-    A change of the management network is undone by itself unless this command reaches the host anew.
+    Commit-confirm: a change of the management network is undone unless this command can reach the host again.
     """
     within = 0 if keep else round(seconds(confirm_within))
     text = msgspec.structs.replace(given(document), confirm_within=within)
@@ -139,7 +139,7 @@ def apply(session: Session, *, document: str, confirm_within: str, keep: bool, y
     session.done(task, lambda: task.result.get("done", "") or task.result.get("note", ""))
 
 
-def _applied(session: Session, text: DocumentText, found: DocumentPlan) -> Task:
+def _applied(session: CliSession, text: DocumentText, found: DocumentPlan) -> Task:
     """The task when it is done; the host's own addresses change last, and are then confirmed."""
     cuts = any("management.change" in effect.verbs for effect in found.effects)
     if not cuts or not text.confirm_within or session.no_wait:
@@ -162,13 +162,11 @@ def _addresses(document: DocumentText) -> tuple[str, ...]:
     return tuple(str(net[name]) for name in ("address", "address6") if name in net)
 
 
-@click.command(cls=Asking)
-@click.option(
-    "--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Instead of standard output."
-)
+@click.command(cls=HostCommand)
+@click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="FILE", help="Write to this file.")
 @click.pass_obj
-def export(session: Session, output: str | None) -> None:
-    """Write the document of a host as it is: its backup, and the start of the next one."""
+def export(session: CliSession, output: str | None) -> None:
+    """Write the host's present configuration as a document, as a backup or a template."""
     found: DocumentExport = session.client.call("document.export")
     if output is None:
         session.emit(found, lambda: found.text.rstrip("\n"))
@@ -187,9 +185,9 @@ def document() -> None:
     """The group."""
 
 
-@document.command("schema", cls=Local)
+@document.command("schema", cls=LocalCommand)
 def schema() -> None:
-    """Print the JSON Schema, for editors that complete TOML."""
+    """Print the JSON Schema, for completion in TOML editors."""
     from thimble.document import schema as published
 
     click.echo(published.schema().decode(), nl=False)
@@ -198,23 +196,23 @@ def schema() -> None:
 def state_text(state: DocumentState, *, now: float) -> str:
     """Pure."""
     if not state.sha256:
-        return "no document was applied to this host" + (f"; {state.problem}" if state.problem else "")
+        return "no document has been applied to this host" + (f"; {state.problem}" if state.problem else "")
     ago = show_seconds(max(0.0, now - state.applied))
     return tables.facts(
         [
             ("document", state.source or "(sent by a client)"),
             ("SHA-256", state.sha256),
-            ("applied", f"{ago} ago" + ("" if state.complete else ", but not to its end: apply it again")),
+            ("applied", f"{ago} ago" + ("" if state.complete else ", incompletely: apply it again")),
             ("problem", state.problem),
-            ("not so any more", "\n".join(state.changes)),
+            ("changed since", "\n".join(state.changes)),
             ("not mentioned", "\n".join(state.drift)),
         ]
     )
 
 
-@document.command("show", cls=Asking)
+@document.command("show", cls=HostCommand)
 @click.pass_obj
-def show_(session: Session) -> None:
-    """The document applied last, and how the host has moved away from it."""
+def show_(session: CliSession) -> None:
+    """The last document applied, and the drift of the host since then."""
     found: DocumentState = session.client.call("document.get")
     session.emit(found, lambda: state_text(found, now=time.time()))

@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from thimble.cli.command import secret
-from thimble.cli.session import Session
+from thimble.cli.session import CliSession
 from thimble.cli.tables import safe
 from thimble.client import profile as profiles
 from thimble.client.address import base_url
@@ -30,14 +30,14 @@ LEAVE_S = 5.0
 INTERRUPTED = 130
 
 
-def run(session: Session, neighbours: Sequence[Neighbour], words: Sequence[str]) -> int:
+def run(session: CliSession, neighbours: Sequence[Neighbour], words: Sequence[str]) -> int:
     """The worst exit code. Headings go to standard error where JSON is wanted."""
     from thimble.cli import main
 
     ready = [one for one in neighbours if one.report is not None]
     for one in neighbours:
         if one.report is None:
-            session.note(f"{one.number}: {one.mac} is left out: it has not reported since its last boot")
+            session.note(f"{one.number}: {one.mac} is skipped: it has not reported since its last boot")
     if not ready:
         raise Problem(Code.NOT_FOUND, "no neighbour is ready", hint="`thimble host neighbours` shows them.")
     known, password = profiles.read(session.location), _Password()
@@ -73,15 +73,15 @@ def profile_of(one: Neighbour, known: Profiles, token: str, *, now: float) -> Pr
     if urlsplit(url).scheme != "https" or urlsplit(url).hostname != one.ip:
         raise Problem(
             Code.UNAUTHENTICATED,
-            f"it says that it is at {one.report.url}, but it speaks from {one.ip}",
-            hint="Its word is not taken for that: sign in to it with `thimble login`.",
+            f"it claims to be at {one.report.url}, but its reports come from {one.ip}",
+            hint="The claim is not trusted: sign in to it with `thimble login`.",
         )
     seen = normal_fingerprint(one.report.certificate_sha256)
     kept = known.profiles.get(known.named(url))
     if kept is not None and kept.fingerprint and kept.fingerprint != seen:
         raise Problem(
             Code.UNAUTHENTICATED,
-            f"it reports another certificate than the one you trusted for {url}",
+            f"it reports a different certificate than the one you trusted for {url}",
             hint=f"It is new at every boot without a state partition. If its console shows {seen}, "
             f"sign in again with `thimble login {url} --fingerprint` and that.",
         )
@@ -107,7 +107,7 @@ class _Password:
         return self._known
 
 
-def _enter(session: Session, chosen: Profile, password: _Password) -> str:
+def _enter(session: CliSession, chosen: Profile, password: _Password) -> str:
     """Sign in there, for as long as the command takes; the token."""
     with session.connect(chosen) as client:
         asked = host.Login(user=chosen.user, password=password())
@@ -116,7 +116,7 @@ def _enter(session: Session, chosen: Profile, password: _Password) -> str:
     return granted.token
 
 
-def _leave(session: Session, url: str, token: str) -> None:
+def _leave(session: CliSession, url: str, token: str) -> None:
     with suppress(Problem), session.fresh(url, LEAVE_S) as client:
         client.token = token
         client.call("session.delete")

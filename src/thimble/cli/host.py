@@ -12,8 +12,8 @@ import msgspec
 
 from thimble.cli import tables
 from thimble.cli.builder import part, reporting
-from thimble.cli.command import Asking, Changing, Local, Working, act, choice, confirm
-from thimble.cli.session import Session
+from thimble.cli.command import ChangingCommand, HostCommand, LocalCommand, TaskCommand, act, choice, confirm
+from thimble.cli.session import CliSession
 from thimble.cli.vm_parse import seconds
 from thimble.contract.common import Event
 from thimble.contract.host import Host, HostChange, HostLog, MediumWrites, PowerRequest, Pressure
@@ -67,10 +67,10 @@ def medium_words(writes: MediumWrites | None) -> str:
     return f"{writes.disk}, {whole} written since boot, {hour} in the last hour"
 
 
-@host.command("show", cls=Asking)
+@host.command("show", cls=HostCommand)
 @click.pass_obj
-def show_(session: Session) -> None:
-    """The host's state."""
+def show_(session: CliSession) -> None:
+    """Show the host's state."""
     found: Host = session.client.call("host.get")
     session.emit(found, lambda: details(found))
 
@@ -78,26 +78,26 @@ def show_(session: Session) -> None:
 host.add_command(show_, "status")
 
 
-@host.command("rename", cls=Changing)
+@host.command("rename", cls=ChangingCommand)
 @click.argument("name")
 @click.pass_obj
-def rename(session: Session, name: str) -> None:
-    """Give the host another name."""
+def rename(session: CliSession, name: str) -> None:
+    """Rename the host."""
     found: Host = act(session, "host.change", HostChange(name=name))
-    session.done(found, lambda: f"this host is {found.name} now")
+    session.done(found, lambda: f"this host is now called {found.name}")
 
 
-@host.command("log", cls=Asking)
+@host.command("log", cls=HostCommand)
 @click.option("--lines", "-n", type=click.IntRange(1, 5000), default=100, help="How many.  [100]")
 @click.pass_obj
-def log(session: Session, lines: int) -> None:
+def log(session: CliSession, lines: int) -> None:
     """The last lines of the host's log."""
     found: HostLog = session.client.call("host.log", query={"lines": lines})
     session.emit(found, lambda: "\n".join(found.lines))
 
 
 _ENDED = {
-    None: "shut down, or what each one's `host-shutdown` says",
+    None: "shut down, or what each VM's `host-shutdown` says",
     HostShutdown.SAVE: "saved",
     HostShutdown.SHUTDOWN: "shut down",
     HostShutdown.KILL: "powered off",
@@ -105,12 +105,19 @@ _ENDED = {
 
 
 def _power(name: str, verb: str, help: str, done: str) -> None:
-    @host.command(name, cls=Working, help=help)
-    @click.option("--guest-timeout", default="120s", metavar="TIME", help="How long guests may take.  [120s]")
-    @click.option("--guests", type=choice(HostShutdown), help="Do this with all VMs.  [as each one says]")
+    @host.command(name, cls=TaskCommand, help=help)
+    @click.option(
+        "--guest-timeout",
+        default="120s",
+        metavar="TIME",
+        help="Time guests get to shut down.  [120s]",
+    )
+    @click.option(
+        "--guests", type=choice(HostShutdown), help="Do this with all VMs.  [each VM's host-shutdown]"
+    )
     @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
     @click.pass_obj
-    def command(session: Session, *, guest_timeout: str, guests: str | None, yes: bool) -> None:
+    def command(session: CliSession, *, guest_timeout: str, guests: str | None, yes: bool) -> None:
         how = HostShutdown(guests) if guests else None
         confirm(session, f"{name.capitalize()} the host? Its guests are {_ENDED[how]}.", yes=yes)
         wanted = PowerRequest(guest_timeout_s=seconds(guest_timeout), guests=how)
@@ -122,12 +129,12 @@ _power("reboot", "host.reboot", "Shut the guests down and reboot.", "the host re
 _power("shutdown", "host.shutdown", "Shut the guests down and power off.", "the host powers off")
 
 
-@host.command("events", cls=Asking)
-@click.option("--after", type=int, metavar="REV", help="Begin after this revision.  [now]")
-@click.option("--timeout", metavar="TIME", help="Leave after this long.")
+@host.command("events", cls=HostCommand)
+@click.option("--after", type=int, metavar="REV", help="Start after this revision.  [now]")
+@click.option("--timeout", metavar="TIME", help="Exit after this time.")
 @click.pass_obj
-def events(session: Session, after: int | None, timeout: str | None) -> None:
-    """What changes, a line each (with --json: a JSON object each), until Ctrl-C."""
+def events(session: CliSession, after: int | None, timeout: str | None) -> None:
+    """Print events, one per line (with --json: JSON), until Ctrl-C."""
     for event in session.client.events(after, timeout=None if timeout is None else seconds(timeout)):
         click.echo(msgspec.json.encode(event) if session.json else event_line(event))
 
@@ -139,14 +146,19 @@ def event_line(event: Event) -> str:
     return tables.safe(f"{clock} {event.kind} {event.subject} {detail}".rstrip())
 
 
-@host.command("run", cls=Local)
-@click.option("--state", type=click.Path(file_okay=False), metavar="DIR", help="For records and disks.")
+@host.command("run", cls=LocalCommand)
 @click.option(
-    "--run", "run_dir", type=click.Path(file_okay=False), metavar="DIR", help="For sockets; in RAM."
+    "--state", type=click.Path(file_okay=False), metavar="DIR", help="Directory for records and disks."
 )
-@click.option("--listen", metavar="[ADDRESS:]PORT", help="Where its API answers.  [8443]")
 @click.option(
-    "--qemu-dir", type=click.Path(file_okay=False), metavar="DIR", help="QEMU's programs.  [of PATH]"
+    "--run", "run_dir", type=click.Path(file_okay=False), metavar="DIR", help="Directory for sockets; in RAM."
+)
+@click.option("--listen", metavar="[ADDRESS:]PORT", help="Address and port of the API.  [8443]")
+@click.option(
+    "--qemu-dir",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Directory of QEMU's programs.  [PATH]",
 )
 @click.option("--share", type=click.Path(file_okay=False), metavar="DIR", help="OVMF, SeaBIOS.  [/usr/share]")
 @click.option("--toolbox", is_flag=True, help="Take QEMU and firmware from the image builder's toolbox.")
@@ -154,14 +166,11 @@ def event_line(event: Event) -> str:
     "--password-file", type=click.Path(dir_okay=False), metavar="FILE", help="admin's first password."
 )
 @click.pass_obj
-def run(session: Session, /, **given: Any) -> None:
-    """Be a host, on this Linux. Ctrl-C ends the agent; its VMs run on, and the next one takes them over."""
+def run(session: CliSession, /, **given: Any) -> None:
+    """Run a host on this Linux. Ctrl-C ends the agent; VMs keep running and the next agent reattaches."""
     agent, accel = part("app"), part("host.hardware").accel()
     if accel.name != "kvm":
-        session.note(
-            f"WARNING: guests are emulated, many times slower than they could be: no hardware "
-            f"virtualization ({accel.why})."
-        )
+        session.note(f"WARNING: no hardware virtualization ({accel.why}): guests are emulated and slow.")
     if given["toolbox"]:
         with reporting(session) as report:
             box = part("image.toolbox").ensure(report)

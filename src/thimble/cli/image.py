@@ -9,8 +9,8 @@ import click
 import msgspec
 
 from thimble.cli.builder import part, reporting
-from thimble.cli.command import Local, confirm
-from thimble.cli.session import Session
+from thimble.cli.command import LocalCommand, confirm
+from thimble.cli.session import CliSession
 from thimble.cli.tables import as_json
 
 PROFILES = ("server", "virtual")
@@ -21,20 +21,22 @@ def image() -> None:
     """The group."""
 
 
-@image.command("build", cls=Local)
+@image.command("build", cls=LocalCommand)
 @click.option("--profile", type=click.Choice(PROFILES), default="virtual", help="[virtual]")
 @click.option("--out", type=click.Path(file_okay=False), default="out", metavar="DIR", help="[out]")
 @click.option("--media", default="img,iso", metavar="LIST", help="Which media beside thimble.efi.  [img,iso]")
 @click.option("--key", type=click.Path(), metavar="DIR", help="Sign with this key (`thimble image key`).")
-@click.option("--trust", multiple=True, type=click.Path(), metavar="CERT", help="Accept its updates, too.")
+@click.option(
+    "--trust", multiple=True, type=click.Path(), metavar="CERT", help="Also accept updates signed with it."
+)
 @click.pass_obj
 def build(
-    session: Session, profile: str, out: str, media: str, key: str | None, trust: tuple[str, ...]
+    session: CliSession, profile: str, out: str, media: str, key: str | None, trust: tuple[str, ...]
 ) -> None:
-    """Build the image from Debian's packages: all media, and the same for network boot."""
+    """Build the image from Debian packages: all media, and the files for network boot."""
     builder = part("image.build")
     signer = part("image.signing").from_folder(Path(key)) if key else None
-    options = builder.Options(
+    options = builder.BuildOptions(
         profile=profile,
         out=Path(out),
         media=tuple(word for word in media.split(",") if word),
@@ -44,7 +46,7 @@ def build(
     with reporting(session) as report:
         result = builder.build(options, report)
     for pin in result.replaced:
-        session.note(f"WARNING: Debian no longer has a pinned version; taken instead: {pin}")
+        session.note(f"WARNING: Debian no longer has a pinned version; using instead: {pin}")
     if session.json:
         click.echo(as_json({name: _plain(getattr(result, name)) for name in _fields(result)}))
     session.say(f"{result.efi}: kernel and RAM root take {result.total_bytes / 1e6:.1f} MB")
@@ -58,35 +60,40 @@ def _plain(value: Any) -> object:
     return str(value) if isinstance(value, Path) else msgspec.to_builtins(value)
 
 
-@image.command("inspect", cls=Local)
+@image.command("inspect", cls=LocalCommand)
 @click.argument("path", type=click.Path(), required=False)
 @click.pass_obj
-def inspect(session: Session, path: str | None) -> None:
+def inspect(session: CliSession, path: str | None) -> None:
     """What is in an image, and how large is each part? PATH is what `build` wrote.  [out/virtual]"""
     inspector = part("image.inspect")
     found = inspector.inspect(Path(path) if path else built())
     click.echo(as_json(found.document()) if session.json else "\n".join(inspector.lines(found)))
 
 
-@image.command("write", cls=Local)
+@image.command("write", cls=LocalCommand)
 @click.argument("where", type=click.Path(dir_okay=False), metavar="DEVICE|FILE")
 @click.option(
     "--image", "source", type=click.Path(), metavar="DIR|FILE", help="What to write.  [out/virtual]"
 )
-@click.option("--document", type=click.Path(dir_okay=False), metavar="FILE", help="The stick's thimble.toml.")
-@click.option("--large", is_flag=True, help="The disk may have more than 256 GB.")
-@click.option("--internal", is_flag=True, help="The disk may be built in.")
+@click.option(
+    "--document",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="A host document for the stick (thimble.toml).",
+)
+@click.option("--large", is_flag=True, help="Allow a disk larger than 256 GB.")
+@click.option("--internal", is_flag=True, help="Allow an internal disk.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def write(session: Session, /, **given: Any) -> None:
-    """Write the image to a stick, a card or a file, and compare what was written."""
+def write(session: CliSession, /, **given: Any) -> None:
+    """Write the image to a USB stick, a card or a file, and verify it."""
     writer = part("image.write")
-    told = [name for name in ("large", "internal") if given[name]]
+    forced = [name for name in ("large", "internal") if given[name]]
     document = Path(given["document"]) if given["document"] else None
     source = Path(given["source"]) if given["source"] else built()
     if document and document.is_file():
         part("document.read").read(document.read_bytes().decode(errors="replace"))
-    planned = writer.plan(source, Path(given["where"]), document=document, allowed=told)
+    planned = writer.plan(source, Path(given["where"]), document=document, allowed=forced)
     if not planned.target.is_new:
         confirm(session, f"Overwrite everything on {planned.target}?", yes=given["yes"])
     with reporting(session) as report:
@@ -95,22 +102,24 @@ def write(session: Session, /, **given: Any) -> None:
         click.echo(
             as_json({"target": str(planned.target.path), "bytes": planned.size, "sha256": planned.sha256})
         )
-    session.say(f"{planned.target.path} holds {planned.image.name}, and gives it back unaltered")
+    session.say(f"{planned.target.path} holds {planned.image.name}; verified")
 
 
-@image.command("key", cls=Local)
+@image.command("key", cls=LocalCommand)
 @click.argument("folder", type=click.Path(file_okay=False), metavar="DIR")
 @click.option("--name", default="Thimble", metavar="NAME", help="Whose keys they are.  [Thimble]")
-@click.option("--also", multiple=True, type=click.Path(), metavar="CERT", help="Accept its programs, too.")
+@click.option(
+    "--also", multiple=True, type=click.Path(), metavar="CERT", help="Also accept programs signed with it."
+)
 @click.pass_obj
-def key(session: Session, folder: str, name: str, also: tuple[str, ...]) -> None:
-    """Make keys of your own for Secure Boot."""
+def key(session: CliSession, folder: str, name: str, also: tuple[str, ...]) -> None:
+    """Create your own Secure Boot keys."""
     with reporting(session) as report:
         part("image.keys").make(Path(folder), report, name=name, also=tuple(map(Path, also)))
     session.say(f"{folder} holds your keys: keep it secret, and keep a copy of it")
 
 
-@image.command("sign", cls=Local)
+@image.command("sign", cls=LocalCommand)
 @click.argument("path", type=click.Path(file_okay=False), metavar="DIR", required=False)
 @click.option(
     "--key", required=True, type=click.Path(), metavar="DIR|FILE", help="What `image key` made, or a key."
@@ -119,7 +128,7 @@ def key(session: Session, folder: str, name: str, also: tuple[str, ...]) -> None
     "--cert", type=click.Path(dir_okay=False), metavar="FILE", help="The certificate, if KEY is a file."
 )
 @click.pass_obj
-def sign(session: Session, path: str | None, key: str, cert: str | None) -> None:
+def sign(session: CliSession, path: str | None, key: str, cert: str | None) -> None:
     """Sign a built image, and remake its media. DIR is what `build` wrote.  [out/virtual]"""
     signing, signer = part("image.signing"), part("image.sign")
     folder = Path(path) if path else built()
@@ -128,7 +137,7 @@ def sign(session: Session, path: str | None, key: str, cert: str | None) -> None
         signer.sign(folder, own, report)
     if not signer.is_trusted(folder, own):
         session.note(
-            "The image itself does not accept updates signed so: `image build --key` makes one that does."
+            "The image itself does not accept updates signed with this key: see `image build --key`."
         )
     session.say(f"{folder} is signed" + ("" if own.variables else "; the firmware must know the key already"))
 
@@ -139,12 +148,12 @@ def built() -> Path:
     return next((place for place in places if (place / "manifest.json").exists()), places[0])
 
 
-@image.command("lock", cls=Local)
+@image.command("lock", cls=LocalCommand)
 @click.pass_obj
-def lock(session: Session) -> None:
-    """Pin the newest verified versions of every package."""
+def lock(session: CliSession) -> None:
+    """Pin the newest verified version of every package."""
     with reporting(session) as report:
         lines = part("image.lock").refresh(report)
     if session.json:
         click.echo(as_json({"changes": list(lines)}))
-    session.say("\n".join(lines) or "everything is the newest already")
+    session.say("\n".join(lines) or "all packages are up to date")

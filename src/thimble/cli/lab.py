@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from thimble.cli.builder import part, reporting
-from thimble.cli.command import Local, width
-from thimble.cli.session import Session
+from thimble.cli.command import LocalCommand, width
+from thimble.cli.session import CliSession
 from thimble.cli.tables import Column, as_json, table
 from thimble.cli.vm_parse import memory_mib
 from thimble.core.units import MIB, show_size
@@ -31,7 +31,7 @@ def lab() -> None:
     """The group."""
 
 
-@lab.command("up", cls=Local)
+@lab.command("up", cls=LocalCommand)
 @click.argument("name", default="lab")
 @click.option("--profile", metavar="NAME", help="Boot out/NAME.  [server, else virtual]")
 @click.option(
@@ -48,17 +48,17 @@ def lab() -> None:
 )
 @click.option("--nic", "nics", multiple=True, metavar="NIC", help="user:443,22 or wire:NAME.  [user:443]")
 @click.option(
-    "--medium", type=click.Choice(["direct", "efi", "img", "iso", "none"]), help="What it starts.  [direct]"
+    "--medium", type=click.Choice(["direct", "efi", "img", "iso", "none"]), help="What it boots.  [direct]"
 )
 @click.option(
     "--firmware", type=click.Choice(["direct", "uefi", "bios"]), help="[direct, or uefi for a medium]"
 )
-@click.option("--bus", type=click.Choice(["virtio", "ahci", "nvme", "usb"]), help="What the medium hangs on.")
-@click.option("--secure-boot", is_flag=True, help="Firmware that can do it, in setup mode.")
-@click.option("--append", default="", metavar="WORDS", help="More for the kernel command line.")
+@click.option("--bus", type=click.Choice(["virtio", "ahci", "nvme", "usb"]), help="The bus of the medium.")
+@click.option("--secure-boot", is_flag=True, help="UEFI with Secure Boot, in setup mode.")
+@click.option("--append", default="", metavar="WORDS", help="Append to the kernel command line.")
 @click.pass_obj
-def up(session: Session, /, **given: Any) -> None:
-    """Make a virtual server and power it on."""
+def up(session: CliSession, /, **given: Any) -> None:
+    """Create a virtual server and power it on."""
     command, spec = part("lab.command"), part("lab.spec")
     wanted = command.spec_of_image(
         _image(given["image"], given["profile"]),
@@ -74,12 +74,12 @@ def up(session: Session, /, **given: Any) -> None:
         append=given["append"],
     )
     with reporting(session) as report:
-        told = command.up(wanted, report)
+        result = command.up(wanted, report)
     if session.json:
-        click.echo(as_json(told))
+        click.echo(as_json(result))
         return
-    session.say(f"{told['name']} is on ({told['accel']})")
-    for port, here in told["forwards"].items():
+    session.say(f"{result['name']} is on ({result['accel']})")
+    for port, here in result["forwards"].items():
         session.say(f"  its port {port} is {'https://' if port == '443' else ''}{here}")
 
 
@@ -90,25 +90,25 @@ def _image(image: str | None, profile: str | None) -> Path:
     return Path("out") / (profile or next(iter(built), "server"))
 
 
-@lab.command("cuts", cls=Local)
+@lab.command("cuts", cls=LocalCommand)
 @click.argument("kind", type=click.Choice(["update", "install", "apply"]))
 @click.option("--count", type=click.IntRange(1), default=10, metavar="N", help="How many.  [10]")
-@click.option("--seed", type=int, default=1, metavar="N", help="The same seed, the same moments.  [1]")
+@click.option("--seed", type=int, default=1, metavar="N", help="Seed of the random moments.  [1]")
 @click.option("--profile", metavar="NAME", help="Rehearse out/NAME.  [server, else virtual]")
 @click.option(
     "--image", type=click.Path(file_okay=False), metavar="DIR", help="A directory `image build` wrote."
 )
 @click.option("--firmware", type=click.Choice(["uefi", "bios"]), default="uefi", help="[uefi]")
-@click.option("--keep", is_flag=True, help="Leave a server on that broke a promise.")
+@click.option("--keep", is_flag=True, help="Leave a failed server on.")
 @click.pass_obj
-def cuts(session: Session, /, **given: Any) -> None:
-    """Cut a virtual server's power at random moments of what it does, and see that it comes back.
+def cuts(session: CliSession, /, **given: Any) -> None:
+    """Cut a virtual server's power at random moments and check that it comes back.
 
-    Its disk forgets what was not flushed. Ends at the first promise that is not kept, with exit code 1.
+    Its disk loses what was not flushed. Ends at the first failure, with exit code 1.
     """
     spec = part("lab.spec")
     with reporting(session) as report:
-        told = part("rehearsal.command").cuts(
+        result = part("rehearsal.command").cuts(
             given["kind"],
             _image(given["image"], given["profile"]),
             count=given["count"],
@@ -119,26 +119,26 @@ def cuts(session: Session, /, **given: Any) -> None:
             report=report,
         )
     if session.json:
-        click.echo(as_json(told))
-    session.say(f"survived {told['survived']} of {told['cuts']} cuts")
-    if told["survived"] < told["cuts"]:
+        click.echo(as_json(result))
+    session.say(f"survived {result['survived']} of {result['cuts']} cuts")
+    if result["survived"] < result["cuts"]:
         raise SystemExit(1)
 
 
-@lab.command("down", cls=Local)
+@lab.command("down", cls=LocalCommand)
 @click.argument("name", default="lab")
 @click.option("--force", is_flag=True, help="Cut the power instead of pressing the button.")
 @click.option("--keep", is_flag=True, help="Keep its disks.")
 @click.pass_obj
-def down(session: Session, *, name: str, force: bool, keep: bool) -> None:
+def down(session: CliSession, *, name: str, force: bool, keep: bool) -> None:
     """Power a virtual server off and remove it."""
     part("lab.command").down(name, force=force, keep=keep)
     session.say(f"{name} is off" + ("" if keep else " and removed"))
 
 
-@lab.command("list", cls=Local)
+@lab.command("list", cls=LocalCommand)
 @click.pass_obj
-def list_(session: Session) -> None:
+def list_(session: CliSession) -> None:
     """List virtual servers."""
     entries = part("lab.home").entries()
     click.echo(as_json(entries) if session.json else listing(entries, width=width()))
@@ -153,20 +153,20 @@ def listing(entries: list[Any], *, width: int | None) -> str:
         )
         for one in entries
     ]  # fmt: skip
-    return table(COLUMNS, rows, width=width) if rows else "no virtual servers; `thimble lab up` makes one"
+    return table(COLUMNS, rows, width=width) if rows else "no virtual servers; `thimble lab up` creates one"
 
 
-@lab.command("console", cls=Local)
+@lab.command("console", cls=LocalCommand)
 @click.argument("name", default="lab")
 def console(name: str) -> None:
     """A virtual server's serial line, until Ctrl-]."""
     part("lab.command").console(name)
 
 
-@lab.command("log", cls=Local)
+@lab.command("log", cls=LocalCommand)
 @click.argument("name", default="lab")
 def log(name: str) -> None:
-    """All a virtual server's serial line ever said."""
+    """The whole serial output of a virtual server."""
     home = part("lab.home")
     home.read_spec(home.of(name))
     sys.stdout.buffer.write((home.of(name) / "serial.log").read_bytes())

@@ -5,23 +5,27 @@ from __future__ import annotations
 import click
 import msgspec
 
-from thimble.cli.command import Asking, Local, secret, trust_options
-from thimble.cli.session import Session
+from thimble.cli.command import HostCommand, LocalCommand, secret, trust_options
+from thimble.cli.session import CliSession
 from thimble.contract import host
 from thimble.core.problem import Code, Problem
 
 
-@click.command(cls=Local, params=trust_options())
+@click.command(cls=LocalCommand, params=trust_options())
 @click.argument("url", required=False)
-@click.option("--user", default="", metavar="NAME", help="Sign in as.  [admin]")
-@click.option("--password-file", metavar="FILE", help="Read the password from here; - is standard input.")
-@click.option("--name", default="", metavar="PROFILE", help="Keep it under this name.  [the host's address]")
+@click.option("--user", default="", metavar="NAME", help="User name.  [admin]")
+@click.option(
+    "--password-file", metavar="FILE", help="Read the password from this file; - is standard input."
+)
+@click.option(
+    "--name", default="", metavar="PROFILE", help="Save the profile under this name.  [the host's address]"
+)
 @click.pass_obj
-def login(session: Session, url: str | None, user: str, password_file: str | None, name: str) -> None:
-    """Sign in to the host at URL, and make it the one meant from now on.
+def login(session: CliSession, url: str | None, user: str, password_file: str | None, name: str) -> None:
+    """Sign in to the host at URL and make it the current one.
 
     The password comes from --password-file, THIMBLE_PASSWORD, or a prompt. The host's certificate is
-    shown to you at the first visit; --fingerprint says beforehand which one is right.
+    shown to you at the first sign-in; with --fingerprint it is checked without asking.
     """
     if url:
         session.set("host", url, typed=True)
@@ -37,13 +41,13 @@ def login(session: Session, url: str | None, user: str, password_file: str | Non
     name = session.remember(kept, name=name)
     if session.json:
         session.emit(msgspec.structs.replace(granted, token=""), str)
-    session.say(f"signed in to {kept.url} as {granted.user} ({granted.role}), kept as profile {name}")
+    session.say(f"signed in to {kept.url} as {granted.user} ({granted.role}), saved as profile {name}")
 
 
-@click.command(cls=Asking)
+@click.command(cls=HostCommand)
 @click.pass_obj
-def logout(session: Session) -> None:
-    """Sign out: the token is revoked and forgotten, the host stays known."""
+def logout(session: CliSession) -> None:
+    """Sign out: revokes the token; the profile stays."""
     name, profile = session.chosen()
     if not profile.token:
         raise Problem(Code.CONFLICT, f"you are not signed in to {profile.url}")

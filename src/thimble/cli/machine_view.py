@@ -125,7 +125,7 @@ def sensors(found: Sensors) -> str:
             ]
             parts.append(table(columns, rows))
     parts += [f"warning: {line}" for line in found.problems]
-    return "\n\n".join(parts) or "this machine shows no sensors"
+    return "\n\n".join(parts) or "no sensors found"
 
 
 def _sensor(one: Sensor) -> tuple[str, ...]:
@@ -150,7 +150,7 @@ def health(found: Health, *, now: float) -> str:
 
 def time(found: Time) -> str:
     if not found.managed:
-        state = "looked after by another operating system"
+        state = "managed by another operating system"
     else:
         state = "synchronized" if found.synchronized else f"not synchronized: {found.why or 'no server yet'}"
     head = facts(

@@ -1,6 +1,6 @@
 """The `thimble` command. Groups are imported when they are used, so that help and completion are quick.
 
-Whatever goes wrong ends here, once: a `Problem` becomes text (or its document, with --json) on standard error
+Every error ends here: a `Problem` becomes text (or its document, with --json) on standard error
 and the exit code of `core.problem.TABLE`; there is no stack trace unless THIMBLE_DEBUG=1.
 """
 
@@ -17,26 +17,26 @@ import click
 from thimble import __version__
 from thimble.cli import tables
 from thimble.cli.command import output_options, trust_options, word
-from thimble.cli.session import Session
+from thimble.cli.session import CliSession
 from thimble.core.problem import Code, Problem
 
 #: command → (module, what it is for)
 COMMANDS = {
-    "login": ("thimble.cli.login", "Sign in to a host, and keep it as a profile."),
+    "login": ("thimble.cli.login", "Sign in to a host and save it as a profile."),
     "logout": ("thimble.cli.login", "Sign out."),
-    "plan": ("thimble.cli.document", "What applying a host document would do."),
-    "apply": ("thimble.cli.document", "Make the host what a document says."),
-    "export": ("thimble.cli.document", "Write the document of a host as it is."),
-    "document": ("thimble.cli.document", "The document's schema, and the one applied last."),
+    "plan": ("thimble.cli.document", "Show what applying a host document would do."),
+    "apply": ("thimble.cli.document", "Apply a host document."),
+    "export": ("thimble.cli.document", "Write a host's present configuration as a document."),
+    "document": ("thimble.cli.document", "The document's schema, and the last one applied."),
     "vm": ("thimble.cli.vm", "Virtual machines."),
     "disk": ("thimble.cli.disk", "Volumes, images and datastores."),
     "net": ("thimble.cli.switch", "Virtual switches."),
-    "task": ("thimble.cli.task", "Long work."),
-    "host": ("thimble.cli.host", "The host itself; also runs one here, hosted."),
-    "user": ("thimble.cli.user", "Who may sign in."),
-    "token": ("thimble.cli.user", "Tokens for programs."),
+    "task": ("thimble.cli.task", "Tasks: long-running work."),
+    "host": ("thimble.cli.host", "The host itself; `host run` runs one on this Linux."),
+    "user": ("thimble.cli.user", "Users who may sign in."),
+    "token": ("thimble.cli.user", "API tokens for programs."),
     "image": ("thimble.cli.image", "Build and inspect the bootable image."),
-    "lab": ("thimble.cli.lab", "Virtual servers to boot the image in."),
+    "lab": ("thimble.cli.lab", "Virtual servers that boot the image."),
 }
 
 COMPLETION = """\
@@ -49,7 +49,7 @@ Completion for bash (zsh, fish likewise):
 """
 
 
-class Lazy(click.Group):
+class LazyGroup(click.Group):
     """Knows its commands' names and lines of help without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -76,15 +76,17 @@ class Lazy(click.Group):
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
-cli = Lazy(
+cli = LazyGroup(
     "thimble",
     help="Thimble: a hypervisor you carry.",
     epilog=COMPLETION,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     params=[
-        word("--host", "host", "URL", "The host to talk to.", envvar="THIMBLE_HOST"),
-        word("--profile", "profile", "NAME", "The host, as named at sign-in.", envvar="THIMBLE_PROFILE"),
-        word("--token", "token", "TOKEN", "Sign in with this token.", envvar="THIMBLE_TOKEN"),
+        word("--host", "host", "URL", "The host to connect to.", envvar="THIMBLE_HOST"),
+        word(
+            "--profile", "profile", "NAME", "A saved profile (see `thimble login`).", envvar="THIMBLE_PROFILE"
+        ),
+        word("--token", "token", "TOKEN", "Authenticate with this token.", envvar="THIMBLE_TOKEN"),
         *trust_options(),
         *output_options(),
     ],
@@ -92,9 +94,9 @@ cli = Lazy(
 click.version_option(__version__, prog_name="thimble", message="%(prog)s %(version)s")(cli)
 
 
-def run(arguments: Sequence[str], session: Session | None = None) -> int:
+def run(arguments: Sequence[str], session: CliSession | None = None) -> int:
     """One command line; its exit code."""
-    session = session or Session()
+    session = session or CliSession()
     session.json = "--json" in arguments  # so that errors in reading the command line are JSON, too
     try:
         code = cli.main(list(arguments), prog_name="thimble", standalone_mode=False, obj=session)
@@ -118,11 +120,11 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
         if os.environ.get("THIMBLE_DEBUG"):
             raise
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return report(session, Problem(Code.INTERNAL, what, hint="THIMBLE_DEBUG=1 shows where."))
+        return report(session, Problem(Code.INTERNAL, what, hint="Set THIMBLE_DEBUG=1 for a traceback."))
 
 
-def report(session: Session, problem: Problem) -> int:
-    """Tell what went wrong; the exit code."""
+def report(session: CliSession, problem: Problem) -> int:
+    """Print the error; its exit code."""
     if os.environ.get("THIMBLE_DEBUG"):
         import traceback
 

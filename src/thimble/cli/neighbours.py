@@ -1,4 +1,4 @@
-"""`thimble host serve-boot|neighbours`: boot the rack from this host, see who came, command them all."""
+"""`thimble host serve-boot|neighbours`: network boot for neighbours, and their reports."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import click
 
 from thimble.cli import fleet_run as each_
 from thimble.cli import tables
-from thimble.cli.command import Changing, act, width
+from thimble.cli.command import ChangingCommand, act, width
 from thimble.cli.deploy import sent
 from thimble.cli.document import given
-from thimble.cli.session import Session
+from thimble.cli.session import CliSession
 from thimble.cli.tables import Column, table
 from thimble.contract.netboot import DocumentFor, Mode, Neighbour, NeighbourList, Netboot, ServeBoot, Stage
 from thimble.core.units import show_size
@@ -33,8 +33,8 @@ def details(found: Netboot) -> str:
     """What is served, and to whom. Pure."""
     settings = found.settings
     if settings is None:
-        return "no neighbours are booted from here"
-    image = settings.image or "the running one"
+        return "network boot is off"
+    image = settings.image or "the running image"
     size = f", {show_size(found.image_bytes)}" if found.image_bytes else ""
     lines = [
         ("serving", f"at {found.address}" if found.on else f"not now: {found.why}"),
@@ -64,36 +64,38 @@ def document(text: str) -> DocumentFor:
     return DocumentFor(match=match, text=given(source).text)
 
 
-@click.command("serve-boot", cls=Changing)
-@click.option("--switch", metavar="NAME", help="The switch whose wire they are on.")
-@click.option("--proxy", is_flag=True, help="Another DHCP server gives the addresses there.")
+@click.command("serve-boot", cls=ChangingCommand)
+@click.option("--switch", metavar="NAME", help="The switch the neighbours are on.")
+@click.option("--proxy", is_flag=True, help="Another DHCP server hands out addresses there.")
 @click.option(
     "--subnet",
     metavar="CIDR",
     help="Where this host has no address there: its subnet, or 10.9.0.2/24.",
 )
-@click.option("--allow", multiple=True, metavar="MAC|serial:N|any", help="Who is served; repeatable.")
+@click.option(
+    "--allow", multiple=True, metavar="MAC|serial:N|any", help="Which neighbours are served; repeatable."
+)
 @click.option("--document", "documents", multiple=True, metavar="[MATCH=]FILE",
               help="Their host document; MATCH as in --allow; repeatable.  [any]")  # fmt: skip
-@click.option("--image", metavar="FILE|URL|IMAGE", help="Another image than the running one.")
-@click.option("--most", type=click.IntRange(1, 1024), help="Serve so many neighbours at most.  [64]")
-@click.option("--off", is_flag=True, help="Boot no neighbours any more.")
+@click.option("--image", metavar="FILE|URL|IMAGE", help="Serve this image.  [the running one]")
+@click.option("--most", type=click.IntRange(1, 1024), help="Serve at most this many neighbours.  [64]")
+@click.option("--off", is_flag=True, help="Stop network boot.")
 @click.pass_obj
-def serve_boot(session: Session, /, *, off: bool, switch: str | None, **options: Any) -> None:
-    """Boot neighbours from this host, over PXE and UEFI HTTP boot. Alone it shows what is served.
+def serve_boot(session: CliSession, /, *, off: bool, switch: str | None, **options: Any) -> None:
+    """Boot neighbours from this host, over PXE and UEFI HTTP boot. Without options it shows what is served.
 
-    Those with a document of their own (a MAC's or a serial number's) are allowed, too.
+    Those with a document of their own (a MAC's or a serial number's) are allowed as well.
     """
     more = [name for name, value in options.items() if value]
     if off:
         if switch or more:
-            raise click.UsageError("--off stands alone")
+            raise click.UsageError("--off cannot be combined with other options")
         act(session, "netboot.stop")
-        session.say("no neighbours are booted from here any more; those that run go on")
+        session.say("network boot is off; neighbours that run are not affected")
         return
     if not switch:
         if more or session.dry_run:
-            raise click.UsageError("--switch says on which wire the neighbours are")
+            raise click.UsageError("--switch is required: the switch the neighbours are on")
         found: Netboot = session.client.call("netboot.get")
         session.emit(found, lambda: details(found))
         return
@@ -102,7 +104,7 @@ def serve_boot(session: Session, /, *, off: bool, switch: str | None, **options:
 
 
 def _wanted(
-    session: Session,
+    session: CliSession,
     switch: str,
     *,
     proxy: bool,
@@ -143,7 +145,7 @@ _COLUMNS = (
 
 
 def listing(neighbours: Sequence[Neighbour], *, now: float, width: int | None) -> str:
-    """A table, and below it what those that failed said. Pure."""
+    """A table, and below it the errors that were reported. Pure."""
     if not neighbours:
         return "no neighbours yet"
     lines = [table(_COLUMNS, [_row(one, now) for one in neighbours], width=width)]
@@ -186,16 +188,16 @@ def ago(seconds: float) -> str:
     return f"{whole} s ago"
 
 
-@click.command("neighbours", cls=Changing)
-@click.option("--forget", metavar="MAC", help="Forget this one; its number is free again.")
-@click.option("--watch", "-w", is_flag=True, help="Show it again and again, until Ctrl-C.")
-@click.option("--each", is_flag=True, help="Run a command against each that is ready.")
+@click.command("neighbours", cls=ChangingCommand)
+@click.option("--forget", metavar="MAC", help="Forget this neighbour; its number becomes free.")
+@click.option("--watch", "-w", is_flag=True, help="Refresh until Ctrl-C.")
+@click.option("--each", is_flag=True, help="Run a command on each neighbour that is ready.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND…]")
 @click.pass_obj
 def neighbours(
-    session: Session, *, forget: str | None, watch: bool, each: bool, words: tuple[str, ...]
+    session: CliSession, *, forget: str | None, watch: bool, each: bool, words: tuple[str, ...]
 ) -> None:
-    """The hosts that were booted from this one, and what they say of themselves.
+    """List the hosts booted from this one, with their reports.
 
     \b
     thimble host neighbours --each -- vm list
@@ -209,7 +211,7 @@ def neighbours(
         raise click.UsageError("--dry-run goes with --forget")
     if forget:
         act(session, "neighbour.delete", path={"mac": forget})
-        session.say(f"{forget} is forgotten")
+        session.say(f"{forget} forgotten")
         return
     if each:
         raise click.exceptions.Exit(each_.run(session, _found(session).neighbours, words))
@@ -221,12 +223,12 @@ def neighbours(
         _show(session)
 
 
-def _found(session: Session) -> NeighbourList:
+def _found(session: CliSession) -> NeighbourList:
     found: NeighbourList = session.client.call("neighbour.list")
     return found
 
 
-def _show(session: Session) -> None:
+def _show(session: CliSession) -> None:
     found = _found(session)
     session.emit(found, lambda: listing(found.neighbours, now=time.time(), width=width()))
 

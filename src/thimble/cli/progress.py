@@ -1,4 +1,4 @@
-"""How long work is shown, on standard error: a bar on a terminal, plain lines elsewhere, or nothing."""
+"""How progress is shown, on standard error: a bar on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-class Meter(Protocol):
-    """`at` says what is being done, and how much of it, 0 to 1 (None: nobody knows)."""
+class ProgressMeter(Protocol):
+    """`at` shows what is being done, and how much of it, 0 to 1 (None: unknown)."""
 
     def at(self, what: str, done: float | None, detail: str = "") -> None: ...
 
 
-class Silent:
+class NoProgress:
     """For --quiet and --json."""
 
     def at(self, what: str, done: float | None, detail: str = "") -> None:
         """Say nothing."""
 
 
-class Lines:
-    """For logs and pipes: a line when the work enters another step, and at each tenth of it."""
+class ProgressLines:
+    """For logs and pipes: a line at each new step, and at each tenth of it."""
 
     def __init__(self) -> None:
         self._last: tuple[str, str, int] | None = None
@@ -42,8 +42,8 @@ class Lines:
             print(f"{what}{share} {detail}".rstrip(), file=sys.stderr, flush=True)
 
 
-class Bar:
-    """For a terminal; it is gone when the work is over."""
+class ProgressBar:
+    """For a terminal; it disappears at the end."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -56,27 +56,27 @@ class Bar:
 
 
 @contextmanager
-def meter(*, quiet: bool) -> Iterator[Meter]:
+def meter(*, quiet: bool) -> Iterator[ProgressMeter]:
     """The one that fits where standard error goes."""
     if quiet:
-        yield Silent()
+        yield NoProgress()
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            yield Bar(progress)
+            yield ProgressBar(progress)
     else:
-        yield Lines()
+        yield ProgressLines()
 
 
-def task_on(shown: Meter, task: Task) -> None:
-    """A task's state as the meter shows it."""
+def task_on(shown: ProgressMeter, task: Task) -> None:
+    """Shows a task's state."""
     step = task.step.replace("_", " ").replace(".", " ")
     shown.at(task.verb, task.progress or None, step)
 
 
-def bytes_on(shown: Meter, what: str, sent: int, total: int) -> None:
+def bytes_on(shown: ProgressMeter, what: str, sent: int, total: int) -> None:
     """An upload's."""
     shown.at(what, sent / total if total else 1.0, f"{show_size(sent)} of {show_size(total)}")

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from thimble.cli import progress
-from thimble.cli.demo import after, say, sign_in, wait_for_interrupt
+from thimble.cli.demo_server import after, say, sign_in, wait_for_interrupt
 from thimble.client.http import Client
 from thimble.contract.netboot import DocumentFor, Neighbour, Netboot, ServeBoot
 from thimble.contract.network import SwitchCreate, SwitchKind
@@ -22,8 +22,8 @@ from thimble.image import build
 from thimble.lab.command import spec_of_image
 from thimble.lab.outer import with_retries
 from thimble.lab.render import mac_of
-from thimble.lab.server import Server
-from thimble.lab.spec import Firmware, Medium, Nic
+from thimble.lab.server import LabServer
+from thimble.lab.spec import LabFirmware, LabMedium, LabNic
 
 #: More than anybody's machine carries; each takes 2 GiB.
 MOST = 16
@@ -61,20 +61,20 @@ def show(count: int, *, once: bool, keep: bool, profile: str, out: Path) -> dict
     if not 1 <= count <= MOST:
         raise Problem(Code.INVALID, f"a rack of {count}: 1 to {MOST} neighbours")
     with progress.meter(quiet=False) as shown:
-        built = build.build(build.Options(profile=profile, out=out), shown.at)
+        built = build.build(build.BuildOptions(profile=profile, out=out), shown.at)
     return with_retries(lambda _: _rack(count, built.directory, once=once, keep=keep), say=say)
 
 
 def _rack(count: int, directory: Path, *, once: bool, keep: bool) -> dict[str, object]:
     wire = f"rack {os.getpid()}"
-    servers: list[Server] = []
+    servers: list[LabServer] = []
     try:
         spec = spec_of_image(
-            directory, name="rack", medium=Medium.IMG, firmware=Firmware.UEFI, memory_mib=3072,
-            nics=(Nic(forwards=(443,)), Nic(wire=wire)),
+            directory, name="rack", medium=LabMedium.IMG, firmware=LabFirmware.UEFI, memory_mib=3072,
+            nics=(LabNic(forwards=(443,)), LabNic(wire=wire)),
         )  # fmt: skip
         say(f"server     powering on the one with the stick, and {count} blank after it")
-        servers.append(stick := Server.up(spec))
+        servers.append(stick := LabServer.up(spec))
         stick.wait_for(b"thimble: ready in ", 240)
         line(stick, "the stick is ready")
         client = sign_in(
@@ -84,13 +84,13 @@ def _rack(count: int, directory: Path, *, once: bool, keep: bool) -> dict[str, o
         line(stick, f"it serves {show_size(served.image_bytes)} at {served.address}")
         begun = {}
         for number in range(count):
-            firmware = Firmware.BIOS if number % 2 else Firmware.UEFI
+            firmware = LabFirmware.BIOS if number % 2 else LabFirmware.UEFI
             name = f"rack-{number + 1}"
             blank = spec_of_image(
-                directory, name=name, medium=Medium.NONE, firmware=firmware, memory_mib=NEIGHBOUR_MIB,
-                nics=(Nic(wire=wire, pxe=True),),
+                directory, name=name, medium=LabMedium.NONE, firmware=firmware, memory_mib=NEIGHBOUR_MIB,
+                nics=(LabNic(wire=wire, pxe=True),),
             )  # fmt: skip
-            servers.append(Server.up(blank))
+            servers.append(LabServer.up(blank))
             begun[mac_of(name, 0)] = (servers[-1], firmware)
         summary = watch(client, begun)
         if not once:
@@ -112,7 +112,7 @@ def serve(client: Client, uplink: str) -> Netboot:
     return found
 
 
-def watch(client: Client, begun: dict[str, tuple[Server, Firmware]]) -> dict[str, object]:
+def watch(client: Client, begun: dict[str, tuple[LabServer, LabFirmware]]) -> dict[str, object]:
     """Say each moment of each neighbour as it comes, until all have their VM."""
     moments: dict[str, dict[str, float]] = {mac: {} for mac in begun}
     deadline = time.monotonic() + PATIENCE_S
@@ -160,5 +160,5 @@ def words(moment: str, one: Neighbour) -> str:
     )
 
 
-def line(server: Server, text: str) -> None:
+def line(server: LabServer, text: str) -> None:
     print(f"  {server.seconds_on():7.1f} s  {server.spec.name:8} {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Whether a host is reached with its management network's new settings: connects anew, and confirms there.
+"""Confirms new management network settings: connects to the host anew at its new address, and confirms there.
 
 Never uses a connection that was there before; the host would not believe it either.
 """
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from thimble.cli.session import Session
+from thimble.cli.session import CliSession
 from thimble.client.http import Client
 from thimble.contract.management import Management
 from thimble.core.problem import Code, Problem
@@ -38,8 +38,8 @@ def candidates(url: str, *addresses: str) -> tuple[str, ...]:
     return (*found, url)
 
 
-def confirm(session: Session, addresses: tuple[str, ...], seconds: float) -> Management:
-    """Keep the new settings; or say when the host undoes them.
+def confirm(session: CliSession, addresses: tuple[str, ...], seconds: float) -> Management:
+    """Confirm the new settings, or say when the host undoes them.
 
     Raises `Problem` UNAVAILABLE when the host was not reached, CONFLICT when they are undone already.
     """
@@ -57,7 +57,7 @@ def confirm(session: Session, addresses: tuple[str, ...], seconds: float) -> Man
     return kept
 
 
-def _reached(session: Session, urls: tuple[str, ...], deadline: float, at: str) -> tuple[str, Management]:
+def _reached(session: CliSession, urls: tuple[str, ...], deadline: float, at: str) -> tuple[str, Management]:
     last = ""
     while time.monotonic() < deadline:
         for url in urls:
@@ -71,26 +71,26 @@ def _reached(session: Session, urls: tuple[str, ...], deadline: float, at: str) 
         time.sleep(PAUSE_S)
     raise Problem(
         Code.UNAVAILABLE,
-        f"the host was not reached with its new settings: {last}",
-        hint=f"They are undone by themselves at {at}; then it answers where it did before.",
+        f"cannot reach the host with its new settings: {last}",
+        hint=f"They are undone automatically at {at}; then the host answers at its old address.",
     )
 
 
 def _confirmed(client: Client) -> Management:
     found: Management = client.call("management.get")
     if found.pending is None:
-        raise Problem(Code.GONE, "the new settings are not on trial any more", hint=_LOOK)
+        raise Problem(Code.GONE, "the new settings are no longer on trial", hint=_LOOK)
     if not found.pending.in_force:
-        why = found.pending.problem or "the old address still answers, and the new one is not there"
+        why = found.pending.problem or "the old address still answers, the new one does not"
         raise Problem(Code.CONFLICT, why)
     kept: Management = client.call("management.confirm")
     return kept
 
 
-_LOOK = "`thimble host network` shows how things stand."
+_LOOK = "`thimble host network` shows the present settings."
 
 
-def brief(session: Session) -> Client:
+def brief(session: CliSession) -> Client:
     """A client for what may cut its own connection off: it does not wait long for an answer."""
     return session.fresh(session.client.url, BRIEF_S)
 

@@ -1,6 +1,6 @@
 """What the global options and the environment say, and the client made from it.
 
-It owns the question at the first visit to a host: the fingerprint of its certificate is shown, a person
+It asks at the first connection to a host: the fingerprint of its certificate is shown, a person
 compares it with the console's, and the answer is kept in the profile. Without a terminal there is no
 question: the fingerprint must be given.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _WHOM = ("host", "profile", "token", "fingerprint", "ca", "insecure")
 
 
-class Session:
+class CliSession:
     """One run of the command. Options are set while the command line is read; the client is made at need."""
 
     def __init__(
@@ -60,9 +60,9 @@ class Session:
         self._client: Client | None = None
         self._only: Profile | None = None
 
-    def apart(self, profile: Profile) -> Session:
+    def apart(self, profile: Profile) -> CliSession:
         """One for the host of `profile` alone, whatever the environment says; nothing of it is kept."""
-        made = Session(
+        made = CliSession(
             transport=self._transport,
             location=self._location,
             certificate=self._certificate,
@@ -76,7 +76,7 @@ class Session:
         """An option's value. Host and profile exclude each other; what was typed beats the environment."""
         if self._only is not None and field in _WHOM:
             if typed:
-                raise Problem(Code.INVALID, f"--{field} has no place here: the host is chosen already")
+                raise Problem(Code.INVALID, f"--{field} cannot be used here: the host is already chosen")
             return
         if field in ("host", "profile"):
             if not typed and (self.host or self.profile):
@@ -170,9 +170,11 @@ class Session:
                 f"the certificate of {profile.url} is not known yet",
                 hint=f"If it is the one its console shows, add --fingerprint {seen}",
             )
-        self.note(f"{profile.url} is new to you. The SHA-256 fingerprint of its certificate is\n\n  {seen}\n")
-        if not click.confirm("Its console shows the same. Believe it?", err=True):
-            raise Problem(Code.CANCELLED, "the certificate was not believed")
+        self.note(
+            f"{profile.url} is not known yet. The SHA-256 fingerprint of its certificate is\n\n  {seen}\n"
+        )
+        if not click.confirm("The host's console shows the same fingerprint: trust it?", err=True):
+            raise Problem(Code.CANCELLED, "the certificate was not accepted")
         self.remember(msgspec.structs.replace(profile, fingerprint=seen))
         return Trust(fingerprint=seen)
 
@@ -223,7 +225,7 @@ def _unknown(name: str, kept: Profiles) -> Problem:
             f"there is no profile {name!r}" + (f"; known: {known}" if known else ""),
             hint=hint,
         )
-    return Problem(Code.NOT_FOUND, "no host is chosen", hint=hint)
+    return Problem(Code.NOT_FOUND, "no host given", hint=hint)
 
 
 def _name_of(url: str) -> str:

@@ -6,8 +6,9 @@ import secrets
 
 import click
 
-from thimble.cli.command import Asking, Changing, act, choice, confirm, width
-from thimble.cli.session import Session
+from thimble.cli.command import ChangingCommand, HostCommand, act, choice
+from thimble.cli.session import CliSession
+from thimble.cli.standard import add_delete, add_list
 from thimble.cli.tables import Column, facts, table
 from thimble.cli.vm_parse import forward as parse_forward
 from thimble.contract.network import Forward, Switch, SwitchChange, SwitchCreate, SwitchKind, SwitchList
@@ -65,24 +66,19 @@ def details(one: Switch) -> str:
     )
 
 
-@net.command("list", cls=Asking)
-@click.pass_obj
-def list_(session: Session) -> None:
-    """List switches."""
-    switches: SwitchList = session.client.call("switch.list")
-    session.emit(switches, lambda: listing(switches, width=width()))
+add_list(net, "switch.list", "List switches.", listing)
 
 
-@net.command("show", cls=Asking)
+@net.command("show", cls=HostCommand)
 @click.argument("name")
 @click.pass_obj
-def show_(session: Session, name: str) -> None:
+def show_(session: CliSession, name: str) -> None:
     """Everything about one switch."""
     found: Switch = session.client.call("switch.get", path={"switch": name})
     session.emit(found, lambda: details(found))
 
 
-@net.command("create", cls=Changing)
+@net.command("create", cls=ChangingCommand)
 @click.argument("name")
 @click.option("--kind", type=choice(SwitchKind), help="[bridged with --uplink, else nat]")
 @click.option("--subnet", default="", metavar="CIDR", help="nat: such as 192.168.77.0/24.  [a free one]")
@@ -92,7 +88,7 @@ def show_(session: Session, name: str) -> None:
 )
 @click.pass_obj
 def create(
-    session: Session, name: str, kind: str | None, subnet: str, uplink: str, forwards: tuple[str, ...]
+    session: CliSession, name: str, kind: str | None, subnet: str, uplink: str, forwards: tuple[str, ...]
 ) -> None:
     """Create a switch."""
     wanted = SwitchCreate(
@@ -107,12 +103,12 @@ def create(
     session.done(made, lambda: f"created {made.name} ({made.kind})" + (f" on {where}" if where else ""))
 
 
-@net.command("change", cls=Changing)
+@net.command("change", cls=ChangingCommand)
 @click.argument("name")
 @click.option("--forward", "add", multiple=True, metavar="PORT:VM:PORT/tcp", help="Add this forward.")
 @click.option("--unforward", "remove", multiple=True, metavar="PORT[/tcp]", help="Drop the one of this port.")
 @click.pass_obj
-def change(session: Session, name: str, add: tuple[str, ...], remove: tuple[str, ...]) -> None:
+def change(session: CliSession, name: str, add: tuple[str, ...], remove: tuple[str, ...]) -> None:
     """Change a switch's port forwards."""
     seen: Switch = session.client.call("switch.get", path={"switch": name})
     wanted = SwitchChange(forwards=forwarded(seen.forwards, add, remove))
@@ -136,12 +132,4 @@ def forwarded(old: tuple[Forward, ...], add: tuple[str, ...], remove: tuple[str,
     return (*kept, *map(parse_forward, add))
 
 
-@net.command("delete", cls=Changing)
-@click.argument("name")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def delete(session: Session, *, name: str, yes: bool) -> None:
-    """Delete a switch no VM uses."""
-    confirm(session, f"Delete the switch {name}?", yes=yes)
-    act(session, "switch.delete", path={"switch": name})
-    session.say(f"deleted {name}")
+add_delete(net, "switch", "Delete a switch no VM uses.")

@@ -67,7 +67,7 @@ def _plain(text: str) -> str:
 
 
 def safe(text: str) -> str:
-    """Many lines of foreign text, harmless for a terminal: line ends and tabs stay, escapes go."""
+    """Many lines of untrusted text, made safe for a terminal: line ends and tabs stay, escapes go."""
     return "".join(mark for mark in text.replace("\r\n", "\n") if mark.isprintable() or mark in "\n\t")
 
 

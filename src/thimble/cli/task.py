@@ -1,4 +1,4 @@
-"""`thimble task …`: long work on the host."""
+"""`thimble task …`: long-running work on the host."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 
 import click
 
-from thimble.cli.command import Asking, Changing, act, follow, width
-from thimble.cli.session import Session
+from thimble.cli.command import ChangingCommand, HostCommand, act, follow, width
+from thimble.cli.session import CliSession
 from thimble.cli.tables import Column, facts, problem_text, table
 from thimble.cli.vm_parse import seconds
 from thimble.contract.common import Task
@@ -26,7 +26,7 @@ COLUMNS = (
 )
 
 
-@click.group(help="Long work: what runs, what became of it.")
+@click.group(help="Tasks: long-running work and its results.")
 def task() -> None:
     """The group."""
 
@@ -62,38 +62,38 @@ def details(one: Task, *, now: float) -> str:
     )
 
 
-@task.command("list", cls=Asking)
+@task.command("list", cls=HostCommand)
 @click.pass_obj
-def list_(session: Session) -> None:
+def list_(session: CliSession) -> None:
     """List tasks, newest first."""
     tasks: TaskList = session.client.call("task.list")
     session.emit(tasks, lambda: listing(tasks, now=time.time(), width=width()))
 
 
-@task.command("show", cls=Asking)
+@task.command("show", cls=HostCommand)
 @click.argument("id")
 @click.pass_obj
-def show_(session: Session, id: str) -> None:
+def show_(session: CliSession, id: str) -> None:
     """Everything about one task."""
     found: Task = session.client.call("task.get", path={"task": id})
     session.emit(found, lambda: details(found, now=time.time()))
 
 
-@task.command("cancel", cls=Changing)
+@task.command("cancel", cls=ChangingCommand)
 @click.argument("id")
 @click.pass_obj
-def cancel(session: Session, id: str) -> None:
-    """Cancel a task, if it can be."""
+def cancel(session: CliSession, id: str) -> None:
+    """Cancel a task, if possible."""
     found: Task = act(session, "task.cancel", path={"task": id})
     session.emit(found, lambda: f"{found.verb}: {found.state}")
 
 
-@task.command("wait", cls=Asking)
+@task.command("wait", cls=HostCommand)
 @click.argument("id")
-@click.option("--timeout", metavar="TIME", help="At most this long.")
+@click.option("--timeout", metavar="TIME", help="Wait at most this long.")
 @click.pass_obj
-def wait(session: Session, id: str, timeout: str | None) -> None:
-    """Wait for a task; fails as it does."""
+def wait(session: CliSession, id: str, timeout: str | None) -> None:
+    """Wait for a task; fails if the task failed."""
     found: Task = session.client.call("task.get", path={"task": id})
     found = follow(session, found, timeout=None if timeout is None else seconds(timeout))
     session.emit(found, lambda: f"{found.verb}: {found.state}")

@@ -8,8 +8,15 @@ import time
 import click
 from msgspec import UNSET
 
-from thimble.cli.command import Asking, Changing, Local, act, choice, confirm, secret, width
-from thimble.cli.session import Session
+from thimble.cli.command import (
+    ChangingCommand,
+    LocalCommand,
+    act,
+    choice,
+    secret,
+)
+from thimble.cli.session import CliSession
+from thimble.cli.standard import add_delete, add_list
 from thimble.cli.tables import Column, table
 from thimble.cli.vm_parse import seconds
 from thimble.contract import host
@@ -27,12 +34,12 @@ TOKENS = (
 VARIABLE = "THIMBLE_NEW_PASSWORD"
 
 
-@click.group(help="Who may sign in.")
+@click.group(help="Users who may sign in.")
 def user() -> None:
     """The group."""
 
 
-@click.group(help="Tokens for programs.")
+@click.group(help="API tokens for programs.")
 def token() -> None:
     """The group."""
 
@@ -43,8 +50,8 @@ def users_table(users: UserList, *, width: int | None) -> str:
     return table(columns, [(one.name, str(one.role)) for one in users.users], width=width)
 
 
-def tokens_table(tokens: TokenList, *, now: float, width: int | None) -> str:
-    """Pure."""
+def tokens_table(tokens: TokenList, *, width: int | None) -> str:
+    now = time.time()
     rows = [(one.id, one.name, one.user, str(one.role), _left(one.expires - now)) for one in tokens.tokens]
     return table(TOKENS, rows, width=width) if rows else "no tokens"
 
@@ -53,20 +60,15 @@ def _left(seconds: float) -> str:
     return f"in {show_seconds(seconds)}" if seconds > 0 else "expired"
 
 
-@user.command("list", cls=Asking)
-@click.pass_obj
-def user_list(session: Session) -> None:
-    """List users."""
-    users: UserList = session.client.call("user.list")
-    session.emit(users, lambda: users_table(users, width=width()))
+add_list(user, "user.list", "List users.", users_table)
 
 
-@user.command("create", cls=Changing)
+@user.command("create", cls=ChangingCommand)
 @click.argument("name")
 @click.option("--role", type=choice(Role), default=Role.VIEWER.value, help="[viewer]")
 @click.option("--password-file", metavar="FILE", help=f"Else {VARIABLE}, or a prompt.")
 @click.pass_obj
-def user_create(session: Session, name: str, role: str, password_file: str | None) -> None:
+def user_create(session: CliSession, name: str, role: str, password_file: str | None) -> None:
     """Create a user."""
     password = secret(password_file, VARIABLE, f"Password for {name}", twice=True)
     wanted = UserCreate(name=name, password=password, role=Role(role))
@@ -74,14 +76,14 @@ def user_create(session: Session, name: str, role: str, password_file: str | Non
     session.done(made, lambda: f"created {made.name} ({made.role})")
 
 
-@user.command("change", cls=Changing)
+@user.command("change", cls=ChangingCommand)
 @click.argument("name")
 @click.option("--role", type=choice(Role))
 @click.option("--password", is_flag=True, help="Ask for a new password.")
 @click.option("--password-file", metavar="FILE", help=f"Take the new one from here (or {VARIABLE}).")
 @click.pass_obj
 def user_change(
-    session: Session, *, name: str, role: str | None, password: bool, password_file: str | None
+    session: CliSession, *, name: str, role: str | None, password: bool, password_file: str | None
 ) -> None:
     """Change a user's role or password."""
     renewed = password or password_file is not None
@@ -97,7 +99,7 @@ def user_change(
     session.done(made, lambda: f"changed {made.name} ({made.role})")
 
 
-@user.command("hash", cls=Local)
+@user.command("hash", cls=LocalCommand)
 @click.option("--password-file", metavar="FILE", help=f"Else {VARIABLE}, or a prompt.")
 def user_hash(password_file: str | None) -> None:
     """Print the hash of a password, for `password_hash` in a host document."""
@@ -109,41 +111,28 @@ def user_hash(password_file: str | None) -> None:
     click.echo(hashed(password, secrets.token_bytes(16)))
 
 
-@user.command("delete", cls=Changing)
-@click.argument("name")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def user_delete(session: Session, *, name: str, yes: bool) -> None:
-    """Delete a user."""
-    confirm(session, f"Delete the user {name}?", yes=yes)
-    act(session, "user.delete", path={"user": name})
-    session.say(f"deleted {name}")
+add_delete(user, "user", "Delete a user.")
 
 
-@token.command("list", cls=Asking)
-@click.pass_obj
-def token_list(session: Session) -> None:
-    """List tokens."""
-    tokens: TokenList = session.client.call("token.list")
-    session.emit(tokens, lambda: tokens_table(tokens, now=time.time(), width=width()))
+add_list(token, "token.list", "List tokens.", tokens_table)
 
 
-@token.command("create", cls=Changing)
+@token.command("create", cls=ChangingCommand)
 @click.argument("name")
 @click.option("--role", type=choice(Role), default=Role.VIEWER.value, help="[viewer]")
 @click.option("--expires", default="1y", metavar="TIME", help="From now, such as 12h, 30d or 1y.  [1y]")
 @click.pass_obj
-def token_create(session: Session, name: str, role: str, expires: str) -> None:
+def token_create(session: CliSession, name: str, role: str, expires: str) -> None:
     """Create a token for a program. It is shown once, alone on standard output."""
     wanted = TokenCreate(name=name, role=Role(role), expires_s=seconds(expires))
     made: host.Session = act(session, "token.create", wanted)
     session.emit(made, lambda: made.token)
 
 
-@token.command("delete", cls=Changing)
+@token.command("delete", cls=ChangingCommand)
 @click.argument("id")
 @click.pass_obj
-def token_delete(session: Session, id: str) -> None:
+def token_delete(session: CliSession, id: str) -> None:
     """Revoke a token."""
     act(session, "token.delete", path={"token": id})
     session.say(f"revoked {id}")

@@ -1,4 +1,4 @@
-"""`thimble vm …`: what is done with VMs. Making and changing them is in `vm_edit`."""
+"""`thimble vm …`: everything but creating and changing VMs (`vm_edit`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 import click
 
 from thimble.cli import vm_view
-from thimble.cli.command import Asking, Working, act, confirm, vm_names, width
-from thimble.cli.session import Session
+from thimble.cli.command import HostCommand, TaskCommand, act, confirm, vm_names, width
+from thimble.cli.session import CliSession
 from thimble.cli.vm_edit import change, create
 from thimble.cli.vm_parse import seconds
 from thimble.contract.vm import ConsoleLog, DeleteRequest, PowerState, StartRequest, StopRequest, Vm, VmList
@@ -24,36 +24,36 @@ vm.add_command(create)
 vm.add_command(change)
 
 
-def get(session: Session, name: str) -> Vm:
+def get(session: CliSession, name: str) -> Vm:
     """The VM called `name`, or with that id."""
     found: Vm = session.client.call("vm.get", path={"vm": name})
     return found
 
 
-@vm.command("list", cls=Asking)
+@vm.command("list", cls=HostCommand)
 @click.pass_obj
-def list_(session: Session) -> None:
+def list_(session: CliSession) -> None:
     """List VMs."""
     vms: VmList = session.client.call("vm.list")
     session.emit(vms, lambda: vm_view.listing(vms, width=width()))
 
 
-@vm.command("show", cls=Asking)
+@vm.command("show", cls=HostCommand)
 @click.argument("name", shell_complete=vm_names)
 @click.pass_obj
-def show_(session: Session, name: str) -> None:
+def show_(session: CliSession, name: str) -> None:
     """Everything about one VM."""
     found = get(session, name)
     session.emit(found, lambda: vm_view.details(found, now=time.time()))
 
 
-@vm.command("delete", cls=Working)
+@vm.command("delete", cls=TaskCommand)
 @click.argument("name", shell_complete=vm_names)
-@click.option("--keep-volumes", is_flag=True, help="Keep the volumes made for it.")
+@click.option("--keep-volumes", is_flag=True, help="Keep the volumes created for it.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def delete(session: Session, *, name: str, keep_volumes: bool, yes: bool) -> None:
-    """Delete a VM, and the volumes made for it."""
+def delete(session: CliSession, *, name: str, keep_volumes: bool, yes: bool) -> None:
+    """Delete a VM and the volumes created for it."""
     confirm(session, f"Delete {name}" + ("?" if keep_volumes else " and its volumes?"), yes=yes)
     task = act(session, "vm.delete", DeleteRequest(keep_volumes=keep_volumes), path={"vm": name})
     session.done(task, lambda: f"{name}: deleted")
@@ -62,15 +62,15 @@ def delete(session: Session, *, name: str, keep_volumes: bool, yes: bool) -> Non
 def _power(name: str, help: str) -> None:
     """A verb that needs nothing but the VM's name."""
 
-    @vm.command(name, cls=Working, help=help)
+    @vm.command(name, cls=TaskCommand, help=help)
     @click.argument("vm_name", metavar="NAME", shell_complete=vm_names)
     @click.pass_obj
-    def command(session: Session, vm_name: str) -> None:
+    def command(session: CliSession, vm_name: str) -> None:
         act(session, f"vm.{name}", path={"vm": vm_name})
         tell(session, vm_name)
 
 
-def tell(session: Session, name: str) -> None:
+def tell(session: CliSession, name: str) -> None:
     """The VM as it is now, in one line."""
     if session.quiet and not session.json:
         return
@@ -78,22 +78,24 @@ def tell(session: Session, name: str) -> None:
     session.emit(found, lambda: vm_view.line(found))
 
 
-@vm.command("start", cls=Working)
+@vm.command("start", cls=TaskCommand)
 @click.argument("name", shell_complete=vm_names)
-@click.option("--discard-saved", is_flag=True, help="Boot afresh; what was saved of it is lost.")
+@click.option("--discard-saved", is_flag=True, help="Boot normally and discard the saved state.")
 @click.pass_obj
-def start(session: Session, *, name: str, discard_saved: bool) -> None:
-    """Start a VM; a saved one goes on where it was."""
+def start(session: CliSession, *, name: str, discard_saved: bool) -> None:
+    """Start a VM; a saved one resumes where it was saved."""
     act(session, "vm.start", StartRequest(discard_saved=discard_saved), path={"vm": name})
     tell(session, name)
 
 
-@vm.command("stop", cls=Working)
+@vm.command("stop", cls=TaskCommand)
 @click.argument("name", shell_complete=vm_names)
-@click.option("--timeout", default="120s", metavar="TIME", help="How long the guest may take.  [120s]")
-@click.option("--force", is_flag=True, help="Power it off when it has not obeyed in time.")
+@click.option(
+    "--timeout", default="120s", metavar="TIME", help="How long the guest may take to shut down.  [120s]"
+)
+@click.option("--force", is_flag=True, help="Power it off if it has not shut down in time.")
 @click.pass_obj
-def stop(session: Session, *, name: str, timeout: str, force: bool) -> None:
+def stop(session: CliSession, *, name: str, timeout: str, force: bool) -> None:
     """Ask the guest to shut down."""
     act(session, "vm.stop", StopRequest(timeout_s=seconds(timeout), force=force), path={"vm": name})
     tell(session, name)
@@ -101,19 +103,19 @@ def stop(session: Session, *, name: str, timeout: str, force: bool) -> None:
 
 _power("kill", "Power off at once, like pulling the plug.")
 _power("reset", "Press the reset button.")
-_power("pause", "Freeze a VM's vCPUs.")
-_power("resume", "Let a paused VM run on.")
-_power("save", "Save a VM's memory to disk and end it; its next start goes on from there.")
+_power("pause", "Pause a VM: stop its vCPUs.")
+_power("resume", "Resume a paused VM.")
+_power("save", "Suspend to disk: save a VM's memory and stop it; its next start resumes from there.")
 
 
-@vm.command("console", cls=Asking)
+@vm.command("console", cls=HostCommand)
 @click.argument("name", shell_complete=vm_names)
-@click.option("--timeout", metavar="TIME", help="Leave after this long.")
+@click.option("--timeout", metavar="TIME", help="Exit after this time.")
 @click.pass_obj
-def console(session: Session, name: str, timeout: str | None) -> None:
-    """The serial console of a VM. Ctrl-] then . leaves; Ctrl-] then ? shows what else there is.
+def console(session: CliSession, name: str, timeout: str | None) -> None:
+    """The serial console of a VM. Ctrl-] then . leaves; Ctrl-] then ? shows more.
 
-    Its last output comes first. Standard input may be a pipe: its bytes go to the guest as they are.
+    Its last output is printed first. Standard input may be a pipe: its bytes go to the guest as they are.
     """
     from thimble.cli.console import attach
 
@@ -121,16 +123,16 @@ def console(session: Session, name: str, timeout: str | None) -> None:
     attach(session.client.console(name), name, quiet=session.quiet, timeout=limit)
 
 
-@vm.command("log", cls=Asking)
+@vm.command("log", cls=HostCommand)
 @click.argument("name", shell_complete=vm_names)
 @click.pass_obj
-def log(session: Session, name: str) -> None:
+def log(session: CliSession, name: str) -> None:
     """The last output of a VM's serial console."""
     said: ConsoleLog = session.client.call("vm.log", path={"vm": name})
     session.emit(said, lambda: said.text.rstrip("\r\n"))
 
 
-@vm.command("wait", cls=Asking)
+@vm.command("wait", cls=HostCommand)
 @click.argument("name", shell_complete=vm_names)
 @click.option(
     "--for",
@@ -139,9 +141,9 @@ def log(session: Session, name: str) -> None:
     default=PowerState.RUNNING.value,
     help="A state, or an address.  [running]",
 )
-@click.option("--timeout", default="120s", metavar="TIME", help="At most this long.  [120s]")
+@click.option("--timeout", default="120s", metavar="TIME", help="Wait at most this long.  [120s]")
 @click.pass_obj
-def wait(session: Session, name: str, wanted: str, timeout: str) -> None:
+def wait(session: CliSession, name: str, wanted: str, timeout: str) -> None:
     """Wait until a VM is in a state, or has an address."""
     limit = seconds(timeout)
     found = wait_for(session, name, wanted, limit)
@@ -149,12 +151,12 @@ def wait(session: Session, name: str, wanted: str, timeout: str) -> None:
         raise Problem(
             Code.TIMEOUT,
             f"{name} is not {'in reach' if wanted == 'address' else wanted} after {limit:.0f} s",
-            hint=f"It is {get(session, name).status.state}; `thimble vm log {name}` shows what it said.",
+            hint=f"It is {get(session, name).status.state}; `thimble vm log {name}` shows its output.",
         )
     session.emit(found, lambda: vm_view.line(found))
 
 
-def wait_for(session: Session, name: str, wanted: str, timeout: float) -> Vm | None:
+def wait_for(session: CliSession, name: str, wanted: str, timeout: float) -> Vm | None:
     """The VM when it is as `wanted`, looking again whenever it changes; None after `timeout` seconds."""
     start: VmList = session.client.call("vm.list")
     found = get(session, name)

@@ -1,4 +1,4 @@
-"""`thimble vm create` and `thimble vm change`: their options, and the asking."""
+"""`thimble vm create` and `thimble vm change`: their options and requests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from thimble.cli import vm_view
-from thimble.cli.command import Working, act, choice, vm_names
-from thimble.cli.session import Session
+from thimble.cli.command import TaskCommand, act, choice, vm_names
+from thimble.cli.session import CliSession
 from thimble.cli.vm_parse import spec_file, typed
 from thimble.cli.vm_spec import alteration, creation
 from thimble.contract.vm import (
@@ -49,10 +49,10 @@ shared = _all(
     click.option("--kernel", metavar="IMAGE", help="Boot this kernel directly, without firmware."),
     click.option("--initrd", metavar="IMAGE", help="With this initial RAM disk."),
     click.option("--cmdline", metavar="TEXT", help="And this command line."),
-    click.option("--autostart/--no-autostart", default=None, help="Start it with the host."),
-    click.option("--autostart-order", type=int, metavar="N", help="Lower ones first."),
-    click.option("--autostart-delay", type=float, metavar="SECONDS", help="Rest before the next."),
-    click.option("--on-crash", type=choice(CrashPolicy), help="When QEMU dies."),
+    click.option("--autostart/--no-autostart", default=None, help="Start it when the host starts."),
+    click.option("--autostart-order", type=int, metavar="N", help="Lower numbers start first."),
+    click.option("--autostart-delay", type=float, metavar="SECONDS", help="Pause before the next VM."),
+    click.option("--on-crash", type=choice(CrashPolicy), help="What to do when QEMU fails."),
     click.option("--host-shutdown", type=choice(HostShutdown), help="When the host goes down.  [shutdown]"),
     click.option("--file", "file", type=click.Path(dir_okay=False), metavar="SPEC",
                  help="The API's fields in JSON or TOML; - is standard input."),
@@ -73,7 +73,7 @@ seeding = _all(
 )  # fmt: skip
 
 
-@click.command(cls=Working)
+@click.command(cls=TaskCommand)
 @click.argument("name", required=False)
 @shared
 @seeding
@@ -87,11 +87,11 @@ seeding = _all(
 @click.option("--nic", "nics", multiple=True, metavar="SWITCH[,mac=MAC][,model=MODEL]")
 @click.option("--cdrom", "cdroms", multiple=True, metavar="IMAGE")
 @click.option("--machine", type=choice(Machine))
-@click.option("--datastore", metavar="NAME", help="Where it lives.")
+@click.option("--datastore", metavar="NAME", help="Datastore of the VM.")
 @click.option("--without", multiple=True, type=click.Choice(DEVICES), help="Leave this device out.")
-@click.option("--start", is_flag=True, default=None, help="Start it, too.")
+@click.option("--start", is_flag=True, default=None, help="Also start it.")
 @click.pass_obj
-def create(session: Session, /, **given: Any) -> None:
+def create(session: CliSession, /, **given: Any) -> None:
     """Create a VM. For example:
 
     \b
@@ -104,7 +104,7 @@ def create(session: Session, /, **given: Any) -> None:
     session.done(found, lambda: f"created {vm_view.line(found)}")
 
 
-@click.command(cls=Working)
+@click.command(cls=TaskCommand)
 @click.argument("name", shell_complete=vm_names)
 @shared
 @seeding
@@ -113,13 +113,15 @@ def create(session: Session, /, **given: Any) -> None:
 @click.option("--remove-disk", multiple=True, metavar="DISK", help="By its name, such as disk1.")
 @click.option("--add-nic", multiple=True, metavar="SWITCH[,mac=MAC]…")
 @click.option("--remove-nic", multiple=True, metavar="NIC")
-@click.option("--insert", multiple=True, metavar="[DRIVE=]IMAGE", help="Put this into a CD-ROM drive.")
-@click.option("--eject", multiple=True, metavar="DRIVE", help="Empty this CD-ROM drive.")
+@click.option(
+    "--insert", multiple=True, metavar="[DRIVE=]IMAGE", help="Insert this image into a CD-ROM drive."
+)
+@click.option("--eject", multiple=True, metavar="DRIVE", help="Eject this CD-ROM drive.")
 @click.option("--with", "with_", multiple=True, type=click.Choice(DEVICES))
 @click.option("--without", multiple=True, type=click.Choice(DEVICES))
 @click.pass_obj
-def change(session: Session, /, **given: Any) -> None:
-    """Change a VM: at once where its QEMU can, else at its next cold start."""
+def change(session: CliSession, /, **given: Any) -> None:
+    """Change a VM: hot where possible, else at its next cold start."""
     seen: Vm = session.client.call("vm.get", path={"vm": given["name"]})
     wanted = typed(alteration(given, _file(given["file"]), seen, read), VmChange, "the change")
     if wanted == VmChange():

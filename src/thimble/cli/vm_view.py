@@ -31,7 +31,7 @@ def listing(vms: VmList, *, width: int | None) -> str:
         )
         for vm in vms.vms
     ]
-    return table(COLUMNS, rows, width=width) if rows else "no VMs yet; `thimble vm create NAME` makes one"
+    return table(COLUMNS, rows, width=width) if rows else "no VMs yet; `thimble vm create NAME` creates one"
 
 
 def line(vm: Vm) -> str:
@@ -45,7 +45,7 @@ def line(vm: Vm) -> str:
 
 
 def pending(vm: Vm) -> str:
-    """What waits for a cold start, a line each."""
+    """The changes pending until a cold start, a line each."""
     return "".join(f"\n  at its next cold start: {change}" for change in vm.status.pending)
 
 
@@ -110,4 +110,4 @@ def _devices(vm: Vm) -> str:
 
 
 def _delay(vm: Vm) -> str:
-    return f", then {show_seconds(vm.autostart.delay_s)} of rest" if vm.autostart.delay_s else ""
+    return f", then {show_seconds(vm.autostart.delay_s)} of pause" if vm.autostart.delay_s else ""

@@ -12,14 +12,14 @@ dropped. The other way, what a viewer types waits until QEMU takes it.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 
 from thimble.console.ring import Ring, missed
 from thimble.core.problem import Code, Problem
-from thimble.sys import unix
+from thimble.state.background import Background
+from thimble.sys import logfile, unix
+from thimble.sys.worker import Worker
 
 RING = 64 * 1024
 LOG_MAX = 1024 * 1024
@@ -96,7 +96,7 @@ class Consoles:
         await console.open()
 
     async def detach(self, vm_id: str) -> None:
-        """The VM is off: viewers are told. What it said last is still there for `tail`."""
+        """The VM is off: its viewers' sessions end. What it said last is still there for `tail`."""
         console = self._consoles.get(vm_id)
         if console is not None:
             await console.close("the VM is off")
@@ -131,9 +131,9 @@ class Consoles:
 
 
 def read_log(socket: Path) -> bytes:
-    """The last output as the log beside `socket` has it; for a VM that ended while we were away."""
+    """The last output as the log beside `socket` has it; for a VM that ended while we were away. Blocks."""
     log = socket.with_name("serial.log")
-    return (_end_of(log.with_name("serial.log.old"), RING) + _end_of(log, RING))[-RING:]
+    return (logfile.tail(log.with_name("serial.log.old"), RING) + logfile.tail(log, RING))[-RING:]
 
 
 class _Console:
@@ -150,13 +150,16 @@ class _Console:
         self._tried = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._known = 0  # bytes of the log that are in the ring
+        self._worker = Worker("console")
+        self._background = Background()
 
     async def open(self) -> None:
-        self._known = _size(self._log)
-        history = read_log(self._socket)
+        self._known, history = await self._worker.run(
+            lambda: (logfile.size(self._log), read_log(self._socket))
+        )
         if history:
             self.ring.put(history)
-        self._task = asyncio.get_running_loop().create_task(self._listen())
+        self._task = self._background.keep(f"console at {self._socket}", self._listen())
         await self._tried.wait()
 
     async def close(self, why: str) -> None:
@@ -205,7 +208,7 @@ class _Console:
             finally:
                 self._writer = None
                 writer.transport.abort()  # not close(): that waits until what was typed is taken
-            self._known = _size(self._log)
+            self._known = logfile.size(self._log)  # at once: from now on nobody else hears what is said
             await asyncio.sleep(pause)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
@@ -213,43 +216,16 @@ class _Console:
         while data := await reader.read(65536):
             if first:
                 first = False
-                gap = _after(self._log, self._known)
+                gap = logfile.after(self._log, self._known, 4 * RING)  # at once: it grows
                 if before := missed(gap, data):
-                    self._tell(before)
-            self._tell(data)
+                    self._give(before)
+            self._give(data)
             since += len(data)
             if since > LOG_MAX // 8:
                 since = 0
-                self._shorten()
+                await self._worker.run(lambda: logfile.shorten(self._log, most=LOG_MAX, keep=RING))
 
-    def _tell(self, data: bytes) -> None:
+    def _give(self, data: bytes) -> None:
         self.ring.put(data)
         for session in list(self.sessions):
             session._give(data)
-
-    def _shorten(self) -> None:
-        """Cut a long log. QEMU appends (O_APPEND), so it goes on at the new end."""
-        with suppress(OSError):
-            if self._log.stat().st_size > LOG_MAX:
-                self._log.with_name("serial.log.old").write_bytes(_end_of(self._log, RING))
-                os.truncate(self._log, 0)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _end_of(path: Path, count: int) -> bytes:
-    return _after(path, max(0, _size(path) - count))
-
-
-def _after(path: Path, start: int) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            file.seek(start)
-            return file.read(4 * RING)
-    except OSError:
-        return b""

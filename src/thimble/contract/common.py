@@ -10,6 +10,9 @@ import msgspec
 from thimble.core.ids import NAME_MAX, NAME_PATTERN
 from thimble.core.problem import ProblemDocument, Reason
 
+#: Marks a field that may not leave the host with a support bundle: `password: Annotated[str, Secret]`.
+Secret = msgspec.Meta(extra={"secret": True})
+
 
 class In(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of everything a client sends."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from thimble.contract.common import Event, In, Listed, Out, Task
+from thimble.contract.common import In, Listed, Out, Secret, Task
 from thimble.contract.vm import HostShutdown
 
 
@@ -93,13 +93,13 @@ class HostLog(Out, frozen=True, kw_only=True):
 
 class Login(In, frozen=True, kw_only=True):
     user: str
-    password: str
+    password: Annotated[str, Secret]
 
 
 class Session(Out, frozen=True, kw_only=True):
     """`token` goes into `Authorization: Bearer …`; `expires` is seconds since the epoch."""
 
-    token: str
+    token: Annotated[str, Secret]
     user: str
     role: Role
     expires: float
@@ -108,34 +108,37 @@ class Session(Out, frozen=True, kw_only=True):
 class Ticket(Out, frozen=True, kw_only=True):
     """Opens one WebSocket within seconds: `?ticket=…`, for browsers, which cannot send headers there."""
 
-    ticket: str
+    ticket: Annotated[str, Secret]
     expires: float
 
 
 class PasswordChange(In, frozen=True, kw_only=True):
-    old: str
-    new: Annotated[str, Meta(min_length=8, max_length=1024)]
+    old: Annotated[str, Secret]
+    new: Annotated[str, Meta(min_length=8, max_length=1024), Secret]
 
 
 #: As `thimble user hash` makes it: scrypt (RFC 7914) with log2 N, r, p, salt and hash. A weaker one would be
 #: hashed anew at its first use, and so drift away from what was asked.
 PasswordHash = Annotated[
-    str, Meta(pattern=r"^scrypt\$1[4-7]\$8\$[1-4]\$([0-9a-f]{2}){8,64}\$[0-9a-f]{64}$", max_length=240)
+    str,
+    Meta(pattern=r"^scrypt\$1[4-7]\$8\$[1-4]\$([0-9a-f]{2}){8,64}\$[0-9a-f]{64}$", max_length=240),
+    Secret,
 ]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+#: Of a token; whoever has it cannot sign in with it, but it is nobody else's business.
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$"), Secret]
 
 
 class UserCreate(In, frozen=True, kw_only=True):
     """With a password, or with the hash of one."""
 
     name: str
-    password: Annotated[str, Meta(min_length=8, max_length=1024)] | UnsetType = UNSET
+    password: Annotated[str, Meta(min_length=8, max_length=1024), Secret] | UnsetType = UNSET
     password_hash: PasswordHash | UnsetType = UNSET
     role: Role = Role.VIEWER
 
 
 class UserChange(In, frozen=True, kw_only=True):
-    password: Annotated[str, Meta(min_length=8, max_length=1024)] | UnsetType = UNSET
+    password: Annotated[str, Meta(min_length=8, max_length=1024), Secret] | UnsetType = UNSET
     password_hash: PasswordHash | UnsetType = UNSET
     role: Role | UnsetType = UNSET
 
@@ -179,7 +182,3 @@ class TokenList(Listed, frozen=True, kw_only=True):
 
 class TaskList(Listed, frozen=True, kw_only=True):
     tasks: tuple[Task, ...]
-
-
-class EventList(Listed, frozen=True, kw_only=True):
-    events: tuple[Event, ...]

@@ -1,13 +1,29 @@
-"""Virtual machines on the wire."""
+"""Virtual machines on the wire.
+
+`VmSpec` says once for each field when a change of it takes effect; rules, changes, the command line's help
+and the API's description derive from it.
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
 from msgspec import UNSET, Meta, UnsetType
 
-from thimble.contract.common import In, Listed, Out
+from thimble.contract.common import In, Listed, Out, Secret
+
+
+class Applies(StrEnum):
+    """When a change of a field of a VM takes effect."""
+
+    AT_ONCE = "at once"
+    DEVICE = "by hot plug where the machine can, else at the next cold start"
+    COLD = "at the next cold start"
+    NEVER = "fixed when the VM is created"
+
+
+AT_ONCE, DEVICE, COLD, FIXED = Applies.AT_ONCE, Applies.DEVICE, Applies.COLD, Applies.NEVER
 
 Count = Annotated[int, Meta(ge=1)]
 
@@ -113,7 +129,7 @@ class DirectBoot(In, frozen=True, kw_only=True):
 
     kernel: str
     initrd: str | None = None
-    cmdline: str = ""
+    cmdline: Annotated[str, Secret] = ""
 
 
 class Autostart(In, frozen=True, kw_only=True):
@@ -137,38 +153,46 @@ class SeedSpec(In, frozen=True, kw_only=True):
     hostname: str = ""  # the VM's name when empty
     user: str = "root"
     ssh_keys: tuple[str, ...] = ()
-    password_hash: str | None = None
+    password_hash: Annotated[str, Secret] | None = None
     address: str = ""  # `10.0.0.5/24`; DHCP when empty
     gateway: str = ""
     dns: tuple[str, ...] = ()
-    user_data: str = ""  # whole `#cloud-config` of one's own; wins over the fields above
+    user_data: Annotated[str, Secret] = ""  # whole `#cloud-config` of one's own; wins over the fields above
 
 
 class VmSpec(In, frozen=True, kw_only=True):
     """What a VM is. Only `name` is needed: 1 vCPU, 512 MiB, UEFI on q35, no disk, no NIC."""
 
-    name: str
-    description: Annotated[str, Meta(max_length=4096)] = ""
-    datastore: str = ""  # home of its directory and new disks; the host's default when empty
-    vcpus: Annotated[int, Meta(ge=1, le=255)] = 1
-    memory_mib: Annotated[int, Meta(ge=16, le=16_777_216)] = 512
-    machine: Machine = Machine.Q35
-    firmware: Firmware = Firmware.UEFI
-    direct: DirectBoot | None = None
-    cpu: str = "host"  # or a baseline: x86-64-v2, x86-64-v3, or a QEMU model name
-    disks: tuple[DiskSpec, ...] = ()
-    nics: tuple[NicSpec, ...] = ()
-    cdroms: tuple[CdromSpec, ...] = ()
-    rng: bool = True
-    balloon: bool = True
-    serial: bool = True
-    vga: bool = True
-    tablet: bool = True
-    guest_agent: bool = True
-    seed: SeedSpec | None = None
-    autostart: Autostart = Autostart()
-    on_crash: CrashPolicy = CrashPolicy.RESTART
-    host_shutdown: HostShutdown = HostShutdown.SHUTDOWN
+    name: Annotated[str, AT_ONCE]
+    description: Annotated[str, Meta(max_length=4096), AT_ONCE] = ""
+    datastore: Annotated[str, FIXED] = ""  # of its directory and new disks; empty: the host's default
+    vcpus: Annotated[int, Meta(ge=1, le=255), COLD] = 1
+    memory_mib: Annotated[int, Meta(ge=16, le=16_777_216), COLD] = 512
+    machine: Annotated[Machine, FIXED] = Machine.Q35
+    firmware: Annotated[Firmware, COLD] = Firmware.UEFI
+    direct: Annotated[DirectBoot | None, COLD] = None
+    cpu: Annotated[str, COLD] = "host"  # or a baseline: x86-64-v2, x86-64-v3, or a QEMU model name
+    disks: Annotated[tuple[DiskSpec, ...], DEVICE] = ()
+    nics: Annotated[tuple[NicSpec, ...], DEVICE] = ()
+    cdroms: Annotated[tuple[CdromSpec, ...], DEVICE] = ()
+    rng: Annotated[bool, COLD] = True
+    balloon: Annotated[bool, COLD] = True
+    serial: Annotated[bool, FIXED] = True
+    vga: Annotated[bool, COLD] = True
+    tablet: Annotated[bool, COLD] = True
+    guest_agent: Annotated[bool, COLD] = True
+    seed: Annotated[SeedSpec | None, COLD] = None
+    autostart: Annotated[Autostart, AT_ONCE] = Autostart()
+    on_crash: Annotated[CrashPolicy, AT_ONCE] = CrashPolicy.RESTART
+    host_shutdown: Annotated[HostShutdown, AT_ONCE] = HostShutdown.SHUTDOWN
+
+
+def fields(*when: Applies) -> tuple[str, ...]:
+    """The fields of `VmSpec` whose changes take effect `when`, in their order."""
+    hints = get_type_hints(VmSpec, include_extras=True)
+    return tuple(
+        name for name in VmSpec.__struct_fields__ if any(one in when for one in hints[name].__metadata__)
+    )
 
 
 class VmCreate(VmSpec, frozen=True, kw_only=True):
@@ -178,7 +202,7 @@ class VmCreate(VmSpec, frozen=True, kw_only=True):
 
 
 class VmChange(In, frozen=True, kw_only=True):
-    """What to change; absent fields stay. Hot where QEMU can, else at the next cold start (`pending`)."""
+    """What to change: the fields of `VmSpec` that are not fixed; absent ones stay."""
 
     name: str | UnsetType = UNSET
     description: Annotated[str, Meta(max_length=4096)] | UnsetType = UNSET
@@ -235,7 +259,7 @@ class VmStatus(Out, frozen=True, kw_only=True):
     accel: str = ""  # `kvm` or `tcg` while it runs
     pid: int | None = None
     started: float | None = None
-    last_output: str = ""  # tail of serial and QEMU's own words, after a crash
+    last_output: Annotated[str, Secret] = ""  # tail of serial and QEMU's own words, after a crash
     restarts: int = 0
     pending: tuple[str, ...] = ()  # changes waiting for a cold start, in words
 

@@ -58,6 +58,14 @@ def blocked(*blockers: Reason, refusal: str = "", hint: str = "") -> Decision[Pl
     return Decision(blockers=blockers, refusal=refusal, hint=hint)
 
 
+def unless(
+    blockers: Iterable[Reason], decision: Decision[Plan], *, refusal: str = "", hint: str = ""
+) -> Decision[Plan]:
+    """`decision`, or why not: what cannot be done has no effects."""
+    found = tuple(blockers)
+    return blocked(*found, refusal=refusal, hint=hint) if found else decision
+
+
 def nothing(note: str) -> Decision[Plan]:
     """It is so already; `note` in words."""
     return Decision(note=note)

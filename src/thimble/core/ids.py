@@ -10,6 +10,7 @@ VmId = NewType("VmId", str)
 TaskId = NewType("TaskId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no look-alikes
+_HEX = frozenset("0123456789abcdefABCDEF")
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._")
 
 #: Longest name of anything a person names; fits a host name label and a file name.
@@ -42,3 +43,18 @@ def name_reasons(name: str, path: str) -> list[Reason]:
 def mac_address(entropy: bytes) -> str:
     """A locally administered unicast MAC in QEMU's well-known range 52:54:00, from 3 bytes."""
     return ":".join(f"{byte:02x}" for byte in b"\x52\x54\x00" + entropy[:3])
+
+
+def is_mac(text: str) -> bool:
+    """Six bytes in hex with colons, in either case."""
+    words = text.split(":")
+    return len(words) == 6 and all(len(word) == 2 and set(word) <= _HEX for word in words)
+
+
+def mac_reasons(mac: str, path: str) -> list[Reason]:
+    """Why `mac` cannot be that of a network card: not one at all, of a group, or of nobody."""
+    if not is_mac(mac):
+        return [Reason(message=f"{mac!r} is not a MAC address such as 52:54:00:12:34:56", path=path)]
+    if int(mac[:2], 16) & 1 or not mac.strip("0:"):
+        return [Reason(message=f"{mac} is not the address of a single card", path=path)]
+    return []

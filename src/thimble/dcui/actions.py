@@ -1,4 +1,4 @@
-"""What all flows are made of: pages on and off, questions, proposals, progress, problems. Pure."""
+"""What all flows use: pages on the stack, API requests, previews, progress, problems. Pure."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ def push(model: Model, page: Page) -> Model:
 
 
 def pop(model: Model) -> Model:
-    """Without the page on top; what is below is looked at anew."""
+    """Without the page on top; the page below is refreshed."""
     return replace(model, pages=model.pages[:-1], refreshed=-1e9)
 
 
 def swap(model: Model, page: Page) -> Model:
-    """The page on top becomes this one."""
+    """Replaces the page on top."""
     return push(replace(model, pages=model.pages[:-1]), page)
 
 
 def change(model: Model, kind: str, page: Page) -> Model:
-    """The page of this kind, wherever it is, becomes this one."""
+    """Replaces the page of this kind, wherever it is."""
     return replace(model, pages=tuple(page if old.kind == kind else old for old in model.pages))
 
 
 def toast(model: Model, text: str) -> Model:
-    """A word at the bottom, for a while."""
+    """A message at the bottom, for `TOAST_S`."""
     return replace(model, toast=text, toast_until=model.now + TOAST_S)
 
 
 def ask(model: Model, question: Ask, *more: Effect) -> Step:
-    """Ask it as whoever signed in (or as the console), unless the same is being asked already."""
+    """Send it as the user signed in (or as the console), unless the same request is under way."""
     if question.to in model.asking:
         return model, more
     token = model.session.token if question.signed and model.session else ""
@@ -47,10 +47,10 @@ def ask(model: Model, question: Ask, *more: Effect) -> Step:
 
 
 def propose(model: Model, title: str, question: Ask) -> Step:
-    """First what it would do, in words; a person then decides."""
+    """First a dry run; the user then decides."""
     model = push(
         replace(model, proposed=question),
-        Wait(title=title, note="looking what this would do", since=model.now),
+        Wait(title=title, note="checking what this would do", since=model.now),
     )
     return ask(model, replace(question, to="proposed", dry_run=True))
 
@@ -74,7 +74,7 @@ def proposed(model: Model, answer: Answer) -> Step:
 
 
 def do_proposed(model: Model, _arg: str) -> Step:
-    """The person said yes."""
+    """The user confirmed."""
     if model.proposed is None or model.page is None:
         return model, ()
     question, title = model.proposed, model.page.title
@@ -82,13 +82,13 @@ def do_proposed(model: Model, _arg: str) -> Step:
 
 
 def run(model: Model, title: str, question: Ask, then: Act | None = None) -> Step:
-    """Do it, with its progress on the screen; `then` follows when it is done."""
+    """Run it, with its progress on the screen; `then` follows when it is done."""
     model = push(model, Wait(title=title, since=model.now, then=then))
     return ask(model, replace(question, to="started", note=question.to))
 
 
 def started(model: Model, answer: Answer) -> Step:
-    """A task is under way, or it is done already."""
+    """The request started a task, or is done already."""
     value: Any = answer.value
     page = model.page
     if isinstance(value, Started):
@@ -101,7 +101,7 @@ def started(model: Model, answer: Answer) -> Step:
 
 
 def polled(model: Model, answer: Answer) -> Step:
-    """How far the task on the screen is."""
+    """The progress of the task on the screen."""
     page, task = model.page, answer.value
     if not isinstance(page, Wait) or page.task is None or page.task.id != task.id:
         return model, ()
@@ -116,14 +116,12 @@ def tasked(model: Model, task: Task) -> Step:
         return swap(model, problem_page(task.problem.problem(), page.title)), ()
     model = toast(pop(model), f"{page.title}: {task.state}")
     if isinstance(page, Wait) and page.then is not None:
-        from thimble.dcui.update import act
-
-        return act(model, page.then)
+        model = replace(model, next_act=page.then)
     return model, ()
 
 
 def poll(model: Model) -> Step:
-    """Ask on while a task is on the screen."""
+    """Poll while a task is on the screen."""
     page = model.page
     if isinstance(page, Wait) and page.task is not None and page.task.state is TaskState.RUNNING:
         return ask(model, Ask(to="task", verb="task.get", path={"task": page.task.id}, query={"wait_s": "1"}))
@@ -131,7 +129,7 @@ def poll(model: Model) -> Step:
 
 
 def problem_page(problem: Problem, title: str) -> Text:
-    """What went wrong, every reason of it, and what to do."""
+    """The error, all its reasons, and the hint."""
     return Text(title=title, lines=problem_lines(problem), alarm=True)
 
 
@@ -142,7 +140,7 @@ def problem_lines(problem: Problem) -> tuple[str, ...]:
 
 
 def in_words(reason: Reason) -> str:
-    """With where it is: line and column, else the field."""
+    """A reason with its place: line and column, else the field."""
     if reason.line:
         return f"line {reason.line}, column {reason.column}: {reason.message}"
     path = reason.path.removeprefix("$.")
@@ -150,6 +148,6 @@ def in_words(reason: Reason) -> str:
 
 
 def moment(seconds: float) -> str:
-    """A time of today, for people (the host's clock is UTC)."""
+    """A time of day as hh:mm:ss UTC; `seconds` are Unix seconds."""
     day = int(seconds) % 86400
     return f"{day // 3600:02}:{day // 60 % 60:02}:{day % 60:02}"

@@ -17,7 +17,7 @@ CALM = b"\x1b[0m\x0f\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?2004l\x1b[?1
 
 
 def attach(client: PlainClient, wanted: Attach, size: tuple[int, int], idle_s: float) -> Detached:
-    """Until a person leaves, the line closes, or nobody types for `idle_s`."""
+    """Until the user leaves, the line closes, or nobody types for `idle_s` seconds."""
     try:
         line = PlainSocket(client, "vm.console", {"vm": wanted.vm}, wanted.token)
     except Problem as problem:

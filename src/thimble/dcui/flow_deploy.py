@@ -1,4 +1,4 @@
-"""Installing on a disk, updating, going back: what it would do, then its progress. Pure."""
+"""Install on a disk, update, roll back: a preview, then the progress. Pure."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def deploy(model: Model, _arg: str) -> Step:
 
 def deploy_came(model: Model, answer: Answer) -> Step:
     here: Deploy = answer.value
-    first = "Onto an internal disk or flash; what would happen is shown first."
-    second = "Undone by itself unless the new version proves good."
+    first = "On an internal disk or flash; a preview is shown first."
+    second = "Trial boot: rolled back automatically unless the new version works."
     items = [
         Item("Install on a disk", Act("deploy.install"), first),
         Item("Update from a URL", Act("deploy.update"), second),
     ]
     if here.installed:
-        items.append(Item("Roll back", Act("deploy.rollback"), "Start the other slot's version again."))
+        items.append(Item("Roll back", Act("deploy.rollback"), "Boot the other slot's version again."))
     menu = Menu(title="Install, update, roll back", items=tuple(items), intro=deploy_lines(here))
     return actions.push(replace(model, deploy=here), menu), ()
 
@@ -32,15 +32,13 @@ def deploy_came(model: Model, answer: Answer) -> Step:
 def deploy_lines(here: Deploy) -> tuple[str, ...]:
     secure = ", Secure Boot" if here.secure_boot else ""
     where = here.medium or "network"
-    lines = [
-        f"Version {here.version}, started from {where} by {here.firmware.upper() or 'firmware'}{secure}."
-    ]
+    lines = [f"Version {here.version}, booted from {where} by {here.firmware.upper() or 'firmware'}{secure}."]
     lines += [
         f"slot {slot.slot}: {slot.state} {slot.version}{' (running)' if slot.running else ''}"
         for slot in here.slots
     ]
     if not here.installed:
-        lines.append("Not installed: it runs from RAM.")
+        lines.append("Not installed: running from RAM.")
     if here.last is not None:
         why = f": {here.last.why}" if here.last.why else ""
         lines.append(f"last {here.last.kind} to {here.last.version}: {here.last.state}{why}")
@@ -52,14 +50,14 @@ def install(model: Model, _arg: str) -> Step:
         title="Install on a disk",
         kind="install",
         act=Act("deploy.install.check"),
-        intro=("What would happen is shown before anything is written.",),
+        intro=("A preview is shown before anything is written.",),
         fields=(
             Field(
                 name="disk", label="Disk", value="largest", help="largest, serial:..., wwn:... or /dev/..."
             ),
-            Field(name="mirror", label="Mirror", help="A second disk to boot from, or nothing."),
-            _choice("erase", "Erase it", ("no", "yes"), "Needed when something is on it."),
-            _choice("state", "State found", ("keep", "replace"), "Of an installation that is there."),
+            Field(name="mirror", label="Mirror", help="A second disk as a mirror, or empty."),
+            _choice("erase", "Erase it", ("no", "yes"), "Needed if the disk is not empty."),
+            _choice("state", "State found", ("keep", "replace"), "State of an existing installation."),
             _choice("reboot", "Restart after", ("no", "yes"), "From the disk, when it is installed."),
         ),
     )
@@ -89,10 +87,14 @@ def update(model: Model, _arg: str) -> Step:
         title="Update from a URL",
         kind="update",
         act=Act("deploy.update.check"),
-        intro=("The image is checked against the keys this host trusts.",),
+        intro=("The image must be signed by a key this host trusts.",),
         fields=(
-            Field(name="image", label="Image", help="A URL, or datastore/name; empty: the update policy's."),
-            Field(name="sha256", label="SHA-256", help="Of the file; may be empty."),
+            Field(
+                name="image",
+                label="Image",
+                help="A URL, or datastore/name; empty: as the update policy says.",
+            ),
+            Field(name="sha256", label="SHA-256", help="SHA-256 of the file; may be empty."),
         ),
     )
     return actions.push(model, form), ()

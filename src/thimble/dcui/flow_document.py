@@ -17,17 +17,21 @@ def document(model: Model, _arg: str) -> Step:
     items = []
     if model.local.document:
         source = f"It is on {model.local.document_source}." if model.local.document_source else ""
-        items.append(Item("The one found at boot", Act("document.load", model.local.document), source))
+        items.append(Item("Use the one found at boot", Act("document.load", model.local.document), source))
     if model.draft:
-        items.append(Item("Go on with the one begun here", Act("document.write"), "As it was left."))
+        items.append(Item("Continue editing", Act("document.write"), "As it was left."))
     items += [
         Item("From a URL", Act("document.url"), "http or https."),
         Item(
             "Type or paste one", Act("document.new"), "Into an editor; it is checked before anything is done."
         ),
-        Item("Change the one of this host as it is", Act("document.edit"), "What `thimble export` writes."),
+        Item(
+            "Edit the present configuration of this host",
+            Act("document.edit"),
+            "What `thimble export` writes.",
+        ),
     ]
-    intro = ("It says what this host is. Nothing is done before you have seen what it would do.",)
+    intro = ("It describes this host. Nothing is applied before you have seen a preview.",)
     return actions.push(model, Menu(title="Host document", items=tuple(items), intro=intro)), ()
 
 
@@ -51,7 +55,7 @@ def fetch(model: Model, _arg: str) -> Step:
         return model, ()
     where = form.value("url").strip()
     if not where.startswith(("http://", "https://")) or len(where) < 10:
-        return actions.swap(model, replace(form, note=("An address begins with http:// or https://.",))), ()
+        return actions.swap(model, replace(form, note=("A URL begins with http:// or https://.",))), ()
     return load(model, where)
 
 
@@ -61,7 +65,7 @@ def edit(model: Model, _arg: str) -> Step:
 
 
 def came(model: Model, answer: Answer) -> Step:
-    """The text is there: into the editor, so that it is seen before it is used."""
+    """The text has arrived: opens it in the editor, so that it is seen before it is used."""
     text = answer.value if isinstance(answer.value, str) else answer.value.text
     if isinstance(model.page, Wait):
         model = actions.pop(model)
@@ -88,7 +92,7 @@ def _editor(model: Model) -> Step:
 
 
 def keep_draft(model: Model) -> Model:
-    """What is written is not lost when the editor is left."""
+    """Keeps the text when the editor is left."""
     page = model.page
     return replace(model, draft=page.lines) if isinstance(page, Editor) else model
 
@@ -114,7 +118,7 @@ def planned(model: Model, answer: Answer) -> Step:
         return model, ()
     blockers = tuple(actions.in_words(reason) for reason in plan.blockers)
     effects = tuple(effect.what for effect in plan.effects)
-    drift = tuple(f"on the host and not in the document, stays: {line}" for line in plan.drift)
+    drift = tuple(f"on the host but not in the document (stays): {line}" for line in plan.drift)
     page = Proposal(
         title="Apply the host document",
         effects=effects,

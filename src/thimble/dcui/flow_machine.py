@@ -13,7 +13,7 @@ from thimble.dcui.pages import Act, Item, Menu, Proposal, Text, Wait
 
 
 def refresh(model: Model, _arg: str) -> Step:
-    """Look again, at the terminal's size too."""
+    """Refresh, and read the terminal's size again."""
     model = replace(model, refreshed=-1e9)
     if model.page is None or model.page.kind != "log":
         return model, (Measure(),)
@@ -26,8 +26,8 @@ def power(model: Model, _arg: str) -> Step:
     if model.session is None and not model.silent:
         return sign_in(model, "power")
     items = (
-        Item("Restart", Act("power.do", "reboot"), "Stop the virtual machines, then start the host again."),
-        Item("Shut down", Act("power.do", "shutdown"), "Stop the virtual machines, then power off."),
+        Item("Restart", Act("power.do", "reboot"), "Shut down the virtual machines, then restart the host."),
+        Item("Shut down", Act("power.do", "shutdown"), "Shut down the virtual machines, then power off."),
     )
     return actions.push(model, Menu(title="Restart or shut down", items=items)), ()
 
@@ -41,15 +41,17 @@ def power_do(model: Model, which: str) -> Step:
     page = Proposal(
         title=title,
         effects=effects if model.local.managed else (),
-        warnings=("the agent does not answer: virtual machines are ended without being asked",),
-        blockers=() if model.local.managed else ("another operating system runs this machine: use its own",),
+        warnings=("the agent does not answer: virtual machines are killed without a shutdown",),
+        blockers=()
+        if model.local.managed
+        else ("this machine is managed by another operating system: restart it there",),
         act=Act("power.init", verb) if model.local.managed else None,
     )
     return actions.push(model, page), ()
 
 
 def power_init(model: Model, verb: str) -> Step:
-    return actions.swap(model, Wait(title="Going down", note="PID 1 was told", since=model.now)), (
+    return actions.swap(model, Wait(title="Going down", note="sent to PID 1", since=model.now)), (
         TellInit(verb),
     )
 
@@ -63,7 +65,7 @@ def log(model: Model, _arg: str) -> Step:
 
 
 def bundle(model: Model, _arg: str) -> Step:
-    """A serial line is no way for a file: it says how to fetch it."""
+    """A serial line cannot carry the file: shows how to download it."""
     addresses = (model.host.addresses if model.host else ()) or model.local.addresses
     where = f"[{addresses[0]}]" if addresses and ":" in addresses[0] else (*addresses, "this-host")[0]
     lines = (
@@ -72,7 +74,7 @@ def bundle(model: Model, _arg: str) -> Step:
         "",
         f"thimble --host https://{where} host bundle",
         "",
-        f"or a browser that is signed in: https://{where}/api/v1/host/bundle",
+        f"or in a browser that is signed in: https://{where}/api/v1/host/bundle",
     )
     return actions.push(model, Text(title="Support bundle", lines=lines)), ()
 
@@ -108,7 +110,7 @@ def tasks_come(model: Model, answer: Answer) -> Step:
     found = next((page for page in model.pages if page.kind == "tasks"), None)
     if not isinstance(found, Text):
         return model, ()
-    lines = tuple(task_line(task) for task in answer.value.tasks) or ("nothing was done yet",)
+    lines = tuple(task_line(task) for task in answer.value.tasks) or ("no tasks yet",)
     return actions.change(model, "tasks", replace(found, lines=lines)), ()
 
 

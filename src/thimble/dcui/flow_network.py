@@ -1,4 +1,4 @@
-"""The management network: a change is on trial until somebody keeps it. Pure."""
+"""The management network: a change is undone unless somebody keeps it (commit-confirm). Pure."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from msgspec.structs import replace
 from thimble.contract.management import Management, ManagementChange, ManagementSettings
 from thimble.dcui import actions
 from thimble.dcui.model import Answer, Ask, Failed, Model, Step
-from thimble.dcui.pages import Act, Editor, Field, Form, Trial, Wait
+from thimble.dcui.pages import Act, ConfirmPage, Editor, Field, Form, Wait
 
 #: Seconds a change of the management network stays without being kept.
 CONFIRM_S = 90
 
 NET_FIELDS = (
-    ("nic", "Network card", "Its MAC address; empty: the first with a link."),
+    ("nic", "Network card", "MAC address of the NIC; empty: the first with a link."),
     ("vlan", "VLAN", "0: untagged."),
-    ("address", "IPv4 address", "dhcp, off, or one with its prefix such as 10.0.0.5/24."),
-    ("gateway", "IPv4 gateway", "Only with an address of your own."),
-    ("dns", "DNS servers", "Addresses with spaces between; empty: those of DHCP."),
-    ("address6", "IPv6 address", "auto, off, or one with its prefix such as 2001:db8::5/64."),
-    ("gateway6", "IPv6 gateway", "Only with an address of your own."),
+    ("address", "IPv4 address", "dhcp, off, or address/prefix such as 10.0.0.5/24."),
+    ("gateway", "IPv4 gateway", "Only with a static address."),
+    ("dns", "DNS servers", "Addresses separated by spaces; empty: from DHCP."),
+    ("address6", "IPv6 address", "auto, off, or address/prefix such as 2001:db8::5/64."),
+    ("gateway6", "IPv6 gateway", "Only with a static address."),
 )
 
 
@@ -33,8 +33,8 @@ def management_came(model: Model, answer: Answer) -> Step:
     model = replace(model, management=found)
     if found.pending is not None:
         return actions.push(model, trial_page(found)), ()
-    cards = tuple(f"Cards of this host: {', '.join(model.local.nics)}" for _ in model.local.nics[:1])
-    there = tuple(f"Reached now at {', '.join(model.host.addresses)}" for _ in (1,) if model.host)
+    cards = tuple(f"NICs of this host: {', '.join(model.local.nics)}" for _ in model.local.nics[:1])
+    there = tuple(f"Present addresses: {', '.join(model.host.addresses)}" for _ in (1,) if model.host)
     fields = tuple(
         Field(name=name, label=label, value=shown(found.settings, name), help=text)
         for name, label, text in NET_FIELDS
@@ -55,7 +55,7 @@ def shown(settings: ManagementSettings, name: str) -> str:
 
 
 def wanted(form: Form, now: ManagementSettings) -> ManagementChange | str:
-    """What differs from `now`; a word when a field cannot be read."""
+    """What differs from `now`; a message when a field is invalid."""
     changes: dict[str, object] = {}
     for name, _, _ in NET_FIELDS:
         text = form.value(name).strip()
@@ -69,7 +69,7 @@ def wanted(form: Form, now: ManagementSettings) -> ManagementChange | str:
     return (
         msgspec.convert(changes | {"confirm_within": CONFIRM_S}, ManagementChange)
         if changes
-        else "Nothing is changed."
+        else "Nothing to change."
     )
 
 
@@ -87,18 +87,18 @@ def management_check(model: Model, _arg: str) -> Step:
 
 
 def management_changed(model: Model, answer: Answer) -> Step:
-    """In force, and on trial."""
+    """The change is made; it is to be confirmed."""
     found: Management = answer.value
     model = replace(model, management=found)
-    while isinstance(model.page, Wait | Form | Trial):
+    while isinstance(model.page, Wait | Form | ConfirmPage):
         model = actions.pop(model)
     if found.pending is None:
-        return actions.toast(model, "The management network is so now, and stays so."), ()
+        return actions.toast(model, "The management network is changed."), ()
     return actions.push(model, trial_page(found)), ()
 
 
 def after_document(model: Model, _arg: str) -> Step:
-    """A document may have changed how the host is reached: then that is on trial, too."""
+    """A document may have changed the management network: that is to be confirmed, too."""
     if isinstance(model.page, Editor):
         model = actions.pop(model)
     return actions.ask(model, Ask(to="management.seen", verb="management.get"))
@@ -110,7 +110,7 @@ def seen(model: Model, answer: Answer) -> Step:
     return (actions.push(model, trial_page(found)) if found.pending else model), ()
 
 
-def trial_page(found: Management) -> Trial:
+def trial_page(found: Management) -> ConfirmPage:
     assert found.pending is not None
     new = found.settings
     lines = [f"IPv4 {new.address}", f"IPv6 {new.address6}", f"VLAN {new.vlan}"]
@@ -119,9 +119,11 @@ def trial_page(found: Management) -> Trial:
     lines += ["", f"before: IPv4 {before.address}, IPv6 {before.address6}, VLAN {before.vlan}"]
     if found.pending.problem:
         lines += ["", f"not in force yet: {found.pending.problem}"]
-    lines += ["", "See whether the host can be reached at its new address, then keep it."]
-    return Trial(
-        title="The management network is changed, for now", lines=tuple(lines), until=found.pending.until
+    lines += ["", "Check that the host can be reached at its new address, then keep the change."]
+    return ConfirmPage(
+        title="The management network is changed, not confirmed yet",
+        lines=tuple(lines),
+        until=found.pending.until,
     )
 
 
@@ -139,7 +141,8 @@ def undo(model: Model, _arg: str) -> Step:
 
 def kept(model: Model, answer: Answer) -> Step:
     return actions.toast(
-        _off_trial(replace(model, management=answer.value)), "The new management network is kept."
+        _off_trial(replace(model, management=answer.value)),
+        "The new settings of the management network are kept.",
     ), ()
 
 
@@ -150,13 +153,13 @@ def undone(model: Model, answer: Answer) -> Step:
 
 
 def _off_trial(model: Model) -> Model:
-    return actions.pop(model) if isinstance(model.page, Trial) else model
+    return actions.pop(model) if isinstance(model.page, ConfirmPage) else model
 
 
 def not_kept(model: Model, failed: Failed) -> Step:
-    """Too late, or not in force yet: the trial stays until its time is over."""
+    """Too late, or not in force yet: the page stays until the time is over."""
     page = model.page
-    if isinstance(page, Trial):
+    if isinstance(page, ConfirmPage):
         return actions.swap(
             model, replace(page, lines=(*page.lines[:4], "", *actions.problem_lines(failed.problem)))
         ), ()
@@ -166,9 +169,9 @@ def not_kept(model: Model, failed: Failed) -> Step:
 def overdue(model: Model) -> Model:
     """The time to keep it is over."""
     page = model.page
-    if isinstance(page, Trial) and model.clock > page.until + 1:
+    if isinstance(page, ConfirmPage) and model.clock > page.until + 1:
         return actions.toast(
-            actions.pop(model), "Nobody kept it: the management network goes back to what it was."
+            actions.pop(model), "Nobody kept the change: the management network has its old settings again."
         )
     return model
 

@@ -12,7 +12,7 @@ from thimble.dcui.model import (
     Failed,
     Model,
     Quit,
-    Session,
+    SignedIn,
     Step,
 )
 from thimble.dcui.pages import Act, Field, Form, Item, Menu
@@ -23,7 +23,7 @@ MENU = (
     Item("Host document", Act("document"), "Make it what a thimble.toml says."),
     Item("Install, update, roll back", Act("deploy"), "Onto a disk; to another version; back."),
     Item("Change password", Act("password"), "The password of whoever is signed in."),
-    Item("Tasks", Act("tasks"), "What the host is doing and has done."),
+    Item("Tasks", Act("tasks"), "Running and finished tasks."),
     Item("Log", Act("log"), "The last lines of the host's log, which is kept in memory."),
     Item("Support bundle", Act("bundle"), "How to get everything support needs, without secrets."),
     Item("Restart or shut down", Act("power"), "Virtual machines first, each as its own setting says."),
@@ -44,7 +44,7 @@ def sign_in(model: Model, after: str) -> Step:
     if model.session is not None:
         return menu(model, after)
     if model.silent:
-        return actions.toast(model, "Nobody can sign in while the agent does not answer."), ()
+        return actions.toast(model, "You cannot sign in while the agent does not answer."), ()
     form = Form(
         title="Sign in",
         kind="sign-in",
@@ -70,7 +70,7 @@ def sign_in_do(model: Model, _arg: str) -> Step:
 
 def signed_in(model: Model, answer: Answer) -> Step:
     made = answer.value
-    session = Session(user=made.user, role=str(made.role), token=made.token)
+    session = SignedIn(user=made.user, role=str(made.role), token=made.token)
     return menu(replace(model, session=session, pages=()), model.after_sign_in)
 
 
@@ -82,11 +82,11 @@ def not_signed_in(model: Model, failed: Failed) -> Step:
 
 
 def menu(model: Model, after: str = "") -> Step:
-    from thimble.dcui.update import act
-
     if not any(page.kind == "main" for page in model.pages):
         model = actions.push(model, Menu(title="This host", kind="main", items=MENU))
-    return act(replace(model, after_sign_in=""), Act(after)) if after else (model, ())
+    if after:
+        model = replace(model, after_sign_in="", next_act=Act(after))
+    return model, ()
 
 
 def sign_out(model: Model, _arg: str) -> Step:
@@ -96,12 +96,12 @@ def sign_out(model: Model, _arg: str) -> Step:
 
 
 def password(model: Model, _arg: str) -> Step:
-    fields = (("old", "Password now"), ("new", "New password"), ("again", "The new one again"))
+    fields = (("old", "Old password"), ("new", "New password"), ("again", "New password again"))
     form = Form(
         title="Change password",
         kind="password",
         act=Act("password.do"),
-        intro=("At least 8 characters. Everybody else signed in by this name is signed out.",),
+        intro=("At least 8 characters. All other sessions of this user are signed out.",),
         fields=tuple(Field(name=name, label=label, secret=True) for name, label in fields),
     )
     return actions.push(model, form), ()
@@ -113,10 +113,10 @@ def password_do(model: Model, _arg: str) -> Step:
         return model, ()
     old, new = form.value("old"), form.value("new")
     if new != form.value("again"):
-        return actions.swap(model, form.cleared("The two new passwords are not the same.")), ()
+        return actions.swap(model, form.cleared("The two new passwords differ.")), ()
     if len(new) < 8:
-        return actions.swap(model, form.cleared("A password has at least 8 characters.")), ()
-    model = actions.swap(model, form.cleared("Changing it ..."))
+        return actions.swap(model, form.cleared("A password needs at least 8 characters.")), ()
+    model = actions.swap(model, form.cleared("Changing the password ..."))
     return actions.ask(
         model, Ask(to="password", verb="session.password", input=PasswordChange(old=old, new=new))
     )

@@ -1,4 +1,4 @@
-"""Virtual machines: the list, what is possible with one, its console. Pure."""
+"""Virtual machines: the list, the actions on one, its console. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from thimble.dcui.pages import Act, Item, Menu, Text
 
 #: verb of `allowed` → (label, help, whether its effects are shown first)
 VERBS = {
-    "start": ("Start", "A saved one goes on where it was.", False),
-    "resume": ("Resume", "Let its processors run on.", False),
-    "stop": ("Shut down", "Ask the guest; it has two minutes.", True),
-    "pause": ("Pause", "Freeze its processors.", False),
-    "save": ("Save", "Its memory goes to disk, and it ends.", True),
+    "start": ("Start", "A saved VM resumes where it was saved.", False),
+    "resume": ("Resume", "Resume its vCPUs.", False),
+    "stop": ("Shut down", "Ask the guest to shut down; it has two minutes.", True),
+    "pause": ("Pause", "Stop its vCPUs.", False),
+    "save": ("Save", "Suspend to disk: save its memory and stop it.", True),
     "reset": ("Reset", "Press its reset button.", True),
-    "kill": ("Power off", "At once, without asking the guest.", True),
+    "kill": ("Power off", "At once, like pulling the plug.", True),
 }
 INPUTS = {"start": StartRequest(), "stop": StopRequest()}
 
@@ -28,7 +28,7 @@ def vms(model: Model, _arg: str) -> Step:
 
 
 def came(model: Model, answer: Answer) -> Step:
-    """The list is new; the cursor stays on the VM it was on."""
+    """A new list; the cursor stays on the same VM."""
     model = replace(model, vms=answer.value.vms)
     page = next((old for old in model.pages if old.kind == "vms"), None)
     if isinstance(page, Menu):
@@ -49,7 +49,9 @@ def listed(page: Menu, found: tuple[VmSummary, ...]) -> Menu:
     items = tuple(Item(_row(vm, wide), Act("vm", vm.id), vm.why) for vm in found)
     cursor = next((number for number, vm in enumerate(found) if vm.id == at), page.cursor)
     intro = (
-        () if found else ("There is none yet. `thimble vm create`, the web client or a document makes one.",)
+        ()
+        if found
+        else ("No virtual machines yet. Create one with `thimble vm create`, the web client or a document.",)
     )
     head = f"{'name':{wide}}  {'state':9} {'vCPUs':>5} {'memory':>9}  address"
     return replace(page, items=items, intro=intro, head=head).at(cursor)
@@ -67,7 +69,7 @@ def find(model: Model, id: str) -> VmSummary | None:
 def one(model: Model, id: str) -> Step:
     vm = find(model, id)
     if vm is None:
-        return actions.toast(model, "That virtual machine is gone."), ()
+        return actions.toast(model, "This virtual machine no longer exists."), ()
     return actions.push(model, of_one(vm)), ()
 
 
@@ -90,7 +92,7 @@ def do(model: Model, arg: str) -> Step:
     verb, _, id = arg.partition(" ")
     vm = find(model, id)
     if vm is None:
-        return actions.toast(model, "That virtual machine is gone."), ()
+        return actions.toast(model, "This virtual machine no longer exists."), ()
     label, _, careful = VERBS[verb]
     question = Ask(to="vm", verb=f"vm.{verb}", path={"vm": id}, input=INPUTS.get(verb))
     title = f"{label}: {vm.name}"
@@ -114,7 +116,7 @@ def log(model: Model, id: str) -> Step:
 
 
 def logged(model: Model, answer: Answer) -> Step:
-    lines = tuple(answer.value.text.replace("\r", "").splitlines()) or ("it said nothing yet",)
+    lines = tuple(answer.value.text.replace("\r", "").splitlines()) or ("no output yet",)
     return actions.push(model, Text(title="Last serial output", lines=lines, top=max(0, len(lines) - 16))), ()
 
 

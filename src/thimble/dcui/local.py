@@ -1,4 +1,4 @@
-"""What PID 1 left for us, and its socket: all there is when no agent answers.
+"""What PID 1 wrote for us, and its socket: all there is when the agent does not answer.
 
 <run>/console.json       url, fingerprint and a token that may look; the agent's, readable by root alone
 <run>/boot.json          what PID 1 found: state, warnings, document
@@ -16,14 +16,14 @@ from typing import Any
 import msgspec
 
 from thimble.core.problem import Code, Problem
-from thimble.dcui.model import Local
+from thimble.dcui.model import LocalFacts
 
 #: Bytes of the log that are looked at.
 TAIL = 128 * 1024
 
 
 class Access(msgspec.Struct, frozen=True):
-    """How the agent is reached. All empty: it never served."""
+    """How the agent is reached. All empty: it has never been ready."""
 
     url: str = ""
     fingerprint: str = ""
@@ -37,13 +37,13 @@ def access(run: Path) -> Access:
         return Access()
 
 
-def look(run: Path) -> Local:
-    """Whatever is there; what cannot be read is as if it were not."""
+def look(run: Path) -> LocalFacts:
+    """Reads what there is; an unreadable file counts as missing."""
     boot, uplink = _json(run / "boot.json"), _json(run / "net/uplink.json")
     state = boot.get("state") or {}
     document = boot.get("document") or {}
     words = [line.partition(" agent: ")[2] for line in log(run, 400) if " agent: " in line]
-    return Local(
+    return LocalFacts(
         hostname=socket.gethostname(),
         warnings=tuple(str(line) for line in boot.get("warnings") or ()),
         addresses=tuple(str(item.get("address", "")) for item in uplink.get("addresses") or ()),
@@ -70,15 +70,15 @@ def log(run: Path, count: int) -> tuple[str, ...]:
 
 
 def tell(run: Path, verb: str) -> None:
-    """A word to PID 1. Raises `Problem`."""
+    """Sends a request to PID 1. Raises `Problem`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
         try:
             line.sendto(msgspec.json.encode({"verb": verb}), str(run / "init.sock"))
         except OSError as error:
             raise Problem(
                 Code.UNAVAILABLE,
-                f"PID 1 does not take {verb!r}: {error.strerror}",
-                hint="The power button and Ctrl-Alt-Del ask for the same.",
+                f"PID 1 does not accept {verb!r}: {error.strerror}",
+                hint="The power button and Ctrl-Alt-Del do the same.",
             ) from error
 
 

@@ -1,6 +1,6 @@
 """The loop: keys, answers and time become messages; `update` answers with effects; `view` is drawn.
 
-Ends with 0 when somebody leaves or nobody is there, or the terminal goes away; PID 1 puts the terminal right
+Ends with 0 when the user leaves or is idle, or the terminal goes away; PID 1 puts the terminal right
 whatever happens here.
 """
 
@@ -24,7 +24,7 @@ from thimble.dcui.model import (
     Attach,
     Detached,
     Effect,
-    Key,
+    KeyPress,
     Load,
     Look,
     Measure,
@@ -47,7 +47,7 @@ class Ended(Exception):
 
 
 class Console:
-    """Everything, put together."""
+    """Terminal, model and API threads, put together."""
 
     def __init__(self, run: Path, *, utf8: bool, idle_s: float = IDLE_S) -> None:
         self._utf8 = utf8
@@ -82,7 +82,7 @@ class Console:
             self.terminal.drained()
             self._shown = None
         for key in self.terminal.keys(ready=self.terminal in ready):
-            self._send(Key(key))
+            self._send(KeyPress(key))
         for message in self.link.take() if self.link in ready else []:
             self._send(message)
 

@@ -12,18 +12,18 @@ from thimble.contract.management import Management
 from thimble.contract.storage import Datastore
 from thimble.contract.vm import VmSummary
 from thimble.core.problem import Problem
-from thimble.dcui.pages import Page
+from thimble.dcui.pages import Act, Page
 
 #: Seconds without a key after which the UI ends (somebody signed in is signed out).
 IDLE_S = 600.0
-#: Seconds between two looks at the host while a page shows it.
+#: Seconds between two refreshes of a page that shows the host.
 REFRESH_S = 4.0
-#: Seconds a word at the bottom stays.
+#: Seconds a message at the bottom stays.
 TOAST_S = 8.0
 
 
-class Local(msgspec.Struct, frozen=True, kw_only=True):
-    """What PID 1 left for us: needs no agent."""
+class LocalFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What PID 1 wrote: needs no agent."""
 
     hostname: str = ""
     warnings: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
     nics: tuple[str, ...] = ()  # MAC addresses
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True):
+class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     role: str
     token: str
@@ -48,21 +48,22 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     now: float = 0.0
     clock: float = 0.0
     version: str = ""
-    local: Local = Local()
+    local: LocalFacts = LocalFacts()
     host: Host | None = None
     datastores: tuple[Datastore, ...] = ()
     silent: str = ""  # why the agent does not answer; empty when it does
-    session: Session | None = None
+    session: SignedIn | None = None
     pages: tuple[Page, ...] = ()
     vms: tuple[VmSummary, ...] = ()
     management: Management | None = None
     deploy: Deploy | None = None
-    draft: tuple[str, ...] = ()  # the document somebody writes
+    draft: tuple[str, ...] = ()  # the document being edited
     after_sign_in: str = ""  # the act that wanted it
-    proposed: Ask | None = None  # what the proposal on the screen would do
+    next_act: Act | None = None  # to run right after this message, by whoever knows all acts (update.py)
+    proposed: Ask | None = None  # the request the preview on the screen is of
     toast: str = ""
     toast_until: float = 0.0
-    asking: tuple[str, ...] = ()  # `to` of every question under way
+    asking: tuple[str, ...] = ()  # `to` of every request under way
     last_key: float = 0.0
     refreshed: float = -1e9
     idle_s: float = IDLE_S
@@ -77,7 +78,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask the API; the answer goes to flows.ANSWERS[to]. `signed`: as whoever signed in."""
+    """Call the API; the answer goes to ANSWERS[to]. `signed`: as the user signed in."""
 
     to: str
     verb: str
@@ -107,7 +108,7 @@ class Attach(msgspec.Struct, frozen=True):
 
 
 class TellInit(msgspec.Struct, frozen=True):
-    """A word to PID 1, when no agent is there to pass it on."""
+    """A request to PID 1, when no agent is there to pass it on."""
 
     verb: str
 
@@ -120,7 +121,7 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """Read again what PID 1 knows. `log`: and its log, for ANSWERS["local.log"]."""
+    """Read PID 1's facts again. `log`: and its log, for ANSWERS["local.log"]."""
 
     log: bool = False
 
@@ -132,7 +133,7 @@ class Measure(msgspec.Struct, frozen=True):
 Effect = Ask | Quit | Attach | TellInit | Load | Look | Measure
 
 
-class Key(msgspec.Struct, frozen=True):
+class KeyPress(msgspec.Struct, frozen=True):
     name: str
 
 
@@ -154,7 +155,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Looked(msgspec.Struct, frozen=True):
-    local: Local
+    local: LocalFacts
     log: tuple[str, ...] | None = None
 
 
@@ -164,5 +165,5 @@ class Detached(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-Message = Key | Tick | Answer | Failed | Looked | Detached
+Message = KeyPress | Tick | Answer | Failed | Looked | Detached
 Step = tuple[Model, tuple[Effect, ...]]

@@ -138,7 +138,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
         return next((field.value for field in self.fields if field.name == name), "")
 
     def cleared(self, *note: str) -> Form:
-        """Without the secrets that were typed, and with a word on why."""
+        """Without the secrets that were typed, and with a note why."""
         fields = tuple(
             msgspec.structs.replace(field, value="", at=-1) if field.secret else field
             for field in self.fields
@@ -148,7 +148,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True):
-    """Lines to read. `act` is what Enter does, told in `hint`."""
+    """Lines to read. `act` is what Enter does, as `hint` says."""
 
     title: str
     lines: tuple[str, ...]
@@ -218,7 +218,7 @@ class Editor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
-    """What something would do, before it does it. Without `act` it cannot be done."""
+    """A preview (dry run). Without `act` it cannot be done."""
 
     title: str
     effects: tuple[str, ...] = ()
@@ -238,7 +238,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
-    """Something goes on. `task` is what the host says of it; leaving this page does not end it."""
+    """Something is under way. `task` is its last known state; leaving this page does not end it."""
 
     title: str
     task: Task | None = None
@@ -251,8 +251,8 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
         return self, BACK if name == "esc" else None
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """The management network was changed, and is so only until `until` unless somebody keeps it."""
+class ConfirmPage(msgspec.Struct, frozen=True, kw_only=True):
+    """The management network was changed; the change is undone at `until` unless somebody keeps it."""
 
     title: str
     lines: tuple[str, ...]
@@ -270,4 +270,4 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         return self, BACK if name == "esc" else None
 
 
-Page = Menu | Form | Text | Editor | Proposal | Wait | Trial
+Page = Menu | Form | Text | Editor | Proposal | Wait | ConfirmPage

@@ -1,4 +1,4 @@
-"""The tty: urwid's raw screen for keys, colours and small redraws; its size, also when nobody told it.
+"""The tty: urwid's raw screen for keys, colours and small redraws, and the terminal's size.
 
 urwid's package imports all its widgets; of it only the terminal is used, so the package itself is left
 out: that is nine tenths of its memory and start. Characters are one column wide here (draw.py), so

@@ -1,8 +1,8 @@
 """(model, message) → (model, effects). Pure: the whole behaviour of the console UI.
 
-Key      the page on top says what it means; function keys mean the same everywhere
-Tick     time passes: look again, poll a task, end when nobody is there any more
-Answer   of the API, by what it was asked for; Failed likewise
+KeyPress  the page on top says what it means; function keys mean the same everywhere
+Tick      time passes: refresh what is shown, poll a task, end when nobody has typed for long
+Answer    of the API, by what it was asked for; Failed likewise
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from thimble.dcui.model import (
     Detached,
     Effect,
     Failed,
-    Key,
+    KeyPress,
     Look,
     Looked,
     Message,
@@ -59,9 +59,17 @@ ANYWHERE = {"f5": Act("refresh"), "ctrl l": Act("refresh"), "f12": Act("power"),
 
 
 def update(model: Model, message: Message) -> Step:
-    """One message. Never raises for anything a person can type or a host can answer."""
+    """One message, and the act it leads to. Never raises for anything a person types or a host answers."""
+    model, effects = handle(model, message)
+    if model.next_act is None:
+        return model, effects
+    model, more = act(replace(model, next_act=None), model.next_act)
+    return model, effects + more
+
+
+def handle(model: Model, message: Message) -> Step:
     match message:
-        case Key(name):
+        case KeyPress(name):
             return pressed(replace(model, last_key=model.now), name)
         case Tick(now, clock):
             return ticked(replace(model, now=now, clock=clock))
@@ -116,7 +124,7 @@ def ticked(model: Model) -> Step:
 
 
 def look(model: Model) -> Step:
-    """What the page on the screen shows is asked for again; nothing else is."""
+    """Refreshes what the page on the screen shows, and nothing else."""
     page = model.page
     all_effects: tuple[Effect, ...] = ()
     kind = page.kind if page is not None else ""
@@ -159,7 +167,7 @@ def failed(model: Model, message: Failed) -> Step:
     signed = isinstance(message.ask, Ask) and message.ask.signed and to != "session"
     if problem.code is Code.UNAUTHENTICATED and signed and to != "password" and model.session is not None:
         return actions.toast(
-            replace(model, session=None, pages=()), "The session is over: sign in again."
+            replace(model, session=None, pages=()), "The session has expired: sign in again."
         ), ()
     if to in FAILURES:
         return FAILURES[to](model, message)

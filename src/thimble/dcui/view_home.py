@@ -120,14 +120,10 @@ def _reach(model: Model, pen: Pen) -> list[Row]:
         where = f"[{address}]" if ":" in address else address
         rows.append(pen.row("gold", ("gold", f"    https://{where}/")))
     if not addresses:
-        rows.append(
-            pen.row("gold", ("alarm", "  ! It has no address: is a cable plugged in? Sign in to set one. "))
-        )
+        rows.append(pen.row("gold", ("alarm", "  ! No address: is a cable plugged in? Sign in to set one. ")))
     if host is not None and host.certificate_sha256:
         digits = host.certificate_sha256
-        rows.append(
-            pen.row("gold", ("gold", "  Its certificate's SHA-256, to compare with what your browser shows:"))
-        )
+        rows.append(pen.row("gold", ("gold", "  SHA-256 of its certificate, to compare with your browser:")))
         size = 64 if pen.w >= 70 else 32
         rows += [pen.row("gold", ("gold", f"    {digits[at : at + size]}")) for at in range(0, 64, size)]
     return rows
@@ -150,13 +146,11 @@ def _silent(model: Model, pen: Pen) -> list[Row]:
     local = model.local
     rows = [
         pen.row("gold"),
-        pen.row("gold", ("alarm", "  ! The agent, which runs this host, does not answer. ")),
+        pen.row("gold", ("alarm", "  ! The agent, which manages this host, does not answer. ")),
     ]
     rows += pen.wrapped("gold", model.silent, indent=4)
     if local.managed:
-        rows += pen.wrapped(
-            "gold", "It is started again by itself; virtual machines run on meanwhile.", indent=4
-        )
+        rows += pen.wrapped("gold", "It is restarted automatically; virtual machines keep running.", indent=4)
     for line in local.last_words[-3:]:
         rows += pen.wrapped("gold", f"agent: {line}", indent=4, hang=2)
     for line in local.warnings:

@@ -6,7 +6,7 @@ from typing import assert_never
 
 from thimble.dcui.draw import Pen, Row
 from thimble.dcui.model import Model
-from thimble.dcui.pages import Editor, Form, Menu, Proposal, Text, Trial, Wait
+from thimble.dcui.pages import ConfirmPage, Editor, Form, Menu, Proposal, Text, Wait
 from thimble.dcui.view_home import keys, notice
 
 Cursor = tuple[int, int] | None
@@ -57,7 +57,7 @@ def _body(model: Model, pen: Pen, room: int) -> tuple[list[Row], Cursor, tuple[t
             return proposal(shown, pen, room), None, known
         case Wait():
             return wait(shown, model, pen), None, (("Esc", "Leave it running"),)
-        case Trial():
+        case ConfirmPage():
             return trial(shown, model, pen), None, (("K", "Keep"), ("U", "Undo now"), ("Esc", "Back"))
         case None:
             return [], None, ()
@@ -153,7 +153,7 @@ def editor(shown: Editor, pen: Pen, room: int) -> tuple[list[Row], Cursor]:
 def proposal(shown: Proposal, pen: Pen, room: int) -> list[Row]:
     rows: list[Row] = []
     if shown.blockers:
-        rows.append(pen.row("body", ("bad", "  This stands in the way:")))
+        rows.append(pen.row("body", ("bad", "  Blocked by:")))
         for line in shown.blockers:
             rows += _alarm(pen, line)
         rows.append(pen.row("body"))
@@ -162,7 +162,7 @@ def proposal(shown: Proposal, pen: Pen, room: int) -> list[Row]:
         for line in shown.effects:
             rows += pen.wrapped("body", f"{pen.glyphs.dot} {line}", indent=4, hang=2)
     elif not shown.blockers:
-        rows.append(pen.row("body", ("body", "  Nothing: all is so already.")))
+        rows.append(pen.row("body", ("body", "  Nothing: it is already so.")))
     if shown.warnings:
         rows.append(pen.row("body"))
         for line in shown.warnings:
@@ -192,7 +192,7 @@ def wait(shown: Wait, model: Model, pen: Pen) -> list[Row]:
     return [*rows, pen.row("body", ("dim", f"  {seconds} s"))]
 
 
-def trial(shown: Trial, model: Model, pen: Pen) -> list[Row]:
+def trial(shown: ConfirmPage, model: Model, pen: Pen) -> list[Row]:
     left = max(0, int(shown.until - model.clock))
     rows = [row for line in shown.lines for row in pen.wrapped("body", line)]
     rows += [pen.row("body"), pen.row("body", ("bad", f"  It is undone by itself in {left} s."))]

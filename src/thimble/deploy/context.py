@@ -1,33 +1,38 @@
-"""What the verbs of this package stand on: its parts put together, one of them at work at a time."""
+"""What the verbs of this package share: its parts put together, and whose turn it is to change something."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from thimble.contract.verbs import Started
-from thimble.core.problem import Code, Problem
-from thimble.deploy import esp, health
+from thimble.contract.vm import HostShutdown
+from thimble.core.decision import Decision, blocked
+from thimble.core.problem import Code, Problem, Reason
+from thimble.deploy import this_boot
 from thimble.deploy.devices import Devices
-from thimble.deploy.health import Now
-from thimble.deploy.image_source import Sources
+from thimble.deploy.health import HealthCheck, Present
+from thimble.deploy.image_source import ImageSources
+from thimble.deploy.mounts import Mounts
 from thimble.deploy.policy import Policy
-from thimble.deploy.slots import Expect
-from thimble.deploy.trial import PROVE_S, Proof
+from thimble.deploy.trial import TrialBoot
 from thimble.deploy.trust import KeyService
-from thimble.deploy.update import StopGuests, Updates
 from thimble.host.pid1 import BootFacts, Init
 from thimble.state.events import Events
-from thimble.state.tasks import Progress, Tasks, Work
+from thimble.state.tasks import Progress, Tasks
 from thimble.storage.service import Storage
-from thimble.sys import log
+
+#: Brings the VMs down for the time of the block, in the seconds guests get, each as its own setting says or
+#: all in one way. A block that fails means that the host stays: VMs may be started again.
+GuestsStopped = Callable[[float, HostShutdown | None], AbstractAsyncContextManager[None]]
 
 
 class DeployParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What app.py hands over. `ram_vms`: the names of VMs that live in memory only."""
+    """What the app hands over. `port`: of our API; `ram_vms`: the names of VMs that live in memory only."""
 
     state: Path
     run: Path
@@ -39,99 +44,108 @@ class DeployParts(msgspec.Struct, frozen=True, kw_only=True):
     tasks: Tasks
     events: Events
     fingerprint: str
-    stop_guests: StopGuests
+    guests_stopped: GuestsStopped
     ram_vms: Callable[[], tuple[str, ...]]
 
 
-class Desk:
-    def __init__(self, parts: DeployParts) -> None:
-        if not parts.hosted:
-            esp.release(parts.run)  # before anything of ours is mounted: later it would be taken away as well
-        self._parts = parts
-        self._run = parts.run
-        self._busy = ""
-        self.keys = KeyService(
-            parts.state,
-            parts.run / "deploy",
-            durable=parts.durable,
-            rev=lambda: parts.events.rev,
+class DeployContext:
+    """Making one reads our records; nothing else is looked at or changed before `begin` or a verb."""
+
+    def __init__(
+        self, parts: DeployParts, *, keys: KeyService | None = None, health: HealthCheck | None = None
+    ) -> None:
+        self.parts = parts
+        self.mounts = Mounts(parts.run)
+        self.devices = Devices(self.mounts, lambda: parts.init.state)
+        self.images = ImageSources(parts.run, parts.storage, self.mounts, lambda: parts.init.words)
+        self.keys = keys or KeyService(
+            parts.state, parts.run / "deploy", durable=parts.durable, rev=lambda: parts.events.rev
         )
         self.policy = Policy(parts.state, durable=parts.durable)
-        self._sources = Sources(parts.run, parts.storage, lambda: parts.init.words)
-        self._devices = Devices(parts.run, lambda: parts.init.state)
-        self._updates = Updates(
-            run=parts.run,
-            init=parts.init,
-            devices=self._devices,
-            keys=self.keys,
-            expect=self._expect,
-            stop_guests=parts.stop_guests,
-        )
-        self._proof = Proof(
-            state=parts.state,
+        self.health = health or HealthCheck(self._present)
+        self.trial = TrialBoot(
+            parts.state,
             durable=parts.durable,
             init=parts.init,
-            devices=self._devices,
+            devices=self.devices,
             events=parts.events,
-            prove=self._prove,
+            prove=self.health.prove,
         )
+        self.holder: Turn | None = None
 
-    async def _source(self, stack: AsyncExitStack, name: str, boot: BootFacts, progress: Progress) -> Path:
-        async with progress.step("source"):
-            opened = self._sources.opened(name, boot, lambda part: progress.at(0.1 * part))
-            return await stack.enter_async_context(opened)
+    async def begin(self) -> None:
+        """After ready, before any VM starts: unmount leftovers, prove a trial boot, settle the last one."""
+        if not self.parts.hosted:
+            await asyncio.to_thread(self.mounts.tidy)
+            await self.trial.begin()
 
-    def _start(
-        self, verb: str, subject: str, work: Work, owner: str, *, cancellable: bool = False
-    ) -> Started:
-        if self._busy:
-            raise _busy(self._busy)
+    @property
+    def boot(self) -> BootFacts:
+        """How this boot came about, as far as PID 1 knows by now."""
+        return this_boot.facts(self.parts.init)
 
-        async def alone(progress: Progress) -> dict[str, str] | None:
-            with self._alone(verb):
-                return await work(progress)
+    def turn(self, verb: str) -> Turn:
+        """One request's turn to change what this host starts from."""
+        return Turn(self, verb)
 
-        task = self._parts.tasks.start(verb, subject, alone, owner=owner, cancellable=cancellable)
-        return Started(task=task, subject=subject)
-
-    @contextmanager
-    def _alone(self, verb: str) -> Iterator[None]:
-        """For the time of the block nothing else of this package may begin. Raises `Problem` CONFLICT."""
-        if self._busy:
-            raise _busy(self._busy)
-        self._busy = verb
-        try:
-            yield
-        finally:
-            self._busy = ""
-
-    async def _expect(self) -> Expect:
-        return await health.expectations(self._now())
-
-    async def _prove(self, expect: Expect) -> str:
-        return await health.prove(expect, self._now, within=PROVE_S)
-
-    def _now(self) -> Now:
-        return Now(
-            state=self._parts.init.state[0],
-            datastores=tuple(sorted(self._parts.storage.homes())),
-            fingerprint=self._parts.fingerprint,
-            port=self._parts.port,
-        )
-
-    def _not_hosted(self) -> None:
-        if self._parts.hosted:
+    def not_hosted(self) -> None:
+        """Raises `Problem` UNSUPPORTED where another operating system starts this machine."""
+        if self.parts.hosted:
             raise Problem(
                 Code.UNSUPPORTED,
                 "this agent runs inside another operating system, which boots itself",
                 hint="Update Thimble there as you installed it.",
             )
 
-    def _say(self, line: str) -> None:
-        log.say(line)
-        if self._parts.init.present:
-            self._parts.init.tell("say", line=line)
+    def announce(self, line: str) -> None:
+        """In the log and on every console."""
+        this_boot.announce(self.parts.init, line)
+
+    @asynccontextmanager
+    async def image(self, name: str, boot: BootFacts, progress: Progress) -> AsyncIterator[Path]:
+        """The step `source` of a task: the image file, there for the time of the block. Raises `Problem`."""
+        async with AsyncExitStack() as stack:
+            async with progress.step("source"):
+                opened = self.images.opened(name, boot, lambda part: progress.at(0.1 * part))
+                path = await stack.enter_async_context(opened)
+            yield path
+
+    def _present(self) -> Present:
+        return Present(
+            state=self.parts.init.state[0],
+            datastores=tuple(sorted(self.parts.storage.homes())),
+            fingerprint=self.parts.fingerprint,
+            port=self.parts.port,
+        )
 
 
-def _busy(verb: str) -> Problem:
-    return Problem(Code.CONFLICT, f"{verb} is at work", hint="Wait for its task: `thimble task list`.")
+class Turn(AbstractAsyncContextManager["Turn"]):
+    """Had by one request at a time, from its decision to its end; others do not wait: they are refused."""
+
+    def __init__(self, context: DeployContext, verb: str) -> None:
+        self._context = context
+        self._verb = verb
+
+    def checked(self, decision: Decision[Any]) -> Decision[Any]:
+        """`decision`, with a blocker when it is somebody else's turn."""
+        holder = self._context.holder
+        if holder is None or holder is self:
+            return decision
+        message = f"{holder._verb} is at work"
+        return decision.against(
+            (Reason(message=message, code=Code.CONFLICT),), hint="Wait for its task: `thimble task list`."
+        )
+
+    async def __aenter__(self) -> Turn:
+        self.checked(Decision()).refuse()
+        self._context.holder = self
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._context.holder = None
+
+
+def refused(problem: Problem) -> Decision[Any]:
+    """The decision for something that was looked at and found impossible."""
+    reasons = problem.reasons or (Reason(message=problem.detail, code=problem.code),)
+    return blocked(*reasons, refusal=problem.detail, hint=problem.hint)

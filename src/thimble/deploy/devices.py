@@ -14,10 +14,11 @@ import msgspec
 
 from thimble.contract.deploy import BootDevice
 from thimble.core.problem import Code, Problem
-from thimble.deploy import esp, probe, slots
-from thimble.deploy.esp import Source
+from thimble.deploy import esp, mirror, sysfs
+from thimble.deploy.boot_files import Esp, Op, PutImage
+from thimble.deploy.esp import SlotImage
 from thimble.deploy.image import inspect
-from thimble.deploy.slots import Esp, Op, PutImage
+from thimble.deploy.mounts import Mounts
 from thimble.host.pid1 import BootFacts
 from thimble.medium import loader
 
@@ -33,8 +34,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 class Devices:
     """`state` tells PID 1's (kind, device) of the state, whose array names the mirrors."""
 
-    def __init__(self, run: Path, state: Callable[[], tuple[str, str]]) -> None:
-        self._run = run
+    def __init__(self, mounts: Mounts, state: Callable[[], tuple[str, str]]) -> None:
+        self._mounts = mounts
         self._state = state
 
     def all(self, boot: BootFacts) -> tuple[Device, ...]:
@@ -46,9 +47,9 @@ class Devices:
             return ()
         found = [Device(disk=boot.medium.disk, esp=boot.medium.esp, booted=True)]
         kind, state = self._state()
-        for member in probe.members(state) if kind == "partition" else ():
-            disk = probe.disk_of(member)
-            partition = probe.boot_partition(disk)
+        for member in sysfs.members(state) if kind == "partition" else ():
+            disk = sysfs.disk_of(member)
+            partition = sysfs.boot_partition(disk)
             if partition and partition != boot.medium.esp:
                 found.append(Device(disk=disk, esp=partition))
         return tuple(found)
@@ -56,7 +57,7 @@ class Devices:
     def array(self) -> str:
         """The array the state lies on; empty when it lies on none."""
         kind, state = self._state()
-        return state if kind == "partition" and probe.members(state) else ""
+        return state if kind == "partition" and sysfs.members(state) else ""
 
     def mirror(self) -> str:
         """How the mirror of the state is: `none`, `healthy`, `rebuilding`, `degraded`."""
@@ -88,7 +89,7 @@ class Devices:
         return found[0]
 
     def read(self, device: Device) -> Esp:
-        with esp.mounted(device.esp, self._run) as root:
+        with self._mounts.mounted(device.esp) as root:
             return esp.read(root)
 
     def change(
@@ -96,7 +97,7 @@ class Devices:
         device: Device,
         decide: Callable[[Esp], tuple[Op, ...]],
         *,
-        images: Mapping[str, Source] = {},
+        images: Mapping[str, SlotImage] = {},
         progress: Callable[[float], None] = lambda _: None,
         passed: Callable[[str], None] = lambda _: None,
     ) -> Esp:
@@ -105,7 +106,7 @@ class Devices:
         ops = decide(before)
         if not ops:
             return before
-        with esp.mounted(device.esp, self._run, write=True) as root:
+        with self._mounts.mounted(device.esp, write=True) as root:
             esp.apply(root, ops, images=images, progress=progress, passed=passed)
             return esp.read(root)
 
@@ -114,13 +115,13 @@ class Devices:
     ) -> None:
         """Make `other` start what `truth` starts. Raises `Problem`."""
         with ExitStack() as stack:
-            root = stack.enter_context(esp.mounted(truth.esp, self._run))
+            root = stack.enter_context(self._mounts.mounted(truth.esp))
             wanted = esp.read(root)
-            ops = slots.follow(wanted, self.read(other))
+            ops = mirror.follow(wanted, self.read(other))
             if not ops:
                 return
             images = {op.path: _source(root, op.path) for op in ops if isinstance(op, PutImage)}
-            target = stack.enter_context(esp.mounted(other.esp, self._run, write=True))
+            target = stack.enter_context(self._mounts.mounted(other.esp, write=True))
             esp.apply(target, ops, images=images, progress=progress)
 
     def view(self, boot: BootFacts) -> tuple[BootDevice, ...]:
@@ -132,15 +133,15 @@ class Devices:
         shown = [BootDevice(disk=devices[0].disk, booted=True, in_step=True)]
         for device in devices[1:]:
             try:
-                problem = slots.differences(truth, self.read(device))
+                problem = mirror.differences(truth, self.read(device))
             except Problem as error:
                 problem = error.detail
             shown.append(BootDevice(disk=device.disk, booted=False, in_step=not problem, problem=problem))
         return tuple(shown)
 
 
-def _source(root: Path, path: str) -> Source:
+def _source(root: Path, path: str) -> SlotImage:
     """A slot's file to be copied; read whole first, so that damage does not spread."""
     slot = path[len("thimble/")]
     file = root / loader.slot_path(slot)
-    return Source(path=file, sha256=inspect(file).sha256)
+    return SlotImage(path=file, sha256=inspect(file).sha256)

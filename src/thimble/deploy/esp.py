@@ -1,131 +1,36 @@
-"""The one place that writes boot partitions: mounts one for as long as it is written, does what `slots` says.
+"""The one place that reads and writes the files of a mounted boot partition, as `slots` decided.
 
-FAT knows no journal. So: checked before it is written when it was not unmounted cleanly; mounted with
-`dirsync`; every file is on the disk before the next is begun; the image is read back from the disk itself.
-A directory may stand for a device, on hosts without FAT and in tests.
+Every file is on the disk before the next is begun; the image is read back from the disk itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from thimble.core.problem import Code, Problem
-from thimble.deploy import slots
+from thimble.deploy.boot_files import TRIAL, Delete, Esp, Manifest, Op, Put, PutImage, Trial
 from thimble.deploy.image import claims
-from thimble.deploy.slots import Delete, Esp, Manifest, Op, Put, PutImage, Trial
 from thimble.medium import loader
-from thimble.sys import files, mount
+from thimble.sys import files
 
 T = TypeVar("T")
 
 PIECE = 1 << 20
 _SMALL = 512 * 1024
-_DIRSYNC = 128
-_READ_ONLY = 1
-_FLAGS = mount.NOSUID | mount.NODEV | mount.NOEXEC | mount.NOATIME
-_DIRTY_AT, _DIRTY = 0x41, 1  # FAT32's BPB: bit 0 is set while it is mounted for writing
 _WHERE = ("thimble", loader.ENTRIES, "loader", "grub", "EFI/BOOT", "")
 
 
-class Turns:
-    """Many may read a partition at once, one alone may write it: the kernel mounts it one way at a time."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._readers: dict[str, int] = {}
-        self._writers: set[str] = set()
-
-    @contextmanager
-    def taken(self, device: str, *, alone: bool) -> Iterator[None]:
-        """Wait for a turn, and have it for the time of the block. For threads, not for the event loop."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: device not in self._writers and not (alone and self._readers.get(device))
-            )
-            if alone:
-                self._writers.add(device)
-            else:
-                self._readers[device] = self._readers.get(device, 0) + 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                if alone:
-                    self._writers.discard(device)
-                else:
-                    self._readers[device] -= 1
-                self._changed.notify_all()
-
-
-_turns = Turns()
-
-
-class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A large file to be written, and the SHA-256 it has."""
+class SlotImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An image to be written into a slot, and the SHA-256 it has."""
 
     path: Path
     sha256: str
-
-
-@contextmanager
-def mounted(device: str, run: Path, *, kind: str = "vfat", write: bool = False) -> Iterator[Path]:
-    """`device` as a directory, for the time of the block. Raises `Problem`."""
-    if Path(device).is_dir():
-        yield Path(device)
-        return
-    with _turns.taken(device, alone=write):
-        if write:
-            check(device)
-        target = run / "deploy" / f"{Path(device).name}-{os.urandom(4).hex()}"
-        mount.mount(device, target, kind, flags=_FLAGS | (_DIRSYNC if write else _READ_ONLY))
-        try:
-            yield target
-        finally:
-            try:
-                mount.unmount(target)
-            except Problem:
-                mount.unmount(target, detach=True)
-            with suppress(OSError):
-                target.rmdir()
-
-
-def release(run: Path) -> None:
-    """Unmount what an agent left mounted that was killed: the kernel mounts no partition both ways."""
-    for target in (run / "deploy").glob("*-*"):
-        with suppress(Problem):
-            mount.unmount(target, detach=True)
-        with suppress(OSError):
-            target.rmdir()
-
-
-def check(device: str) -> None:
-    """Repair a FAT that was not unmounted; its lost clusters are of files nothing refers to yet."""
-    import subprocess
-
-    with open(device, "rb") as disk:
-        head = disk.read(512)
-    if not head[_DIRTY_AT] & _DIRTY:
-        return
-    try:
-        done = subprocess.run(["fsck.vfat", "-a", device], capture_output=True, timeout=120, check=False)
-    except FileNotFoundError:
-        return  # a host of somebody's own, without the program
-    except subprocess.TimeoutExpired as error:
-        raise Problem(Code.TIMEOUT, f"checking {device} does not end") from error
-    if done.returncode > 1:
-        raise Problem(
-            Code.FAILED,
-            f"the boot partition {device} is damaged: {done.stdout.decode(errors='replace').strip()[-200:]}",
-            hint="Install anew on this disk from a stick; its datastore stays.",
-        )
 
 
 def read(root: Path) -> Esp:
@@ -144,7 +49,7 @@ def read(root: Path) -> Esp:
         entries={name: text for name, text in entries.items() if loader.parse_entry(name)},
         choice=loader.parse_environment(_bytes(root / loader.ENVIRONMENT)),
         manifests={slot: value for slot, value in manifests.items() if value is not None},
-        trial=_decoded(root / slots.TRIAL, Trial),
+        trial=_decoded(root / TRIAL, Trial),
     )
 
 
@@ -152,13 +57,13 @@ def apply(
     root: Path,
     ops: tuple[Op, ...],
     *,
-    images: Mapping[str, Source] = {},
+    images: Mapping[str, SlotImage] = {},
     progress: Callable[[float], None] = lambda _: None,
     passed: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Make `ops` true, in order, each on the disk before the next. Raises `Problem`.
 
-    `images`: what `PutImage` writes to which path. `passed` hears of each one done.
+    `images`: what `PutImage` writes to which path. `passed` is called after each one.
     """
     for op in ops:
         target = root / op.path

@@ -6,19 +6,20 @@ import asyncio
 import hashlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 
 from thimble.core.problem import Problem
-from thimble.deploy.slots import Expect
+from thimble.deploy.boot_files import Expect
 from thimble.host import hardware
 from thimble.sys import command
 
 T = TypeVar("T")
 
+PROVE_S = 120.0
 _ANSWER_S = 10.0
 _PAUSE_S = 2.0
 
@@ -33,8 +34,8 @@ class _Neighbour(msgspec.Struct, frozen=True):
     state: tuple[str, ...] = ()
 
 
-class Now(msgspec.Struct, frozen=True, kw_only=True):
-    """What app knows of the present: PID 1's word on the state, the mounted datastores, our certificate."""
+class Present(msgspec.Struct, frozen=True, kw_only=True):
+    """What the app knows of the present: where PID 1 put the state, mounted datastores, our certificate."""
 
     state: str
     datastores: tuple[str, ...]
@@ -42,36 +43,52 @@ class Now(msgspec.Struct, frozen=True, kw_only=True):
     port: int
 
 
-async def expectations(now: Now) -> Expect:
-    """What works at this moment."""
-    return Expect(
-        state=now.state,
-        datastores=now.datastores,
-        address=bool(hardware.addresses()),
-        gateway=await gateway_answers() is True,
-    )
+class HealthCheck:
+    """`present` is asked anew at every look; `within`: the seconds a trial boot gets to be as good as before.
 
+    PID 1 waits longer than that.
+    """
 
-async def prove(expect: Expect, now: Callable[[], Now], *, within: float) -> str:
-    """Empty as soon as all that is expected works; after `within` seconds the reason why not."""
-    if why := lost(expect, now()):
-        return why
-    deadline = asyncio.get_running_loop().time() + within
-    while True:
-        why = await _wrong(expect, now())
-        if not why or asyncio.get_running_loop().time() >= deadline:
+    def __init__(
+        self,
+        present: Callable[[], Present],
+        *,
+        within: float = PROVE_S,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._present = present
+        self._within = within
+        self._sleep = sleep
+
+    async def expectations(self) -> Expect:
+        """What works at this moment."""
+        now = self._present()
+        return Expect(
+            state=now.state,
+            datastores=now.datastores,
+            address=bool(hardware.addresses()),
+            gateway=await gateway_answers() is True,
+        )
+
+    async def prove(self, expect: Expect) -> str:
+        """Empty as soon as all that is expected works; when time is up the reason why not."""
+        if why := lost(expect, self._present()):
             return why
-        await asyncio.sleep(_PAUSE_S)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._within
+        while (why := await _wrong(expect, self._present())) and clock() < deadline:
+            await self._sleep(_PAUSE_S)
+        return why
 
 
-def lost(expect: Expect, now: Now) -> str:
+def lost(expect: Expect, now: Present) -> str:
     """What waiting does not mend: where the state lies was settled before the agent began."""
     if expect.state and now.state != expect.state:
         return f"the state is in {now.state or 'nothing'}, and was in a {expect.state} before"
     return ""
 
 
-async def _wrong(expect: Expect, now: Now) -> str:
+async def _wrong(expect: Expect, now: Present) -> str:
     missing = sorted(set(expect.datastores) - set(now.datastores))
     if missing:
         return f"the datastore {missing[0]} is not mounted, and was before"
@@ -127,8 +144,8 @@ async def _reached(family: int, route: _Route, within: float) -> bool:
     while True:
         scope = socket.if_nametoindex(route.dev) if family == socket.AF_INET6 else 0
         target = (route.gateway, 9, 0, scope) if scope else (route.gateway, 9)
-        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as door:
-            door.sendto(b"", target)  # nobody need listen: to send it, the kernel has to find the gateway
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asking:
+            asking.sendto(b"", target)  # nobody need listen: to send it, the kernel has to find the gateway
         await asyncio.sleep(0.2)
         for seen in await _ip(["neigh", "show", "to", route.gateway, "dev", route.dev], _Neighbour):
             if seen.lladdr and not {"FAILED", "INCOMPLETE"} & set(seen.state):
@@ -138,9 +155,9 @@ async def _reached(family: int, route: _Route, within: float) -> bool:
 
 
 async def _ip(words: list[str], kind: type[T]) -> list[T]:
-    """What `ip` says, one value of `kind` for each line; nothing when it fails."""
+    """What `ip` prints, one value of `kind` for each line; nothing when it fails."""
     try:
-        said = await command.run(["ip", "-j", *words])
-        return [msgspec.convert(line, kind) for line in msgspec.json.decode(said.stdout or b"[]")]
+        output = await command.run(["ip", "-j", *words])
+        return [msgspec.convert(line, kind) for line in msgspec.json.decode(output.stdout or b"[]")]
     except (Problem, msgspec.DecodeError, msgspec.ValidationError):
         return []

@@ -1,6 +1,6 @@
 """An image file looked at: is it a whole Thimble for this machine, which one, and what does it carry.
 
-Reads only; whoever installs it holds `Image.sha256` against what arrived on the disk.
+Reads only; whoever installs it holds `BootImage.sha256` against what arrived on the disk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from thimble.core.problem import Code, Problem
-from thimble.deploy.slots import Manifest
+from thimble.deploy.boot_files import Manifest
 from thimble.medium import loader, uki
 from thimble.medium.uki import Uki
 
@@ -20,7 +20,7 @@ _PIECE = 1 << 20
 _LOADERS = ("systemd-bootx64.efi", "boot.img", "core.img")
 
 
-class Image(msgspec.Struct, frozen=True, kw_only=True):
+class BootImage(msgspec.Struct, frozen=True, kw_only=True):
     """A thimble.efi that was read from one end to the other."""
 
     path: Path
@@ -65,7 +65,7 @@ def claims(path: Path) -> Manifest:
     return Manifest(build=uki.build_of(words[0]), version=uki.os_release(words[1]).get("VERSION_ID", ""))
 
 
-def inspect(path: Path, *, sha256: str = "") -> Image:
+def inspect(path: Path, *, sha256: str = "") -> BootImage:
     """Read and check the whole file. Raises `Problem` INVALID saying what is wrong with it.
 
     `sha256`: what it has to be, if that is known. The build in its command line is the digest of kernel and
@@ -91,7 +91,7 @@ def inspect(path: Path, *, sha256: str = "") -> Image:
         raise _bad("its kernel or initrd is not what it was built with: it was damaged")
     if not found.has_loader():
         raise _bad("it carries no boot loaders")
-    return Image(
+    return BootImage(
         path=path,
         file_bytes=length,
         sha256=whole,
@@ -103,7 +103,7 @@ def inspect(path: Path, *, sha256: str = "") -> Image:
     )
 
 
-def loaders(image: Image) -> Loaders:
+def loaders(image: BootImage) -> Loaders:
     """The boot loaders it carries. Raises `Problem` INVALID."""
     import tarfile
 

@@ -6,24 +6,25 @@ import os
 from pathlib import Path
 
 from thimble.core.problem import Code, Problem
-from thimble.deploy import esp, probe
+from thimble.deploy import sysfs
 from thimble.deploy.image import inspect
+from thimble.deploy.mounts import Mounts
 from thimble.medium import loader
 from thimble.medium.uki import Section
 
 _PIECE = 1 << 20
 
 
-def load(partition: str, slot: str, run: Path) -> None:
+def load(mounts: Mounts, partition: str, slot: str) -> None:
     """Load it; the next `kexec` of PID 1 starts it as a trial. Raises `Problem` when this kernel refuses."""
     from thimble.sys import kexec
 
-    with esp.mounted(partition, run) as root:
+    with mounts.mounted(partition) as root:
         path = root / loader.slot_path(slot)
         image = inspect(path)
         parts = {name: _piece(path, image.uki.sections[name]) for name in (".linux", ".initrd")}
     words = f"{image.command_line} thimble.slot={slot} thimble.trial=1"
-    if name := probe.part_uuid(partition):
+    if name := sysfs.part_uuid(partition):
         words += f" thimble.boot={name}"
     try:
         kexec.load(parts[".linux"], parts[".initrd"], words)

@@ -1,4 +1,4 @@
-"""What an installation would do to which disk, and every reason against it. Pure.
+"""What an installation would do to which disk, and every blocker. Pure.
 
 A disk that holds a datastore of Thimble is never partitioned anew, whoever asks: at most its boot partitions
 are written again. Anything else that is found on it needs `erase`.
@@ -11,54 +11,27 @@ from typing import TypeAlias
 import msgspec
 
 from thimble.contract.deploy import InstallRequest, OldState
-from thimble.core.decision import Accept, Deny, Ignore
+from thimble.core.decision import Decision, blocked, nothing
 from thimble.core.problem import Code, Problem, Reason
 from thimble.core.units import MIB, show_size
+from thimble.deploy.disk_facts import (
+    OURS,
+    DiskFacts,
+    bios_starts,
+    contents,
+    holds_datastore,
+    is_complete,
+    is_ours,
+)
 from thimble.medium import layout
 from thimble.medium.layout import Partition
 
 BOOT_MIB = 512
 STATE_MIB = 1024
-LARGEST = "largest"
-_OURS = (layout.GRUB, layout.BOOT, layout.DOCUMENT, layout.STATE)
+REFUSAL = "this cannot be installed"
 
 
-class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A partition as found. `kind` as storage tells contents; `datastore`: one of ours, with things in it."""
-
-    device: str
-    name: str = ""
-    start: int = 0
-    size: int = 0
-    kind: str = ""
-    label: str = ""
-    datastore: bool = False
-
-
-class DiskFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A disk as found. `installed`: the build its boot partition starts, empty when it starts none."""
-
-    device: str
-    size_bytes: int = 0
-    sector_bytes: int = 512
-    serial: str = ""
-    model: str = ""
-    removable: bool = False
-    in_use: bool = False
-    kind: str = ""
-    datastore: bool = False  # on the whole of it, without partitions
-    parts: tuple[PartFacts, ...] = ()
-    installed: str = ""
-    problem: str = ""
-
-    def words(self) -> str:
-        named = ", ".join(
-            word for word in (self.model, f"serial {self.serial}" if self.serial else "") if word
-        )
-        return f"{self.device} ({show_size(self.size_bytes)}{', ' + named if named else ''})"
-
-
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class InstallFacts(msgspec.Struct, frozen=True, kw_only=True):
     """`booted`: the disk we were started from, if any; `mirrored`: a disk can join the array of our state.
 
     `named`: what the request's names mean here, as devices.
@@ -113,14 +86,11 @@ class InstallPlan(msgspec.Struct, frozen=True, kw_only=True):
     join: bool = False
 
 
-Decision: TypeAlias = Accept[InstallPlan] | Ignore | Deny
-
-
-def install(request: InstallRequest, facts: Facts) -> Decision:
+def install(request: InstallRequest, facts: InstallFacts) -> Decision[InstallPlan]:
     """How to carry `request` out."""
     wanted = [(name, getattr(request, name)) for name in ("disk", "mirror") if getattr(request, name)]
     if not wanted:
-        return Deny((Reason(message="say which disk to install on", path="$.disk"),))
+        return blocked(Reason(message="say which disk to install on", path="$.disk"), refusal=REFUSAL)
     join = not request.disk
     reasons: list[Reason] = []
     if join and not facts.mirrored:
@@ -141,17 +111,18 @@ def install(request: InstallRequest, facts: Facts) -> Decision:
         else:
             found.append((field, disk))
             reasons += [
-                Reason(message=m, code=c, path=f"$.{field}") for c, m in against(disk, request, facts)
+                Reason(message=m, code=c, path=f"$.{field}") for c, m in blockers(disk, request, facts)
             ]
     if reasons:
-        return Deny(tuple(reasons))
+        return blocked(*reasons, refusal=REFUSAL)
     if not join and facts.build and all(disk.installed == facts.build for _, disk in found):
-        return Ignore(f"{facts.version} is installed on {found[0][1].device} already")
+        return nothing(f"{facts.version} is installed on {found[0][1].device} already")
     targets = tuple(_target(disk, request, mirror=field == "mirror") for field, disk in found)
-    return Accept(InstallPlan(targets=targets, join=join))
+    plan = InstallPlan(targets=targets, join=join)
+    return Decision(plan=plan, effects=effects(plan, request), warnings=warnings(facts))
 
 
-def against(disk: DiskFacts, request: InstallRequest, facts: Facts) -> list[tuple[Code, str]]:
+def blockers(disk: DiskFacts, request: InstallRequest, facts: InstallFacts) -> list[tuple[Code, str]]:
     """Why this disk cannot be taken."""
     if disk.problem:
         return [(Code.FAILED, disk.problem)]
@@ -174,56 +145,13 @@ def against(disk: DiskFacts, request: InstallRequest, facts: Facts) -> list[tupl
     return found
 
 
-def bios_starts(disk: DiskFacts) -> bool:
-    """GRUB's first pieces count in sectors of 512 bytes, and so does nearly every BIOS."""
-    return disk.sector_bytes == layout.SECTOR
-
-
-def may_erase(disk: DiskFacts, request: InstallRequest, facts: Facts) -> bool:
+def may_erase(disk: DiskFacts, request: InstallRequest, facts: InstallFacts) -> bool:
     return request.erase or disk.device in facts.erasable
-
-
-def is_ours(disk: DiskFacts) -> bool:
-    """Is it partitioned as an installation is?"""
-    names = tuple(part.name for part in disk.parts)
-    return names[:4] == _OURS and names[4:] in ((), (layout.DATA,))
-
-
-def is_complete(disk: DiskFacts) -> bool:
-    """Its boot partition is made last: where that is none, an installation was cut short before."""
-    return disk.parts[1].kind == "fat"
-
-
-def holds_datastore(disk: DiskFacts) -> bool:
-    return disk.datastore or any(part.datastore for part in disk.parts)
-
-
-def contents(disk: DiskFacts) -> str:
-    """What would be lost, in words; empty for a blank disk."""
-    if not disk.parts:
-        return disk.kind
-    named = [
-        " ".join(word for word in (part.name or part.label, part.kind and f"({part.kind})") if word)
-        for part in disk.parts
-    ]
-    return f"{len(named)} partitions: " + ", ".join(name or "one without a name" for name in named)
 
 
 def parts(disk: DiskFacts) -> tuple[Partition, ...]:
     """How an installation divides it. Raises `Problem` INVALID when it is too small."""
     return layout.partitions(boot_mib=BOOT_MIB, state_mib=STATE_MIB, disk_bytes=disk.size_bytes, raid=True)
-
-
-def largest(disks: tuple[DiskFacts, ...], facts_booted: tuple[str, ...]) -> str:
-    """The largest disk inside the machine that nobody uses; empty if there is none or two are alike."""
-    free = [
-        disk
-        for disk in disks
-        if not (disk.removable or disk.in_use or disk.problem or disk.device in facts_booted)
-    ]
-    size = max((disk.size_bytes for disk in free), default=0)
-    best = sorted(disk.device for disk in free if disk.size_bytes == size)
-    return best[0] if best else ""
 
 
 def effects(plan: InstallPlan, request: InstallRequest) -> tuple[str, ...]:
@@ -233,7 +161,7 @@ def effects(plan: InstallPlan, request: InstallRequest) -> tuple[str, ...]:
         words.append("copies the boot partition, and keeps it and the state in step from now on")
         return tuple(words)
     for target in plan.targets:
-        if isinstance(target, Fresh) and len(target.parts) > len(_OURS):
+        if isinstance(target, Fresh) and len(target.parts) > len(OURS):
             words.append(f"makes a datastore of {show_size(target.parts[-1].size)} on {target.disk.device}")
     if not (isinstance(plan.targets[0], Renew) and plan.targets[0].keep_state):
         words.append("copies this host's state: users, keys, switches, certificate, name")
@@ -244,7 +172,7 @@ def effects(plan: InstallPlan, request: InstallRequest) -> tuple[str, ...]:
     return tuple(words)
 
 
-def warnings(facts: Facts) -> tuple[str, ...]:
+def warnings(facts: InstallFacts) -> tuple[str, ...]:
     if not facts.lost_vms:
         return ()
     return (f"VMs on a datastore in memory do not come along: {', '.join(facts.lost_vms)}",)
@@ -256,7 +184,7 @@ def _target(disk: DiskFacts, request: InstallRequest, *, mirror: bool) -> Target
     return Fresh(disk=disk, parts=parts(disk))
 
 
-def _unknown(name: str, path: str, facts: Facts) -> Reason:
+def _unknown(name: str, path: str, facts: InstallFacts) -> Reason:
     there = "; ".join(disk.words() for disk in facts.disks) or "none"
     return Reason(message=f"there is no disk {name!r} here; disks: {there}", code=Code.NOT_FOUND, path=path)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -35,15 +36,17 @@ class Policy:
             UpdatePolicy, noun="update policy", durable=durable
         )
         self._records.add_root("", state / "deploy")
+        #: Held from the decision to the commit of a change.
+        self.turn = asyncio.Lock()
 
     @property
     def value(self) -> UpdatePolicy:
         found = self._records.find(ID)
         return found.value if found else UpdatePolicy()
 
-    def put(self, value: UpdatePolicy) -> None:
-        if value != self.value:
-            self._records.put(ID, value)
+    async def commit(self, value: UpdatePolicy) -> None:
+        """Make it durable. Raises `Problem`."""
+        await self._records.commit(ID, value)
 
     def image(self, request: UpdateRequest) -> str:
         """Raises `Problem` INVALID when nobody ever said which image."""

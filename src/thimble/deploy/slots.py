@@ -1,8 +1,4 @@
-"""The files of a boot partition as a value, and every change of them as a list of small ones. Pure.
-
-    thimble/X.efi                 the slot itself            grub/grubenv            what GRUB starts
-    thimble/X.cfg                 GRUB's way into it         loader/entries/*.conf   what systemd-boot starts
-    thimble/X.json                what it is (`Manifest`)    thimble/trial.json      what is tried (`Trial`)
+"""The two slots of a boot partition (A/B), and every change of them as a list of small ones. Pure.
 
     empty ─fill─► unfinished ─offer─► trial ─confirm─► good ─(another one is confirmed)─► good, not started
                       ▲                 └──refuse, or tries used up──► bad
@@ -15,88 +11,14 @@ that decides what starts next is the last that matters, so that a cut before it 
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import msgspec
 
 from thimble.contract.deploy import Slot, SlotState
+from thimble.deploy.boot_files import TRIAL, Delete, Esp, Manifest, Op, Put, PutImage, Trial, encoded
 from thimble.medium import loader
 from thimble.medium.loader import Choice, Entry
 
-TRIAL = "thimble/trial.json"
 BIOS, UEFI = "bios", "uefi"
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a slot's file is. `sha256` and `file_bytes` are of the whole file."""
-
-    build: str
-    version: str
-    sha256: str = ""
-    file_bytes: int = 0
-
-
-class Expect(msgspec.Struct, frozen=True, kw_only=True):
-    """What worked before, and has to work in the new one as well."""
-
-    state: str = ""  # PID 1's word: `partition` or `ram`
-    datastores: tuple[str, ...] = ()  # those that were mounted
-    address: bool = False  # the host had one
-    gateway: bool = False  # and its gateway answered
-
-
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """A slot offered to the loader. `boot` is the kernel's boot id at that time; `why`: it was not good."""
-
-    kind: str  # `update` or `rollback`
-    slot: str
-    number: int
-    manifest: Manifest
-    before: Manifest
-    begun: float
-    boot: str
-    expect: Expect = Expect()
-    why: str = ""
-
-
-class Esp(msgspec.Struct, frozen=True, kw_only=True):
-    """A boot partition as found: its files with their sizes, and what the small ones say."""
-
-    files: dict[str, int] = {}
-    small: dict[str, bytes] = {}  # path → content, of all but the slots
-    entries: dict[str, str] = {}  # file name → text
-    choice: Choice = Choice(default="a")
-    manifests: dict[str, Manifest] = {}
-    trial: Trial | None = None
-
-
-class Put(msgspec.Struct, frozen=True, kw_only=True):
-    """Write a small file; one of the same length is overwritten in place."""
-
-    path: str
-    data: bytes
-
-    def describe(self) -> str:
-        return f"writes {self.path}"
-
-
-class PutImage(msgspec.Struct, frozen=True, kw_only=True):
-    """Write the image itself, read it back and compare."""
-
-    path: str
-
-    def describe(self) -> str:
-        return f"writes {self.path}, the image"
-
-
-class Delete(msgspec.Struct, frozen=True, kw_only=True):
-    path: str
-
-    def describe(self) -> str:
-        return f"removes {self.path}"
-
-
-Op: TypeAlias = Put | PutImage | Delete
 
 
 def states(esp: Esp, running: str) -> tuple[Slot, ...]:
@@ -139,7 +61,7 @@ def _best(esp: Esp, slot: str) -> tuple[Entry, int] | None:
 
 
 def on_trial(esp: Esp, running: str) -> bool:
-    """Is what runs still to be confirmed, by what is on the medium? Whatever the loader said."""
+    """Is what runs a trial boot by what is on the medium, whatever the loader passed on?"""
     found = _best(esp, running)
     return (
         esp.trial is not None
@@ -187,13 +109,13 @@ def fill(slot: str, manifest: Manifest, menu: str) -> tuple[Op, ...]:
     """Put an image into the cleared slot; nothing starts it yet. `menu`: GRUB's file for it."""
     return (
         PutImage(path=loader.slot_path(slot)),
-        Put(path=f"thimble/{slot}.json", data=_json(manifest)),
+        Put(path=f"thimble/{slot}.json", data=encoded(manifest)),
         Put(path=f"thimble/{slot}.cfg", data=menu.encode()),
     )
 
 
 def offer(esp: Esp, trial: Trial, firmware: str, *, left: int = loader.TRIES) -> tuple[Op, ...]:
-    """Let the loader try the slot, `left` times; the loader this machine uses is told last."""
+    """Let the loader try the slot, `left` times; the entry of the loader this machine uses comes last."""
     slot = trial.slot
     name = Entry(slot=slot, left=left).name
     text = loader.entry_text(slot, number=trial.number, version=trial.manifest.version)
@@ -201,7 +123,7 @@ def offer(esp: Esp, trial: Trial, firmware: str, *, left: int = loader.TRIES) ->
     choice = Choice(default=loader.other(slot), trial=slot, tries=left)
     environment = Put(path=loader.ENVIRONMENT, data=loader.environment(choice))
     stale = _entries(esp, slot)
-    note = Put(path=TRIAL, data=_json(trial))
+    note = Put(path=TRIAL, data=encoded(trial))
     return (note, *stale, *((entry, environment) if firmware == BIOS else (environment, entry)))
 
 
@@ -229,7 +151,7 @@ def refuse(esp: Esp, slot: str, why: str) -> tuple[Op, ...]:
     ops: list[Op] = []
     if esp.trial is not None:
         noted = msgspec.structs.replace(esp.trial, why=why)
-        ops.append(Put(path=TRIAL, data=_json(noted)))
+        ops.append(Put(path=TRIAL, data=encoded(noted)))
     ops.append(Put(path=loader.ENVIRONMENT, data=loader.environment(Choice(default=loader.other(slot)))))
     found = _best(esp, slot)
     if found is None or found[0].left is None:
@@ -251,54 +173,6 @@ def settle(esp: Esp, running: str, firmware: str) -> tuple[Op, ...]:
     return (*ops, *after)
 
 
-def differences(truth: Esp, other: Esp) -> str:
-    """Why `other` does not start what `truth` starts, in words; empty when it does."""
-    for slot in loader.SLOTS:
-        path = loader.slot_path(slot)
-        if truth.files.get(path) != other.files.get(path) or truth.manifests.get(slot) != other.manifests.get(
-            slot
-        ):
-            return f"slot {slot} is another one there"
-    if _shared(truth) != _shared(other):
-        return "its loader starts something else"
-    return ""
-
-
-def follow(truth: Esp, other: Esp) -> tuple[Op, ...]:
-    """Make `other` what `truth` is: first nothing there starts what is being replaced, at last the choice."""
-    images = [path for slot in loader.SLOTS if (path := loader.slot_path(slot)) in truth.files]
-    changed = [
-        path
-        for path in images
-        if truth.files[path] != other.files.get(path)
-        or truth.manifests.get(path[8]) != other.manifests.get(path[8])
-    ]
-    wanted, found = _shared(truth), _shared(other)
-    entry = f"{loader.ENTRIES}/"
-    ops: list[Op] = [
-        Delete(path=path)
-        for path in sorted(found)
-        if path.startswith(entry) and (changed or found[path] != wanted.get(path))
-    ]
-    for path in changed:
-        parts = (path, path.replace(".efi", ".cfg"), path.replace(".efi", ".json"))
-        ops += [Delete(path=part) for part in reversed(parts) if part in other.files]
-        ops.append(PutImage(path=path))
-    deleted = {op.path for op in ops if isinstance(op, Delete)}
-    missing = [path for path in wanted if path in deleted or found.get(path) != wanted[path]]
-    missing.sort(key=lambda path: (path == loader.ENVIRONMENT, path.startswith(entry), path))
-    ops += [Put(path=path, data=wanted[path]) for path in missing]
-    ops += [Delete(path=path) for path in sorted(set(found) - set(wanted)) if path not in deleted]
-    gone = {loader.slot_path(slot) for slot in loader.SLOTS} - set(images)
-    return (*ops, *(Delete(path=path) for path in sorted(gone) if path in other.files))
-
-
-def _shared(esp: Esp) -> dict[str, bytes]:
-    """The small files of ours that both devices of a mirror have."""
-    ours = ("thimble/", "loader/", "grub/", "EFI/BOOT/BOOTX64.EFI")
-    return {path: data for path, data in esp.small.items() if path.startswith(ours)}
-
-
 def fresh(manifest: Manifest, menu: str, *, systemd_boot: bytes, slot: str = "a") -> tuple[Op, ...]:
     """All files of a new boot partition; the UEFI firmware finds something to start with the last one."""
     return (
@@ -312,7 +186,3 @@ def fresh(manifest: Manifest, menu: str, *, systemd_boot: bytes, slot: str = "a"
         ),
         Put(path="EFI/BOOT/BOOTX64.EFI", data=systemd_boot),
     )
-
-
-def _json(value: msgspec.Struct) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"

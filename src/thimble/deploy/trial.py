@@ -1,8 +1,8 @@
-"""At the start of the agent: is this boot a trial, and is it good? Or what became of one that was not?
+"""At the start of the agent: is this a trial boot, and is it good? Or what became of one that was not?
 
-trial ──all that worked before works──► confirmed (entry, GRUB, PID 1 told)
-  └────not within PROVE_S─────────────► refused: noted why, reboot into the old slot
-no trial, but one was on its way in another boot ──► it failed; what runs is settled as the good one
+trial boot ──all that worked before works──► confirmed (entry, GRUB, a message to PID 1)
+  └─────────not in time────────────────────► refused: why is noted, rollback by a reboot into the old slot
+none, but one was on its way in another boot ──► it failed; what runs is settled as the good one
 
 <state>/deploy/last.json     how the last one went
 """
@@ -17,17 +17,16 @@ import msgspec
 
 from thimble.contract.deploy import Outcome, OutcomeState
 from thimble.core.problem import Problem
-from thimble.deploy import probe, slots
+from thimble.deploy import slots, this_boot
+from thimble.deploy.boot_files import Esp, Expect, Op, Trial
 from thimble.deploy.devices import Devices
-from thimble.deploy.slots import Esp, Expect, Trial
 from thimble.host.pid1 import BootFacts, Init
 from thimble.state.events import Events
 from thimble.state.store import Collection
 from thimble.sys import clock, log
 
-#: How long a new slot may take to get as good as the old one was. PID 1 waits longer than that.
-PROVE_S = 120.0
-_LOOK_S = 90.0
+#: Seconds PID 1 may take to know what we were started from.
+_KNOWN_S = 90.0
 _LAST = "last"
 _SILENT = "it did not get as far as saying why: its kernel or its start failed, or it hung"
 
@@ -36,13 +35,13 @@ class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     outcome: Outcome
 
 
-class Proof:
+class TrialBoot:
     """`prove` answers why what is expected does not work, or nothing."""
 
     def __init__(
         self,
-        *,
         state: Path,
+        *,
         durable: bool,
         init: Init,
         devices: Devices,
@@ -69,8 +68,8 @@ class Proof:
 
     async def begin(self) -> None:
         """Settle what the last boot left; in a trial returns when it is proven, or asks for a reboot."""
-        await self._look()
-        boot = probe.boot_facts(self._init)
+        await self._wait_for_pid1()
+        boot = this_boot.facts(self._init)
         devices = self._devices.all(boot)
         if not devices:
             return
@@ -78,23 +77,23 @@ class Proof:
         slot = boot.slot
         if boot.trial or slots.on_trial(there, slot):
             await self._try(boot, slot, there.trial)
-        elif there.trial is None or there.trial.boot != probe.boot_id():
+        elif there.trial is None or there.trial.boot != this_boot.boot_id():
             await self._settle(boot, slot, there)
-            self._close(boot)
+            await self._close(boot)
         await self._mirrors(boot)
 
-    async def _look(self) -> None:
+    async def _wait_for_pid1(self) -> None:
         """Wait until PID 1 knows what we were started from."""
-        deadline = asyncio.get_running_loop().time() + _LOOK_S
-        while not probe.found_out(self._init) and asyncio.get_running_loop().time() < deadline:
+        deadline = asyncio.get_running_loop().time() + _KNOWN_S
+        while not this_boot.known(self._init) and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.2)
 
-    def offered(self, trial: Trial) -> None:
+    async def offered(self, trial: Trial) -> None:
         """An update or rollback is on its way."""
-        self._note(trial, OutcomeState.PENDING)
+        await self._note(trial, OutcomeState.PENDING)
 
     async def _try(self, boot: BootFacts, slot: str, trial: Trial | None) -> None:
-        log.say(f"this is a trial of slot {slot}: looking whether all works that worked before")
+        log.say(f"this is a trial boot of slot {slot}: looking whether all works that worked before")
         why = await self._prove(trial.expect if trial else Expect())
         if why:
             await self._refuse(boot, slot, trial, why)
@@ -102,14 +101,14 @@ class Proof:
         await self._everywhere(boot, lambda there: slots.confirm(there, slot, boot.firmware))
         if self._init.present:
             self._init.tell("confirmed")
-        self._say(f"slot {slot} is confirmed: it starts from now on")
+        this_boot.announce(self._init, f"slot {slot} is confirmed: it starts from now on")
         if trial is not None:
-            self._note(trial, OutcomeState.CONFIRMED)
+            await self._note(trial, OutcomeState.CONFIRMED)
 
     async def _refuse(self, boot: BootFacts, slot: str, trial: Trial | None, why: str) -> None:
-        self._say(f"slot {slot} is not good: {why}; going back to the other one")
+        this_boot.announce(self._init, f"slot {slot} is not good: {why}; going back to the other one")
         if trial is not None:
-            self._note(trial, OutcomeState.FAILED, why)
+            await self._note(trial, OutcomeState.FAILED, why)
         try:
             await self._everywhere(boot, lambda there: slots.refuse(there, slot, why))
         except Problem as problem:  # then the loader's own count ends it
@@ -120,14 +119,15 @@ class Proof:
     async def _settle(self, boot: BootFacts, slot: str, there: Esp) -> None:
         trial = there.trial
         if trial is not None and trial.slot == slot:
-            self._note(trial, OutcomeState.CONFIRMED)  # it was, and the power went before that was noted
+            # it was confirmed, and the power went before that was noted
+            await self._note(trial, OutcomeState.CONFIRMED)
         elif trial is not None:
-            self._note(trial, OutcomeState.FAILED, trial.why or _SILENT)
-            self._say(self.warnings()[0])
+            await self._note(trial, OutcomeState.FAILED, trial.why or _SILENT)
+            this_boot.announce(self._init, self.warnings()[0])
         await self._everywhere(boot, lambda seen: slots.settle(seen, slot, boot.firmware), mirrors=False)
 
-    def _close(self, boot: BootFacts) -> None:
-        """What is told to be going on, though nothing is: the power went before its end was noted."""
+    async def _close(self, boot: BootFacts) -> None:
+        """What is noted as going on, though nothing is: the power went before its end was noted."""
         last = self.last
         if last is None or last.state is not OutcomeState.PENDING:
             return
@@ -138,7 +138,7 @@ class Proof:
             ended=clock.now(),
             why="" if good else _SILENT,
         )
-        self._keep(outcome)
+        await self._keep(outcome)
 
     async def _mirrors(self, boot: BootFacts) -> None:
         """Bring the mirrors into step with what we were started from."""
@@ -150,7 +150,7 @@ class Proof:
                 log.say(f"the mirror {other.disk} is not in step: {problem.detail}")
 
     async def _everywhere(
-        self, boot: BootFacts, decide: Callable[[Esp], tuple[slots.Op, ...]], *, mirrors: bool = True
+        self, boot: BootFacts, decide: Callable[[Esp], tuple[Op, ...]], *, mirrors: bool = True
     ) -> None:
         for device in self._devices.all(boot)[: None if mirrors else 1]:
             try:
@@ -160,12 +160,7 @@ class Proof:
                     raise
                 log.say(f"the mirror {device.disk} does not follow: {problem.detail}")
 
-    def _say(self, line: str) -> None:
-        log.say(line)
-        if self._init.present:
-            self._init.tell("say", line=line)
-
-    def _note(self, trial: Trial, state: OutcomeState, why: str = "") -> None:
+    async def _note(self, trial: Trial, state: OutcomeState, why: str = "") -> None:
         old = self._records.find(_LAST)
         before = old.value.outcome if old else None
         if before is not None and before.begun == trial.begun and before.state is state:
@@ -182,11 +177,11 @@ class Proof:
             ended=None if state is OutcomeState.PENDING else clock.now(),
             why=why,
         )
-        self._keep(outcome)
+        await self._keep(outcome)
 
-    def _keep(self, outcome: Outcome) -> None:
+    async def _keep(self, outcome: Outcome) -> None:
         try:
-            self._records.put(_LAST, OutcomeRecord(outcome=outcome))
+            await self._records.commit(_LAST, OutcomeRecord(outcome=outcome))
         except Problem as problem:
             log.say(f"how the {outcome.kind} went cannot be kept: {problem.detail}")
         self._events.publish("deploy.changed", "host", of=outcome.kind, state=outcome.state, why=outcome.why)

@@ -3,13 +3,15 @@
     /usr/share/thimble/trust/*.pem      come with the image
     <state>/trust/<name>.json           added with `key.create`, or by the host document
 
-An image is believed when sbverify(1) accepts its Authenticode signature with one of them. Dates of
-certificates do not count. Without any certificate nothing is believed: silence is never consent.
+An image is trusted when sbverify(1) accepts its Authenticode signature with one of them. Dates of
+certificates do not count. Without any certificate no image is trusted.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +19,12 @@ from pathlib import Path
 import msgspec
 
 from thimble.contract.call import Call
-from thimble.contract.common import DryRun, Effect, Nothing
+from thimble.contract.common import DryRun, Nothing
 from thimble.contract.deploy import Key, KeyCreate, KeyList
+from thimble.core.decision import GO, Decision, blocked
 from thimble.core.ids import name_reasons
-from thimble.core.problem import Code, Problem, Reason, refuse
+from thimble.core.problem import Code, Problem, Reason
+from thimble.dispatch import run
 from thimble.state.store import Collection
 from thimble.sys import command
 
@@ -41,40 +45,60 @@ class KeyService:
         self._records: Collection[KeyRecord] = Collection(KeyRecord, noun="key", durable=durable)
         self._records.add_root("", state / "trust")
         self._scratch = scratch
-        self._built_in = built_in
+        self._folder = built_in
+        self._built_in: dict[str, str] | None = None  # read when first asked for: an image never changes
         self._rev = rev
+        self._turn = asyncio.Lock()
 
     def certificates(self) -> dict[str, str]:
-        """Name → PEM of every key there is."""
-        found = {path.stem: path.read_text() for path in sorted(self._built_in.glob("*.pem"))}
-        return {**found, **{record.id: record.value.certificate for record in self._records.all()}}
+        """Name → PEM of every key there is. Those of the image are in RAM and few: read at once."""
+        if self._built_in is None:
+            self._built_in = _pem_files(self._folder)
+        return self._built_in | {record.id: record.value.certificate for record in self._records.all()}
+
+    # ── verbs ────────────────────────────────────────────────────────────────────────────────────
 
     async def list(self, _call: Call[None]) -> KeyList:
-        return KeyList(rev=self._rev(), keys=tuple(self._view(name) for name in sorted(self.certificates())))
+        keys = self.certificates()
+        return KeyList(rev=self._rev(), keys=tuple(self._view(name, keys[name]) for name in sorted(keys)))
 
     async def create(self, call: Call[KeyCreate]) -> Key | DryRun:
         name, pem = call.input.name, call.input.certificate
-        reasons = name_reasons(name, "$.name")
-        if name in self.certificates():
-            reasons.append(Reason(message=f"there is a key {name} already", code=Code.EXISTS, path="$.name"))
-        reasons += certificate_reasons(pem, "$.certificate")
-        if call.dry_run:
-            effect = Effect(what=f"accepts images signed with the key {name}")
-            return DryRun(possible=not reasons, effects=(effect,), blockers=tuple(reasons))
-        refuse(reasons, "this key cannot be added")
-        self._records.put(name, KeyRecord(certificate=pem), expect=0)
-        return self._view(name)
+
+        def decide() -> Decision[bool]:
+            reasons = name_reasons(name, "$.name")
+            if name in self.certificates():
+                message = f"there is a key {name} already"
+                reasons.append(Reason(message=message, code=Code.EXISTS, path="$.name"))
+            reasons += certificate_reasons(pem, "$.certificate")
+            effect = f"accepts images signed with the key {name}"
+            return Decision(
+                plan=GO, effects=(effect,), blockers=tuple(reasons), refusal="this key cannot be added"
+            )
+
+        async def act(_: Decision[bool]) -> Key:
+            await self._records.commit(name, KeyRecord(certificate=pem), expect=0)
+            return self._view(name, pem)
+
+        return await run.now(call, decide, act, turn=self._turn)
 
     async def delete(self, call: Call[None]) -> Nothing | DryRun:
         name = call.path["key"]
-        if self._records.find(name) is None and name in self.certificates():
-            raise Problem(Code.CONFLICT, f"the key {name} is part of the image", hint="Build it without.")
-        self._records.get(name)
-        if call.dry_run:
-            effect = Effect(what=f"accepts images signed with the key {name} no longer")
-            return DryRun(possible=True, effects=(effect,))
-        self._records.delete(name)
-        return Nothing()
+
+        def decide() -> Decision[bool]:
+            if self._records.find(name) is None and name in self.certificates():
+                message = f"the key {name} is part of the image"
+                return blocked(Reason(message=message, code=Code.CONFLICT), hint="Build it without.")
+            self._records.get(name)
+            return Decision(plan=GO, effects=(f"accepts images signed with the key {name} no longer",))
+
+        async def act(_: Decision[bool]) -> Nothing:
+            await self._records.remove(name)
+            return Nothing()
+
+        return await run.now(call, decide, act, turn=self._turn)
+
+    # ── for updates ──────────────────────────────────────────────────────────────────────────────
 
     async def signer(self, image: Path, *, signed: bool) -> str:
         """The name of the key `image` is signed with. Raises `Problem` FORBIDDEN saying why there is none."""
@@ -87,17 +111,13 @@ class KeyService:
                 "the image is not signed",
                 hint="Sign it with `thimble image sign`, with a key this host trusts.",
             )
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        said = ""
+        output = ""
         for name, pem in known.items():
-            path = self._scratch / "certificate.pem"
-            path.write_text(pem)
-            argv = ["sbverify", "--cert", str(path), str(image)]
-            result = await command.run(argv, timeout=120, check=False)
+            result = await self._verify(image, pem)
             if result.code == 0:
                 return name
-            said += (result.stderr + result.stdout).decode(errors="replace")
-        if "Hash doesn't match" in said:
+            output += (result.stderr + result.stdout).decode(errors="replace")
+        if "Hash doesn't match" in output:
             raise Problem(
                 Code.FORBIDDEN, "the image was altered after it was signed", hint="Get it again, whole."
             )
@@ -107,14 +127,33 @@ class KeyService:
             hint=_ADD,
         )
 
-    def _view(self, name: str) -> Key:
-        pem = self.certificates()[name]
+    async def _verify(self, image: Path, pem: str) -> command.Result:
+        path = await asyncio.to_thread(_written, self._scratch, pem)
+        try:
+            argv = ["sbverify", "--cert", str(path), str(image)]
+            return await command.run(argv, timeout=120, check=False)
+        finally:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    def _view(self, name: str, pem: str) -> Key:
         der = ssl.PEM_cert_to_DER_cert(_block(pem))
         return Key(
             name=name,
             fingerprint=hashlib.sha256(der).hexdigest(),
             built_in=self._records.find(name) is None,
         )
+
+
+def _pem_files(folder: Path) -> dict[str, str]:
+    return {path.stem: path.read_text() for path in sorted(folder.glob("*.pem"))}
+
+
+def _written(folder: Path, pem: str) -> Path:
+    """A certificate in a file of its own: two requests may verify at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{os.urandom(4).hex()}.pem"
+    path.write_text(pem)
+    return path
 
 
 def certificate_reasons(pem: str, path: str) -> list[Reason]:

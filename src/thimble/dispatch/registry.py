@@ -15,7 +15,7 @@ Method = Callable[[Call[Any]], Any]
 
 
 class Registry:
-    """Services by noun; a `Lazy` one is made when its first verb is asked for."""
+    """Services by noun, or several of one; a `Lazy` one is made when its first verb is asked for."""
 
     def __init__(self, services: Mapping[str, object] | None = None) -> None:
         self._services: dict[str, object] = dict(services or {})
@@ -32,7 +32,7 @@ class Registry:
         return frozenset(self._services)
 
     def service(self, noun: str) -> Any:
-        """Raises `Problem` UNSUPPORTED when this agent has none."""
+        """What is registered under `noun`. Raises `Problem` UNSUPPORTED when this agent has none."""
         found = self._services.get(noun)
         if found is None:
             raise Problem(Code.UNSUPPORTED, f"this agent has no {noun} service")
@@ -41,7 +41,9 @@ class Registry:
     def method(self, name: str) -> Method:
         """The method of the verb `name`. Raises `Problem` UNSUPPORTED."""
         noun, _, verb = name.partition(".")
-        method = getattr(self.service(noun), verb, None)
+        service = self.service(noun)
+        parts = service if isinstance(service, tuple) else (service,)
+        method = next((found for part in parts if (found := getattr(part, verb, None)) is not None), None)
         if method is None:
             raise Problem(Code.UNSUPPORTED, f"this agent cannot {name}")
         return method  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ so it is asked again under the `turn` of whatever the act changes, right before 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, nullcontext
 from typing import Any, TypeVar
 
 from thimble.contract.call import Call
@@ -65,18 +65,33 @@ async def task(
     act: Callable[[Plan, Progress], Awaitable[dict[str, str] | None]],
     *,
     turn: Turn | None = None,
+    hold: Callable[[], AbstractContextManager[Any]] | None = None,
+    commit: Callable[[], Awaitable[None]] | None = None,
     cancellable: bool = False,
 ) -> Started | DryRun:
     """Answer with a task that does it; when there is nothing to do, its result says why.
 
-    Raises the `Problem` of the decision; what the task decides anew, when its turn has come, is its own.
+    `hold`: entered when it is accepted, left when the work has ended; whoever gives it decides again himself,
+    where the work is done. `commit`: what must be durable before the answer.
+
+    Raises the `Problem` of the decision or commit; what the task decides anew, when its turn has come, is its
+    own.
     """
     decision = await decided(decide)
     if call.dry_run:
         return dry_run(decision)
     decision.refuse()
+    held = ExitStack()
+    with held:
+        if hold is not None:
+            held.enter_context(hold())
+        if commit is not None:
+            await commit()
+        kept = held.pop_all()
 
     async def work(progress: Progress) -> dict[str, str] | None:
+        if hold is not None:
+            return {"note": decision.note} if decision.plan is None else await act(decision.plan, progress)
         async with turn or nullcontext():
             again = await decided(decide)
             again.refuse()
@@ -84,9 +99,10 @@ async def task(
                 return {"note": again.note}
             return await act(again.plan, progress)
 
-    return Started(
-        task=tasks.start(verb, subject, work, owner=call.user, cancellable=cancellable), subject=subject
-    )
+    started = tasks.start(verb, subject, work, owner=call.user, cancellable=cancellable, ended=kept.close)
+    if cancellable:
+        await tasks.begun(started.id)  # a cancel finds the work where it can be undone
+    return Started(task=started, subject=subject)
 
 
 async def decided(decide: Decide[Plan]) -> Decision[Plan]:

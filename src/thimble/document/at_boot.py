@@ -3,7 +3,7 @@
     PID 1's facts ─► text (read, or fetched until it comes) ─► settled before? nothing : plan, apply
 
 Runs beside everything else after "ready", and whatever goes wrong is a warning and a line on the console: the
-host stays manageable. An address may end in `#sha256=DIGEST`; then nothing else is believed.
+host stays manageable. An address may end in `#sha256=DIGEST`; then nothing else is accepted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thimble.contract.call import Call
 from thimble.contract.document_api import SIZE_MAX, DocumentText
@@ -19,22 +20,53 @@ from thimble.contract.host import Role
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem
 from thimble.document.records import digest
-from thimble.document.service import DocumentService
-from thimble.host.pid1 import DocumentFacts
+from thimble.host.pid1 import DocumentFacts, Init
 from thimble.state.tasks import Tasks
 from thimble.sys import files, log
+
+if TYPE_CHECKING:
+    from thimble.contract.document import InstallEntry
+    from thimble.document.service import DocumentService
 
 #: Seconds for one try to fetch a document, and the pauses between tries.
 TRY_S = 30.0
 SILENCE_S = 10.0
 ADDRESS_S = 30  # how long the host waits for an address of its own before the first try
 PAUSES_S = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
+#: How often PID 1's facts are looked at while it still searches for a document.
+SEARCH_PAUSE_S = 0.5
 #: Mistakes shown on the console; the rest is in the warnings.
 LINES_MAX = 8
 
 
+async def settle(
+    init: Init,
+    service: DocumentService,
+    at_boot: BootDocument,
+    install: Callable[[InstallEntry], Awaitable[None]],
+    *,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> None:
+    """Wait until PID 1 has found a document (it looks at CDs only when the host has long been ready), apply
+    it, then `install` as it says.
+    """
+    while not init.searched and init.document is None:
+        await sleep(SEARCH_PAUSE_S)
+    found = init.document
+    if found is None:
+        return
+    await at_boot.settle(found)
+    if service.problem:  # what was applied before this one does not say what to do now
+        return
+    document = service.last_document()
+    if document is not None and document.install is not None and document.install.disk:
+        await install(document.install)
+
+
 class BootDocument:
-    """`say` puts a line on the console; `online`: does the host have an address?"""
+    """`say` puts a line on the console; `online`: does the host have an address? `ended`: is called when the
+    document is applied, or cannot be.
+    """
 
     def __init__(
         self,
@@ -44,6 +76,7 @@ class BootDocument:
         *,
         run: Path,
         online: Callable[[], bool] = lambda: True,
+        ended: Callable[[], None] = lambda: None,
         timeout: float = TRY_S,
         pauses: tuple[float, ...] = PAUSES_S,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -53,6 +86,7 @@ class BootDocument:
         self._say = say
         self._run = run
         self._online = online
+        self._ended = ended
         self._timeout = timeout
         self._pauses = pauses
         self._sleep = sleep
@@ -69,7 +103,8 @@ class BootDocument:
                 text = await asyncio.to_thread(_text, Path(found.path))
             await self._apply(text, source)
         except Problem as problem:
-            self._tell(source, problem)
+            self._report(source, problem)
+        self._ended()
 
     async def _apply(self, text: str, source: str) -> None:
         if self._service.settled(digest(text)):
@@ -82,7 +117,7 @@ class BootDocument:
         ended = await self._tasks.wait(started.task.id)
         if ended.problem is not None:
             raise ended.problem.problem()
-        self._service.settle(text, source)
+        await self._service.settle(text, source)
         lines = ended.result.get("done", "").splitlines()
         self._say(f"document {source}: applied" + (f", {len(lines)} changes" if lines else ""))
         for line in lines:
@@ -112,7 +147,7 @@ class BootDocument:
                 text = await asyncio.to_thread(_text, target)
                 if pin and digest(text) != pin.strip().lower():
                     raise Problem(
-                        Code.INVALID, f"its SHA-256 is {digest(text)}, not {pin}: it is not believed"
+                        Code.INVALID, f"its SHA-256 is {digest(text)}, not {pin}: it is not accepted"
                     )
                 return text
             except Problem as problem:
@@ -128,7 +163,7 @@ class BootDocument:
                     target.unlink()
             await self._sleep(pause)
 
-    def _tell(self, source: str, problem: Problem) -> None:
+    def _report(self, source: str, problem: Problem) -> None:
         lines = [
             f"{reason.line}:{reason.column}: {reason.message}" for reason in problem.reasons if reason.line
         ]

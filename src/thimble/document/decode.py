@@ -100,7 +100,11 @@ def _list(value: Any, kind: Any, path: Path, faults: list[Fault]) -> Any:
 
 
 def _plain(kind: Any) -> Any:
-    """Without `None`, which TOML cannot say."""
+    """Without `None`, which TOML cannot say, and without notes that are not about the value."""
+    if typing.get_origin(kind) is typing.Annotated:
+        bare, *notes = typing.get_args(kind)
+        about = [note for note in notes if isinstance(note, msgspec.Meta)]
+        return typing.Annotated[_plain(bare), *about] if about else _plain(bare)
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         left = [one for one in typing.get_args(kind) if one is not type(None)]
         return left[0] if len(left) == 1 else typing.Union[tuple(left)]  # noqa: UP007 — made at run time

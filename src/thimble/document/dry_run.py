@@ -1,6 +1,6 @@
-"""A plan, checked by those who will carry it out: each verb is asked what is against it.
+"""A plan, checked by the verbs that will carry it out: each is asked for its blockers by a dry run.
 
-What is against it only because another effect has not happened yet does not count.
+What blocks only because another effect has not happened yet does not count.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from thimble.document.positions import Path
 from thimble.document.read import Read
 from thimble.document.rules import steps
 from thimble.document.steps import Ask, Effect
+from thimble.storage import refs
 
 #: Asks a service, without doing anything.
 Try = Callable[[Ask], Awaitable[object]]
@@ -74,8 +75,7 @@ def _awaited(input: msgspec.Struct | None, path: Path, made: set[str]) -> bool:
         return f"{field} {value}" in made
     if field in ("volume", "image", "kernel", "initrd"):
         home = str(getattr(input, "datastore", "") or "")
-        store = value.partition("/")[0] if "/" in value else home
-        return f"datastore {store}" in made
+        return f"datastore {refs.parse(value, home).datastore}" in made
     return False
 
 

@@ -16,7 +16,7 @@ from thimble.contract.document import Document, HostEntry, LogEntry, TimeEntry, 
 from thimble.contract.management import ManagementNet
 from thimble.contract.network import SwitchCreate
 from thimble.contract.storage import DatastoreCreate, DatastoreKind
-from thimble.contract.vm import Autostart, Intent, VmChange
+from thimble.contract.vm import Autostart, Intent
 from thimble.document import toml
 from thimble.document.facts import Facts, VmFacts
 from thimble.document.steps import LOCAL, UPLINK
@@ -27,7 +27,7 @@ from thimble.vm.record.spec import Phase
 replace = msgspec.structs.replace
 
 _HEAD = """\
-# The host document of {name}: `thimble plan FILE` tells what applying it would do.
+# The host document of {name}: `thimble plan FILE` shows what applying it would do.
 # It holds hashes of passwords and tokens: keep it to those who run this host.
 """
 
@@ -63,8 +63,8 @@ def document(facts: Facts) -> Document:
         ),
         vm=tuple(
             _vm(vm)
-            for vm in sorted(facts.vms, key=lambda vm: vm.record.name)
-            if vm.record.phase is Phase.READY
+            for vm in sorted(facts.vms, key=lambda vm: vm.record.spec.name)
+            if vm.record.noted.phase is Phase.READY
         ),
     )
 
@@ -96,9 +96,9 @@ def _switch(name: str, record: SwitchRecord, facts: Facts) -> SwitchCreate:
 
 
 def _vm(vm: VmFacts) -> VmEntry:
-    spec = change.as_spec(vm.record, VmChange(), vm.home)
+    spec = change.complete(vm.record, vm.home)
     fields = {name: getattr(spec, name) for name in VmEntry.__struct_fields__ if name != "state"}
-    return VmEntry(**fields, state=vm.record.intent)
+    return VmEntry(**fields, state=vm.record.noted.intent)
 
 
 def tree(document: Document, default: str = LOCAL) -> dict[str, Any]:

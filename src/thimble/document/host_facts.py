@@ -18,7 +18,7 @@ from thimble.network.service import Network
 from thimble.storage import disks as storage_disks
 from thimble.storage.service import Storage
 from thimble.sys import disks, hostnet
-from thimble.vm.service import VmService
+from thimble.vm.service import Vms
 
 Accounts = Callable[[], tuple[tuple[UserEntry, ...], tuple[TokenEntry, ...]]]
 
@@ -32,7 +32,7 @@ class Sources:
         registry: Registry,
         storage: Storage,
         network: Network,
-        vms: VmService,
+        vms: Vms,
         accounts: Accounts,
         name: Callable[[], str],
         managed: Callable[[], bool],
@@ -79,7 +79,8 @@ class Sources:
     def _policy(self) -> UpdatePolicy:
         if "deploy" not in self.registry.nouns:
             return UpdatePolicy()
-        return self.registry.service("deploy").policy.value  # type: ignore[no-any-return]
+        policy: UpdatePolicy = self.registry.service("deploy").policy.value
+        return policy
 
     def _vms(self) -> list[VmFacts]:
         return [
@@ -90,8 +91,8 @@ class Sources:
                 running=driver.engine.running,
                 pending=driver.status.pending,
             )
-            for record in self.vms.store.all()
-            if (driver := self.vms.drivers.get(record.id)) is not None
+            for record in self.vms.table.all()
+            if (driver := self.vms.table.drivers.get(record.id)) is not None
         ]
 
     async def _keys(self) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:

@@ -14,7 +14,7 @@ from thimble.document.facts import Facts
 from thimble.document.positions import Path
 from thimble.document.steps import UPLINK, Ask, Blocker, Effect
 from thimble.network.records import SwitchRecord
-from thimble.storage.plan import LABEL
+from thimble.storage.contents import LABEL
 
 
 def datastores(document: Document, facts: Facts, warnings: list[str]) -> Iterator[Effect | Blocker]:

@@ -5,7 +5,7 @@ Order: what others need comes first, and what could cut the host off comes last.
     host ▸ keys ▸ datastores ▸ switches ▸ VMs ▸ port forwards ▸ users ▸ tokens ▸ management network
 
 Invariant: planning again after all effects yields none. Nothing is deleted: what the document does not
-mention is told as drift.
+mention is reported as drift.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def _drift(document: Document, facts: Facts) -> Iterator[str]:
     """What is here and not in the document; what every host has is no drift."""
     vms = {vm.name for vm in document.vm}
     yield from (
-        f"VM {vm.record.name} is not in the document" for vm in facts.vms if vm.record.name not in vms
+        f"VM {vm.record.spec.name} is not in the document"
+        for vm in facts.vms
+        if vm.record.spec.name not in vms
     )
     switches = {switch.name for switch in document.switch}
     for name, record in facts.switches.items():

@@ -115,7 +115,7 @@ def _problem(faults: list[Fault], places: Places) -> Problem:
     reasons = sorted(set(reasons), key=lambda reason: (reason.line, reason.column))
     count = len(reasons)
     shown = tuple(reasons[:FAULTS_MAX])
-    more = f"; the first {FAULTS_MAX} are told" if count > FAULTS_MAX else ""
+    more = f"; the first {FAULTS_MAX} are listed" if count > FAULTS_MAX else ""
     return Problem(
         Code.INVALID,
         f"the document has {count} mistakes{more}" if count > 1 else "the document has a mistake",

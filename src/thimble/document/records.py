@@ -11,7 +11,12 @@ All are readable by root alone.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
+
+#: The ids of the records.
+APPLIED, APPLYING, FOUND = "applied", "applying", "found"
 
 
 def digest(text: str) -> str:
@@ -26,3 +31,14 @@ class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     source: str
     sha256: str
     applied: float
+
+
+def warnings(state: Path, *, problem: str, busy: bool) -> tuple[str, ...]:
+    """What an administrator should know of documents. `problem`: with the one found at boot; `busy`: one is
+    being applied.
+    """
+    if problem:
+        return (f"document {problem}",)
+    if (state / "document" / f"{APPLYING}.json").exists() and not busy:
+        return ("a document was not applied to its end: `thimble document show` tells what is left",)
+    return ()

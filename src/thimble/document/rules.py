@@ -1,6 +1,6 @@
 """What is wrong with a document that the types alone do not show: names, references, combinations. Pure.
 
-Knows nothing of the host: what only the host can tell is said by `plan` and by the services.
+Knows nothing of the host: what depends on the host is checked by `plan` and by the services.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from thimble.core.ids import name_reasons
 from thimble.core.problem import Reason
 from thimble.document.decode import Fault
 from thimble.document.positions import Path
+from thimble.document.steps import LOCAL
 from thimble.host.rules import management_reasons, syslog_reasons, time_reasons
 from thimble.network import rules as network_rules
+from thimble.storage import kinds
 from thimble.storage import rules as storage_rules
-from thimble.sys.link import Link
 from thimble.vm.record import rules as vm_rules
-from thimble.vm.record.spec import HIDDEN
+from thimble.vm.record.view import HIDDEN
 
 #: A host on which everything has room, for the rules that would ask for its size.
 _ANY_HOST = vm_rules.HostFacts(cpus=255, memory_bytes=1 << 60, memory_available_bytes=1 << 60, accel="kvm")
 _DISK = re.compile(r"(serial|wwn):\S(.*\S)?|/dev/\S+")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
-LOCAL = "local"
 
 
 def faults(document: Document) -> list[Fault]:
@@ -136,7 +136,7 @@ def _datastores(document: Document) -> Iterator[Fault]:
             if not _DISK.fullmatch(store.device):
                 yield Fault(path=(*at, "device"), message="write serial:…, wwn:… or a path below /dev")
             store = msgspec.structs.replace(store, device="/dev/disk")
-        reasons = storage_rules.datastore_reasons(store, 1 << 60)
+        reasons = kinds.reasons(store, 1 << 60)
         yield from below(at, (reason for reason in reasons if reason.path != "$.name"))
 
 
@@ -145,10 +145,8 @@ def _switches(document: Document) -> Iterator[Fault]:
     ports: dict[tuple[str, int], str] = {}
     for number, switch in enumerate(document.switch):
         at: Path = ("switch", number)
-        link = {switch.uplink: Link(name=switch.uplink, kind="bridge")}
-        facts = network_rules.Facts(links=link)
         asked = msgspec.structs.replace(switch, forwards=())
-        reasons = network_rules.create_reasons(asked, facts)
+        reasons = network_rules.create_reasons(asked, None)
         yield from below(at, (reason for reason in reasons if reason.path != "$.name"))
         if switch.forwards and switch.kind is not SwitchKind.NAT:
             yield Fault(path=(*at, "forwards"), message="forwards go with kind nat")
@@ -184,7 +182,7 @@ def _vms(document: Document) -> Iterator[Fault]:
                     message = f"{ref} is a disk of {volumes[ref]} already"
                     yield Fault(path=(*path, "volume"), message=message)
         if entry.seed and HIDDEN in (entry.seed.password_hash, entry.seed.user_data):
-            message = f"{HIDDEN} stands for what the API does not tell: write it out"
+            message = f"{HIDDEN} stands for a value that the API does not show: write it out"
             yield Fault(path=(*at, "seed"), message=message)
 
 

@@ -34,6 +34,8 @@ def _without_null(part: Any) -> Any:
     found = {
         key: _without_null(value) for key, value in part.items() if not (key == "default" and value is None)
     }
+    if isinstance(text := found.get("description"), str):
+        found["description"] = " ".join(text.split())  # docstrings are indented before Python 3.13 only
     options = [one for one in found.get("anyOf", ()) if one != {"type": "null"}]
     if "anyOf" in found and len(options) == 1:
         del found["anyOf"]

@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from thimble.contract.call import Call
-from thimble.contract.common import DryRun, Effect, TaskState
+from thimble.contract.common import DryRun, TaskState
 from thimble.contract.document_api import DocumentExport, DocumentPlan, DocumentState, DocumentText
 from thimble.contract.management import REACH, ManagementChange
 from thimble.contract.verbs import Started
+from thimble.core.decision import Decision, blocked
 from thimble.core.lazy import Lazy
 from thimble.core.problem import Code, Problem, Reason, refuse
+from thimble.dispatch import run
 from thimble.dispatch.registry import Registry
-from thimble.document.records import DocumentRecord, digest
+from thimble.document.records import APPLIED, APPLYING, FOUND, DocumentRecord, digest
 from thimble.state.store import Collection
 from thimble.state.tasks import Progress, Tasks
 
@@ -35,13 +37,9 @@ if TYPE_CHECKING:
     from thimble.document.read import Read
     from thimble.document.steps import Ask
 
-APPLIED = "applied"
-APPLYING = "applying"
-FOUND = "found"
-
 
 class DocumentService:
-    """`document.*`. `problem` is what came of the document found at boot; `boot` writes it."""
+    """`document.*`. `problem` is what came of the document found at boot; `at_boot` writes it."""
 
     def __init__(
         self, state: Path, sources: Lazy[Sources], tasks: Tasks, *, durable: bool, clock: Callable[[], float]
@@ -64,7 +62,7 @@ class DocumentService:
 
     @property
     def complete(self) -> bool:
-        """Was it applied to its end?"""
+        """Was all of it applied?"""
         return self._records.find(APPLYING) is None
 
     def settled(self, sha256: str) -> bool:
@@ -74,10 +72,10 @@ class DocumentService:
         cut_off = last is not None and not self.complete and last.sha256 == sha256
         return sha256 in known and not cut_off
 
-    def settle(self, text: str, source: str) -> None:
+    async def settle(self, text: str, source: str) -> None:
         """The document found at boot is applied."""
         record = DocumentRecord(text=text, source=source, sha256=digest(text), applied=self._clock())
-        self._records.put(FOUND, record)
+        await self._records.commit(FOUND, record)
 
     @property
     def busy(self) -> bool:
@@ -94,14 +92,16 @@ class DocumentService:
             return None
 
     async def plan(self, call: Call[DocumentText]) -> DocumentPlan | DryRun:
-        _, planned = await self._plan(call.input)
-        return _dry(planned) if call.dry_run else planned
+        """A look: its dry run is the same without the plan's details."""
+        planned = await self._plan(call.input)
+        return run.dry_run(_decision(planned, call.input)) if call.dry_run else planned
 
     async def export(self, _call: Call[None]) -> DocumentExport:
         from thimble.document import export
 
         last = await asyncio.to_thread(self.last_document)
-        return DocumentExport(text=export.text(await self._sources.get().facts(None, last)))
+        facts = await self._sources.get().facts(None, last)
+        return DocumentExport(text=await asyncio.to_thread(export.text, facts))
 
     async def get(self, _call: Call[None]) -> DocumentState:
         last = self.last
@@ -122,28 +122,30 @@ class DocumentService:
         return msgspec.structs.replace(state, changes=tuple(changes), drift=planned.drift)
 
     async def apply(self, call: Call[DocumentText]) -> Started | DryRun:
-        _, planned = await self._plan(call.input)
-        if call.dry_run:
-            return _dry(planned)
-        if self.busy:
-            raise Problem(
-                Code.CONFLICT,
-                f"a document is just being applied, in the task {self._applying}",
-                hint="Wait for that task.",
-            )
-        refuse(list(planned.blockers), "the document cannot be applied", hint="Correct it, or the host.")
+        planned = await self._plan(call.input)
+        mine = ""
 
-        async def work(progress: Progress) -> dict[str, str]:
+        def decide() -> Decision[DocumentText]:
+            """The task itself plans anew, when nothing works on VMs any more."""
+            if self._applying not in ("", mine):
+                message = f"a document is just being applied, in the task {self._applying}"
+                busy = Reason(message=message, code=Code.CONFLICT)
+                return blocked(busy, refusal=message, hint="Wait for that task.")
+            return _decision(planned, call.input)
+
+        async def act(_: DocumentText, progress: Progress) -> dict[str, str]:
             try:
                 return await self._carry_out(call, progress)
             finally:
                 self._applying = ""
 
-        task = self._tasks.start("document.apply", "host", work, owner=call.user)
-        self._applying = task.id
-        return Started(task=task, subject="host")
+        answer = await run.task(self._tasks, "document.apply", "host", call, decide, act)
+        if isinstance(answer, Started):
+            mine = self._applying = answer.task.id
+        return answer
 
-    async def _plan(self, given: DocumentText) -> tuple[Read, DocumentPlan]:
+    async def _plan(self, given: DocumentText) -> DocumentPlan:
+        """What applying would do, with every blocker its verbs know of. Raises `Problem`."""
         from thimble.document.dry_run import preview
 
         async def attempt(ask: Ask) -> object:
@@ -151,7 +153,7 @@ class DocumentService:
             return await self._ask(ask, wanted, dry_run=True)
 
         found, planned = await self._decide(given.text)
-        return found, await preview(found, planned, attempt)
+        return await preview(found, planned, attempt)
 
     async def _decide(self, text: str) -> tuple[Read, Plan]:
         """Raises `Problem` when the text is wrong."""
@@ -159,22 +161,23 @@ class DocumentService:
         from thimble.document.read import read
 
         found = await asyncio.to_thread(read, text)
-        return found, plan(found.document, await self._sources.get().facts(found.document))
+        facts = await self._sources.get().facts(found.document)
+        return found, await asyncio.to_thread(plan, found.document, facts)
 
     async def _carry_out(self, call: Call[DocumentText], progress: Progress) -> dict[str, str]:
         given = call.input
         async with progress.step("wait"):
             await self._quiet()
         found, planned = await self._decide(given.text)
-        against = [found.reason(one.at, one.message, one.code) for one in planned.blockers]
-        refuse(against, "the document cannot be applied any more", hint="Correct it, or the host.")
+        blockers = [found.reason(one.at, one.message, one.code) for one in planned.blockers]
+        refuse(blockers, "the document cannot be applied any more", hint="Correct it, or the host.")
         record = DocumentRecord(
             text=given.text, source=given.source, sha256=found.sha256, applied=self._clock()
         )
         same = self.complete and self.last is not None and self.last.sha256 == found.sha256
         if planned.effects:
             async with progress.step("begin"):
-                self._records.put(APPLYING, record)
+                await self._records.commit(APPLYING, record)
         done: list[str] = []
         for number, effect in enumerate(planned.effects):
             try:
@@ -188,9 +191,9 @@ class DocumentService:
             progress.at((number + 1) / len(planned.effects))
         async with progress.step("done"):
             if planned.effects or not same:
-                self._records.put(APPLIED, record)
+                await self._records.commit(APPLIED, record)
             if not self.complete:
-                self._records.delete(APPLYING)
+                await self._records.remove(APPLYING)
             self.problem = ""
         return {"done": "\n".join(done)} if done else {"note": "it is so already: nothing to do"}
 
@@ -223,12 +226,14 @@ class DocumentService:
         return await self._registry.ask(ask.verb, input=given, path=ask.path, **more)
 
 
-def _dry(planned: DocumentPlan) -> DryRun:
-    return DryRun(
-        possible=not planned.blockers,
-        effects=tuple(Effect(what=one.what) for one in planned.effects),
+def _decision(planned: DocumentPlan, given: DocumentText) -> Decision[DocumentText]:
+    return Decision(
+        plan=given,
+        effects=tuple(one.what for one in planned.effects),
         blockers=planned.blockers,
         warnings=(*planned.warnings, *planned.drift),
+        refusal="the document cannot be applied",
+        hint="Correct it, or the host.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a plan consists of: effects in words, each with the verbs that do it, and what is against it. Pure."""
+"""What a plan consists of: effects in words, each with the verbs that do it, and blockers. Pure."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import msgspec
 
 from thimble.contract.document import Document, VmEntry
 from thimble.contract.vm import (
+    Applies,
     DiskSpec,
     Intent,
     NicSpec,
@@ -15,6 +16,7 @@ from thimble.contract.vm import (
     StopRequest,
     VmChange,
     VmCreate,
+    fields,
 )
 from thimble.core.problem import Code
 from thimble.core.units import show_size
@@ -26,13 +28,10 @@ from thimble.vm.record import change, lifecycle, rules
 
 replace = msgspec.structs.replace
 
-#: What a VM is for life; asking for another one is refused.
-_FIXED = ("machine", "serial")
-
 
 def vms(document: Document, facts: Facts) -> Iterator[Effect | Blocker]:
     """Stops come first: they make room for what is started."""
-    there = {vm.record.name: vm for vm in facts.vms}
+    there = {vm.record.spec.name: vm for vm in facts.vms}
     found: list[Effect | Blocker] = []
     for number, entry in enumerate(document.vm):
         at: Path = ("vm", number)
@@ -58,14 +57,14 @@ def _known(entry: VmEntry, old: VmFacts, at: Path) -> Iterator[Effect | Blocker]
     if old.state is PowerState.DELETING:
         yield Blocker(at=at, message=f"the VM {entry.name} is just being deleted: try again when it is gone")
         return
-    have = change.as_spec(old.record, VmChange(), old.home)
+    have = change.complete(old.record, old.home)
     want = completed(entry, have)
     blockers = list(_fixed(entry, want, have, at))
     yield from blockers
     if blockers:
         return
     live = old.state in lifecycle.LIVE
-    stop = entry.state is Intent.STOPPED and (live or old.record.intent is Intent.RUNNING)
+    stop = entry.state is Intent.STOPPED and (live or old.record.noted.intent is Intent.RUNNING)
     if stop:
         yield _stop(entry, at)
     different = [name for name in VmChange.__struct_fields__ if getattr(want, name) != getattr(have, name)]
@@ -111,8 +110,8 @@ def _effect(what: str, entry: VmEntry, at: Path, *asks: Ask) -> Effect:
 
 
 def _fixed(entry: VmEntry, want: VmCreate, have: VmCreate, at: Path) -> Iterator[Blocker]:
-    for name in _FIXED:
-        if getattr(want, name) != getattr(have, name):
+    for name in fields(Applies.NEVER):
+        if name != "datastore" and getattr(want, name) != getattr(have, name):
             message = f"the {name} of a VM is for life: this one has {getattr(have, name)}"
             yield Blocker(at=(*at, name), message=message)
     if entry.datastore and entry.datastore != have.datastore:

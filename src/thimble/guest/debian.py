@@ -17,10 +17,10 @@ from pathlib import Path
 
 import msgspec
 
-from thimble.guest import cpio, initrd, overlay, packages, rootfs
+from thimble.guest import initrd, overlay, packages, rootfs
 from thimble.guest.overlay import Overlay
 from thimble.guest.parts import Parts
-from thimble.image import cache, toolbox
+from thimble.image import cache, cpio, toolbox
 from thimble.image.locking import Lock
 from thimble.image.progress import Report, silent
 from thimble.image.toolbox import Toolbox

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from thimble.guest import cpio
-from thimble.guest.cpio import Entry
+from thimble.image import cpio
+from thimble.image.cpio import CpioEntry
 
 LABEL = "thimble-guest"
 
@@ -84,12 +84,12 @@ SCRIPTS = {
 }
 
 
-def debian(busybox: bytes, modules: Mapping[str, bytes]) -> list[Entry]:
+def debian(busybox: bytes, modules: Mapping[str, bytes]) -> list[CpioEntry]:
     """The Debian guest's initrd."""
     return [*_base(busybox, modules, DEBIAN_MODULES), cpio.file("init", DEBIAN_INIT.encode(), 0o755)]
 
 
-def tiny(busybox: bytes, modules: Mapping[str, bytes]) -> list[Entry]:
+def tiny(busybox: bytes, modules: Mapping[str, bytes]) -> list[CpioEntry]:
     """The whole tiny guest."""
     return [
         *_base(busybox, modules, TINY_MODULES),
@@ -98,7 +98,7 @@ def tiny(busybox: bytes, modules: Mapping[str, bytes]) -> list[Entry]:
     ]
 
 
-def _base(busybox: bytes, modules: Mapping[str, bytes], wanted: tuple[str, ...]) -> list[Entry]:
+def _base(busybox: bytes, modules: Mapping[str, bytes], wanted: tuple[str, ...]) -> list[CpioEntry]:
     return [
         cpio.file("bin/busybox", busybox, 0o755),
         cpio.character_device("dev/console", 5, 1),

@@ -52,11 +52,10 @@ mount --bind "$2" "$1/debs"
 cd "$1"
 shift 2
 root=$PWD
-exec chroot "$root" "$@"
+exec chroot "$root" /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
 """
 
 ENVIRONMENT = {
-    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
     "HOME": "/root",
     "DEBIAN_FRONTEND": "noninteractive",
@@ -149,7 +148,7 @@ def _dpkg(tree: Path, verbs: list[str], pins: tuple[Pin, ...], epoch: int) -> No
     words += ["sh", "-c", NAMESPACE, "sh", str(tree), str(debs), "dpkg", *verbs, *files]
     done = subprocess.run(
         words,
-        env={**ENVIRONMENT, "SOURCE_DATE_EPOCH": str(epoch)},
+        env={"PATH": os.environ["PATH"], **ENVIRONMENT, "SOURCE_DATE_EPOCH": str(epoch)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from thimble.guest import cpio, initrd, packages
+from thimble.guest import initrd, packages
 from thimble.guest.parts import Parts
-from thimble.image import cache
+from thimble.image import cache, cpio
 from thimble.image.progress import Report, silent
 
 CMDLINE = "console=ttyS0 quiet panic=-1"

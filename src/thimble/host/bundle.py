@@ -6,7 +6,7 @@
     network/… storage/… deploy/… document.json
 
 A part that fails is named and left out. Guests' consoles and disks are never in it. Everything goes through
-`secrets.Mask`, the log too.
+`redact.Mask`, the log too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import io
 import re
 import tarfile
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -69,6 +70,10 @@ _FILES = {
 }
 
 
+#: Makes one file's content.
+Part = Callable[[], Awaitable[bytes]]
+
+
 class Bundle:
     """`known`: strings that are secret."""
 
@@ -87,7 +92,7 @@ class Bundle:
         """The archive's bytes."""
         mask, missing = Mask(self._known()), dict[str, str]()
         found: dict[str, bytes] = {}
-        for name, part in {**self._parts(mask), **self._vm_parts(mask)}.items():
+        for name, part in {**self._parts(mask), **await self._vm_parts(mask)}.items():
             try:
                 async with asyncio.timeout(PART_S):
                     found[name] = await part()
@@ -97,52 +102,44 @@ class Bundle:
         found["bundle.json"] = _json(about)
         return await asyncio.to_thread(pack, found, self._now())
 
-    def _parts(self, mask: Mask) -> dict[str, Callable[[], Awaitable[bytes]]]:
-        async def verb(name: str) -> bytes:
-            return _json(mask.tree(msgspec.to_builtins(await self._registry.ask(name))))
-
-        async def log() -> bytes:
-            found = await self._registry.ask("host.logs", query={"lines": str(_LOG_LINES)})
-            rows = (f"{line.time:.3f} {line.level} {line.source}: {line.text}" for line in found.lines)
-            return mask.text("\n".join(rows)).encode()
-
-        async def document() -> bytes:
-            return await asyncio.to_thread(
-                _document, (await self._registry.ask("document.export")).text, mask
-            )
-
-        async def run(argv: list[str]) -> bytes:
-            result = await command.run(argv, timeout=PART_S / 2)
-            return mask.text(result.stdout.decode(errors="replace")).encode()
-
-        async def file(path: str) -> bytes:
-            text = await asyncio.to_thread(_read, Path(path.format(run=self._run)))
-            return mask.text(text).encode()
-
+    def _parts(self, mask: Mask) -> dict[str, Part]:
         return {
-            **{name: lambda verb_name=verb_name: verb(verb_name) for name, verb_name in _VERBS.items()},  # type: ignore[misc]
-            "host/log.txt": log,
-            "document.json": document,
-            **{name: lambda argv=argv: run(argv) for name, argv in _COMMANDS.items()},  # type: ignore[misc]
-            **{name: lambda path=path: file(path) for name, path in _FILES.items()},  # type: ignore[misc]
+            **{name: partial(self._verb, mask, verb) for name, verb in _VERBS.items()},
+            "host/log.txt": partial(self._log, mask),
+            "document.json": partial(self._document, mask),
+            **{name: partial(self._command, mask, argv) for name, argv in _COMMANDS.items()},
+            **{name: partial(self._file, mask, path) for name, path in _FILES.items()},
         }
 
-    def _vm_parts(self, mask: Mask) -> dict[str, Callable[[], Awaitable[bytes]]]:
-        async def spec(name: str) -> bytes:
-            return _json(
-                mask.tree(msgspec.to_builtins(await self._registry.ask("vm.get", path={"vm": name})))
-            )
-
-        async def words(id: str) -> bytes:
-            path = self._run / "vms" / id / "qemu.log"
-            return mask.text((await asyncio.to_thread(_read, path))[-_QEMU_LOG:]).encode()
-
-        found: dict[str, Callable[[], Awaitable[bytes]]] = {}
-        for id in sorted(self._registry.service("vm").drivers):
-            found[f"vms/{id}.json"] = lambda id=id: spec(id)  # type: ignore[misc]
+    async def _vm_parts(self, mask: Mask) -> dict[str, Part]:
+        found: dict[str, Part] = {}
+        for id in sorted(row.id for row in (await self._registry.ask("vm.list")).vms):
+            found[f"vms/{id}.json"] = partial(self._verb, mask, "vm.get", vm=id)
             if (self._run / "vms" / id / "qemu.log").exists():
-                found[f"vms/{id}.qemu.log"] = lambda id=id: words(id)  # type: ignore[misc]
+                path = f"{{run}}/vms/{id}/qemu.log"
+                found[f"vms/{id}.qemu.log"] = partial(self._file, mask, path, last=_QEMU_LOG)
         return found
+
+    async def _verb(self, mask: Mask, name: str, **path: str) -> bytes:
+        return _json(mask.tree(await self._registry.ask(name, path=path)))
+
+    async def _log(self, mask: Mask) -> bytes:
+        found = await self._registry.ask("host.logs", query={"lines": str(_LOG_LINES)})
+        rows = (f"{line.time:.3f} {line.level} {line.source}: {line.text}" for line in found.lines)
+        return mask.text("\n".join(rows)).encode()
+
+    async def _document(self, mask: Mask) -> bytes:
+        text = (await self._registry.ask("document.export")).text
+        return await asyncio.to_thread(_document, text, mask)
+
+    async def _command(self, mask: Mask, argv: list[str]) -> bytes:
+        result = await command.run(argv, timeout=PART_S / 2)
+        return mask.text(result.stdout.decode(errors="replace")).encode()
+
+    async def _file(self, mask: Mask, path: str, *, last: int = 0) -> bytes:
+        """All of it, or its `last` characters."""
+        text = await asyncio.to_thread(_read, Path(path.format(run=self._run)))
+        return mask.text(text[-last:]).encode()
 
 
 def pack(files: Mapping[str, bytes], made: float) -> bytes:
@@ -159,7 +156,9 @@ def pack(files: Mapping[str, bytes], made: float) -> bytes:
 def _document(text: str, mask: Mask) -> bytes:
     import tomllib
 
-    return _json(mask.tree(msgspec.to_builtins(tomllib.loads(text))))
+    from thimble.contract.document import Document
+
+    return _json(mask.tree(msgspec.convert(tomllib.loads(text), Document)))
 
 
 def _read(path: Path) -> str:

@@ -1,7 +1,7 @@
 """From what was measured to what is not well. Pure: numbers in, findings out.
 
 A thing that is not well has to be clearly better before it counts as well again (`before`), so that a
-temperature at its limit does not tell an event a minute.
+temperature at its limit does not cause an event a minute.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ def _temperatures(seen: Readings, before: frozenset[str]) -> Iterator[Sign]:
 
 def _hardly_cooler(one: Sensor) -> bool:
     limit = one.warn or one.critical
-    return one.kind == "temperature" and one.value is not None and bool(limit) and one.value > limit - _COOLER  # type: ignore[operator]
+    if one.kind != "temperature" or one.value is None or not limit:
+        return False
+    return one.value > limit - _COOLER
 
 
 def _disks(seen: Readings) -> Iterator[Sign]:

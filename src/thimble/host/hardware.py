@@ -7,6 +7,7 @@ which ordinary kernels hang.
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -48,6 +49,7 @@ def cpuinfo() -> str:
     return Path("/proc/cpuinfo").read_text()
 
 
+@cache
 def cpu_model() -> str:
     """The first CPU's name."""
     for line in cpuinfo().splitlines():
@@ -59,7 +61,12 @@ def cpu_model() -> str:
 def memory() -> tuple[int, int]:
     """(total, available) bytes of RAM, as the kernel counts (proc(5), meminfo)."""
     facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    return tuple(int(facts[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))  # type: ignore[return-value]
+    return _kib(facts["MemTotal"]), _kib(facts["MemAvailable"])
+
+
+def _kib(text: str) -> int:
+    """Bytes of `  8048572 kB`."""
+    return int(text.split()[0]) * 1024
 
 
 def addresses() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Looks at the machine's health now and then, and tells when it changes. It begins after "ready".
+"""Looks at the machine's health now and then; an event says when it changes. It begins after "ready".
 
     every 45 s   sensors, free space, mirrors, memory errors, pressure, clock, warnings
     every 10 min disks (SMART), the management controller
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +27,7 @@ from thimble.host.bmc import Controller
 from thimble.host.diagnosis import Mirror, Readings, Sign, Space, signs, worst
 from thimble.host.pid1 import Init
 from thimble.host.probes import Probes
+from thimble.state.background import Background
 from thimble.state.events import Events
 from thimble.sys import clock, ipmi, log
 from thimble.sys.sysfs import entries, number, word
@@ -50,7 +51,7 @@ class Watch:
         *,
         init: Init,
         events: Events,
-        warnings: Callable[[], tuple[str, ...]],
+        warnings: Callable[[], Awaitable[tuple[str, ...]]],
         mounts: Callable[[], Mapping[str, Path]],
         root: Path = Path("/"),
     ) -> None:
@@ -69,23 +70,23 @@ class Watch:
         self._found: dict[str, tuple[Sign, float]] = {}
         self._looked = self._disks_at = self._bmc_at = float("-inf")
         self._round, self._asking_disks, self._asking_bmc = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
-        self._slow: asyncio.Task[None] | None = None
+        self._background = Background()
 
     async def run(self) -> None:
         """For ever."""
         self.load_drivers()
+        seldom: asyncio.Task[None] | None = None
         try:
             while True:
                 try:
                     await self.look()
                 except Exception as error:  # a fault of ours must not end the watch
-                    log.say(f"health: {type(error).__name__}: {error}")
-                if self._slow is None or self._slow.done():
-                    self._slow = asyncio.get_running_loop().create_task(self.look_seldom(SELDOM_S))
+                    log.trouble("health", error)
+                if seldom is None or seldom.done():
+                    seldom = self._background.keep("health of disks", self.look_seldom(SELDOM_S))
                 await asyncio.sleep(EVERY_S)
         finally:
-            if self._slow is not None:
-                self._slow.cancel()
+            await self._background.close()
 
     def load_drivers(self) -> None:
         """Those that no device asks for by itself: the controller's."""
@@ -165,7 +166,7 @@ class Watch:
         corrected, uncorrected = errors or (0, 0)
         pressed = pressure.read(self._root)
         return Readings(
-            warnings=self._warnings(),
+            warnings=await self._warnings(),
             sensors=(*self.sensors, *self.bmc_sensors),
             disks=self.disks,
             spaces=tuple(await asyncio.gather(*spaces)),
@@ -205,7 +206,7 @@ class Watch:
         )
 
     def _judge(self, seen: Readings) -> None:
-        """Tell what came, what changed its level, and what is over."""
+        """Publish what is new, what changed its level, and what is over."""
         found = {sign.key: sign for sign in signs(seen, frozenset(self._found))}
         now, before = clock.now(), self._found
         self._found = {key: (sign, before[key][1] if key in before else now) for key, sign in found.items()}
@@ -216,12 +217,12 @@ class Watch:
         )
         for key, sign in found.items():
             if key not in before or before[key][0].level is not sign.level:
-                self._tell(sign.component, sign.level, sign.reason)
+                self._report(sign.component, sign.level, sign.reason)
         for key, (sign, _) in before.items():
             if key not in found:
-                self._tell(sign.component, wire.Level.OK, f"no longer: {sign.reason}")
+                self._report(sign.component, wire.Level.OK, f"no longer: {sign.reason}")
 
-    def _tell(self, component: str, level: wire.Level, reason: str) -> None:
+    def _report(self, component: str, level: wire.Level, reason: str) -> None:
         assert self.health is not None
         self._events.publish("host.health", component, level=level, reason=reason, host=self.health.level)
 
@@ -237,7 +238,7 @@ def _finding(sign: Sign, since: float) -> Finding:
 
 
 def all_mirrors(root: Path) -> tuple[Mirror, ...]:
-    """Every md array with redundancy, as its own files tell (admin-guide/md.rst)."""
+    """Every md array with redundancy, by its own files (admin-guide/md.rst)."""
     found = []
     for array in entries(root / "sys/block"):
         missing = number(array / "md/degraded")

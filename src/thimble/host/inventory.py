@@ -1,6 +1,6 @@
 """What the machine is made of, read from the kernel's files (sysfs, procfs) below `root`.
 
-May wait for a device: call it in a thread (`probes`). A part that fails is told in `problems`, the others
+May wait for a device: call it in a thread (`probes`). A part that fails is named in `problems`, the others
 stand. Nothing is cached here.
 """
 

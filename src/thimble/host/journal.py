@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import calendar
 import os
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -28,7 +29,7 @@ BATCH = 500
 
 
 class Cursor:
-    """How far one reader is. `close` it."""
+    """How far one reader is. `close` it; `read` blocks and is for a thread, one at a time."""
 
     def __init__(self, run: Path, kmsg: Path | None) -> None:
         self._run = run
@@ -36,17 +37,32 @@ class Cursor:
         self._rest = ""
         self._own = log.count() - len(log.ring)
         self._kernel = -1
+        self._busy, self._closed = threading.Lock(), False
         if kmsg is not None:
             with suppress(OSError):
                 self._kernel = os.open(kmsg, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def close(self) -> None:
+        """At once, or by the thread that is just reading: its descriptor must not become another file's."""
+        self._closed = True
+        if self._busy.acquire(blocking=False):
+            self._shut()
+            self._busy.release()
+
+    def _shut(self) -> None:
         if self._kernel >= 0:
             os.close(self._kernel)
             self._kernel = -1
 
     def read(self) -> list[LogLine]:
         """What is new since the last time, oldest first; at first all there is."""
+        with self._busy:
+            found = [] if self._closed else self._read()
+        if self._closed:
+            self.close()
+        return found
+
+    def _read(self) -> list[LogLine]:
         epoch = clock.now() - clock.since_boot()
         if not (self._run / "log").is_file():
             return self._read_own()
@@ -96,7 +112,7 @@ class Cursor:
             except BrokenPipeError:  # records were overwritten before we read them
                 continue
             except OSError:
-                self.close()
+                self._shut()
                 break
             if not record:
                 break
@@ -127,14 +143,13 @@ class Logbook:
         """Batches for ever: the last `wanted.lines`, then what comes."""
         cursor = self.cursor()
         try:
-            everything = await asyncio.to_thread(cursor.read)
-            found = [line for line in everything if wanted.has(line)]
+            found = [line for line in await asyncio.to_thread(cursor.read) if wanted.has(line)]
             found = found[-wanted.lines :] if wanted.lines else []
             while True:
                 for at in range(0, len(found), BATCH):
                     yield found[at : at + BATCH]
                 await asyncio.sleep(PAUSE_S)
-                found = [line for line in cursor.read() if wanted.has(line)]
+                found = [line for line in await asyncio.to_thread(cursor.read) if wanted.has(line)]
         finally:
             cursor.close()
 
@@ -144,3 +159,13 @@ def _stamp(line: str) -> float:
         return float(calendar.timegm(time.strptime(line[:20], "%Y-%m-%dT%H:%M:%SZ")))
     except ValueError:
         return 0.0
+
+
+def text(run: Path) -> tuple[str, ...]:
+    """PID 1's ring in RAM, which holds our lines too; hosted only our own. Blocks."""
+    lines: list[str] = []
+    for name in ("log.1", "log"):
+        path = run / name
+        if path.is_file():
+            lines += path.read_text(errors="replace").splitlines()
+    return tuple(lines) if lines else tuple(log.ring)

@@ -6,7 +6,7 @@ It owns the watch over the health and the line to a syslog server; both run from
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,16 +15,20 @@ import msgspec
 from thimble import __version__
 from thimble.contract import hardware as wire
 from thimble.contract.call import Call
-from thimble.contract.common import DryRun, Effect, Nothing
+from thimble.contract.common import DryRun, Nothing
 from thimble.contract.host import Blink
+from thimble.core.decision import Decision
 from thimble.core.problem import Code, Problem
+from thimble.dispatch import run
 from thimble.dispatch.registry import Registry
 from thimble.host import inventory, locate_led, loglines, ntp
 from thimble.host.health import ANSWER_S, SLOW_S, Watch
 from thimble.host.journal import Logbook
+from thimble.host.locate_led import Light
 from thimble.host.pid1 import Init
 from thimble.host.rules import syslog_target
 from thimble.host.syslog import Sender
+from thimble.state.background import Background
 from thimble.state.events import Events
 from thimble.sys import clock
 
@@ -42,7 +46,7 @@ class MachineService:
         run: Path,
         events: Events,
         registry: Registry,
-        warnings: Callable[[], tuple[str, ...]],
+        warnings: Callable[[], Awaitable[tuple[str, ...]]],
         mounts: Callable[[], Mapping[str, Path]],
         uses: Callable[[], dict[str, str]],
         secrets: Callable[[], list[str]],
@@ -55,6 +59,7 @@ class MachineService:
         self.logbook = Logbook(run, kernel=Path("/dev/kmsg") if init.present else None)
         self.sender: Sender | None = None
         self._sending: asyncio.Task[None] | None = None
+        self._background = Background()
         self._known: tuple[float, wire.Hardware] | None = None
 
     async def begin(self, syslog: str) -> None:
@@ -71,7 +76,7 @@ class MachineService:
         where = syslog_target(target)
         if where is not None:
             self.sender = Sender(where, self.logbook, host=self._host)
-            self._sending = asyncio.get_running_loop().create_task(self.sender.run())
+            self._sending = self._background.keep(f"syslog to {where}", self.sender.run())
 
     async def hardware(self, _call: Call[None]) -> wire.Hardware:
         if self._known is not None and clock.since_boot() - self._known[0] < KEEP_S:
@@ -133,22 +138,26 @@ class MachineService:
         return await made.make(__version__)
 
     async def blink(self, call: Call[Blink]) -> Nothing | DryRun:
-        wanted = call.input
-        target = await asyncio.to_thread(locate_led.find, wanted.what, self._root)
-        if call.dry_run:
-            return DryRun(
-                possible=True, effects=(Effect(what=f"blinks {target} for {wanted.seconds:.0f} s"),)
+        seconds = call.input.seconds
+
+        async def decide() -> Decision[Light]:
+            light = await asyncio.to_thread(locate_led.find, call.input.what, self._root)
+            return Decision(plan=light, effects=(f"blinks {light} for {seconds:.0f} s",))
+
+        async def act(decision: Decision[Light]) -> Nothing:
+            light = decision.plan
+            assert light is not None
+            asked = self.watch.probes.ask(
+                f"light of {light}", lambda: light.blink(seconds), timeout=seconds + ANSWER_S
             )
-        asked = self.watch.probes.ask(
-            f"light of {target}", lambda: target.blink(wanted.seconds), timeout=wanted.seconds + ANSWER_S
-        )
-        blinking_now = asyncio.ensure_future(asked)
-        self._blinking = blinking_now  # a task nobody holds is collected
-        with suppress(TimeoutError):
-            answer = await asyncio.wait_for(asyncio.shield(blinking_now), 0.5)
-            if answer.why:
-                raise Problem(
-                    Code.UNSUPPORTED, f"{target} cannot blink: {answer.why}",
-                    hint="Its driver or its enclosure has no way to switch the light.",
-                )  # fmt: skip
-        return Nothing()
+            blinking = self._background.keep(f"light of {light}", asked)
+            with suppress(TimeoutError):
+                answer = await asyncio.wait_for(asyncio.shield(blinking), 0.5)
+                if answer.why:
+                    raise Problem(
+                        Code.UNSUPPORTED, f"{light} cannot blink: {answer.why}",
+                        hint="Its driver or its enclosure has no way to switch the light.",
+                    )  # fmt: skip
+            return Nothing()
+
+        return await run.now(call, decide, act)

@@ -13,18 +13,20 @@ network is somebody else's and nothing is kept. What is on trial is PID 1's, so 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
-from msgspec import UNSET
 
 from thimble.contract.call import Call
-from thimble.contract.common import DryRun, Effect
+from thimble.contract.common import DryRun
 from thimble.contract.management import Management, ManagementChange, ManagementSettings, PendingNet
-from thimble.core.problem import Code, Problem, Reason, refuse
+from thimble.core.decision import Decision, blocked, nothing, unless
+from thimble.core.problem import Code, Problem, Reason
+from thimble.dispatch import run
 from thimble.host import hardware, rules
 from thimble.host.pid1 import Init, NetworkTrial
+from thimble.state.background import Background
 from thimble.state.events import Events
 from thimble.state.store import Collection, check
 from thimble.sys import clock, hostnet
@@ -43,6 +45,9 @@ class ManagementService:
         self._init = init
         self._events = events
         self._watching: asyncio.Task[None] | None = None
+        self._background = Background()
+        #: Held from the decision until PID 1 has obeyed.
+        self._turn = asyncio.Lock()
         self.records: Collection[ManagementSettings] = Collection(
             ManagementSettings, noun=NOUN, durable=durable
         )
@@ -59,73 +64,97 @@ class ManagementService:
         """Does the kernel command line decide, whatever is asked for?"""
         return "ip" in self._init.words
 
-    async def get(self, _call: Call[Any] | None = None) -> Management:
+    async def get(self, _call: Call[None]) -> Management:
+        return self.view()
+
+    def view(self) -> Management:
+        """The settings as they are, with what is on trial."""
         trial = self._init.network_trial
         tried = msgspec.convert(trial.settings, ManagementSettings) if trial else self.settings
         pending = self._pending(trial) if trial else None
         return Management(rev=self._rev, managed=self._init.present, settings=tried, pending=pending)
 
     async def change(self, call: Call[ManagementChange]) -> Management | DryRun:
-        old, wanted = self.settings, call.input
-        check(call.if_match, self._rev, NOUN)
-        new = changed(old, wanted)
-        reasons = self._against(new, wanted.confirm_within)
-        if call.dry_run:
-            words = differences(old, new)
-            if words and wanted.confirm_within:
-                words.append(f"undoes that after {wanted.confirm_within} s unless it is confirmed")
-            return _dry(words, reasons, self._without_effect())
-        hint = "Set it in that system." if not self._init.present else ""
-        refuse(reasons, f"the management network cannot be so: {_first(reasons)}", hint=hint)
-        if new != old and wanted.confirm_within:
-            await self._try(new, wanted.confirm_within, call.user)
-        elif new != old or not self._rev:
-            self.records.put(ID, new, expect=call.if_match)
-            self._init.tell("network")
-        return await self.get()
+        seconds = call.input.confirm_within
+
+        def decide() -> Decision[ManagementSettings]:
+            check(call.if_match, self._rev, NOUN)
+            old, new = self.settings, rules.changed(self.settings, call.input)
+            reasons = self._against(new, seconds)
+            hint = "Set it in that system." if not self._init.present else ""
+            words = rules.differences(old, new)
+            if words and seconds:
+                words.append(f"undoes that after {seconds} s unless it is confirmed")
+            decision = Decision(plan=new, effects=tuple(words), warnings=self._without_effect())
+            if not reasons and new == old and self._rev:
+                return nothing("the settings are so already")
+            refusal = f"the management network cannot be changed: {_first(reasons)}"
+            return unless(reasons, decision, refusal=refusal, hint=hint)
+
+        async def act(decision: Decision[ManagementSettings]) -> Management:
+            if (new := decision.plan) is not None:
+                if new != self.settings and seconds:
+                    await self._try(new, seconds, call.user)
+                else:
+                    await self.records.commit(ID, new)
+                    self._init.tell("network")
+            return self.view()
+
+        return await run.now(call, decide, act, turn=self._turn)
 
     async def confirm(self, call: Call[None]) -> Management | DryRun:
         """Keep what is on trial. Asked over a connection that could only be made with the new settings."""
-        check(call.if_match, self._rev, NOUN)
-        trial = self._init.network_trial
-        reasons = [_nothing()]
         console = _is_own(call.peer)
-        if trial is not None and clock.since_boot() < trial.deadline:
-            problem = self._pending(trial).problem
-            reasons = rules.confirm_reasons(
-                in_force=trial.in_force, since=call.since, console=console, problem=problem
-            )
-        if call.dry_run:
-            return _dry(["keeps the new settings of the management network"], reasons)
-        refuse(reasons, f"nothing is confirmed: {_first(reasons)}", hint=_HINT)
-        assert trial is not None
-        self.records.put(ID, msgspec.convert(trial.settings, ManagementSettings))
-        self._unwatch()
-        await self._end(trial)
-        by = "the host itself" if console else call.peer
-        self._events.publish("management.confirmed", ID, user=call.user, over=by)
-        return await self.get()
+
+        def decide() -> Decision[NetworkTrial]:
+            check(call.if_match, self._rev, NOUN)
+            trial = self._init.network_trial
+            reasons = [_nothing()]
+            if trial is not None and clock.since_boot() < trial.deadline:
+                problem = self._pending(trial).problem
+                reasons = rules.confirm_reasons(
+                    in_force=trial.in_force, since=call.since, console=console, problem=problem
+                )
+            kept = Decision(plan=trial, effects=("keeps the new settings of the management network",))
+            return unless(reasons, kept, refusal=f"nothing is confirmed: {_first(reasons)}", hint=_HINT)
+
+        async def act(decision: Decision[NetworkTrial]) -> Management:
+            trial = decision.plan
+            assert trial is not None
+            await self.records.commit(ID, msgspec.convert(trial.settings, ManagementSettings))
+            self._unwatch()
+            await self._end(trial)
+            by = "the host itself" if console else call.peer
+            self._events.publish("management.confirmed", ID, user=call.user, over=by)
+            return self.view()
+
+        return await run.now(call, decide, act, turn=self._turn)
 
     async def undo(self, call: Call[None]) -> Management | DryRun:
         """Take back what is on trial."""
-        check(call.if_match, self._rev, NOUN)
-        trial = self._init.network_trial
-        reasons = [] if trial is not None else [_nothing()]
-        if call.dry_run:
-            tried = msgspec.convert(trial.settings, ManagementSettings) if trial else self.settings
-            return _dry(differences(tried, self.settings), reasons)
-        refuse(reasons, f"nothing is undone: {_first(reasons)}", hint=_HINT)
-        assert trial is not None
-        self._unwatch()
-        await self._end(trial)
-        self._events.publish("management.undone", ID, user=call.user, why="asked for")
-        return await self.get()
+
+        def decide() -> Decision[NetworkTrial]:
+            check(call.if_match, self._rev, NOUN)
+            trial = self._init.network_trial
+            if trial is None:
+                return blocked(_nothing(), refusal=f"nothing is undone: {_nothing().message}", hint=_HINT)
+            tried = msgspec.convert(trial.settings, ManagementSettings)
+            return Decision(plan=trial, effects=tuple(rules.differences(tried, self.settings)))
+
+        async def act(decision: Decision[NetworkTrial]) -> Management:
+            assert decision.plan is not None
+            self._unwatch()
+            await self._end(decision.plan)
+            self._events.publish("management.undone", ID, user=call.user, why="asked for")
+            return self.view()
+
+        return await run.now(call, decide, act, turn=self._turn)
 
     def watch(self) -> None:
-        """Tell when what is on trial ends by itself; also after a restart of the agent."""
+        """Publish an event when what is on trial ends by itself; also after a restart of the agent."""
         self._unwatch()
         if (trial := self._init.network_trial) is not None:
-            self._watching = asyncio.get_running_loop().create_task(self._watch(trial))
+            self._watching = self._background.keep("trial of the management network", self._watch(trial))
 
     @property
     def _rev(self) -> int:
@@ -169,7 +198,7 @@ class ManagementService:
         self._init.tell("network")
         await self._seen(lambda now: now is None or now.id != trial.id)
 
-    async def _seen(self, is_so: Any) -> None:
+    async def _seen(self, is_so: Callable[[NetworkTrial | None], bool]) -> None:
         """PID 1's facts are so. Raises `Problem` UNAVAILABLE when it does not obey."""
         deadline = clock.since_boot() + OBEYED_S
         while not is_so(self._init.network_trial):
@@ -191,36 +220,9 @@ class ManagementService:
 _HINT = "`thimble host network` shows how things stand."
 
 
-def changed(old: ManagementSettings, wanted: ManagementChange) -> ManagementSettings:
-    """The settings with what is asked of them."""
-    asked = {
-        field: value
-        for field in ManagementSettings.__struct_fields__
-        if (value := getattr(wanted, field)) is not UNSET
-    }
-    new = msgspec.structs.replace(old, **asked)
-    return msgspec.structs.replace(new, nic=new.nic.lower())
-
-
-def differences(old: ManagementSettings, new: ManagementSettings) -> list[str]:
-    """What changes, in words."""
-    found = []
-    for field in ManagementSettings.__struct_fields__:
-        before, after = getattr(old, field), getattr(new, field)
-        if before != after:
-            shown = ", ".join(after) if isinstance(after, tuple) else str(after)
-            found.append(f"sets {field} of the management network to {shown or 'nothing'}")
-    return found
-
-
 def _is_own(peer: str) -> bool:
     """Does the connection come from this very host? Then it proves nothing of the network."""
     return peer == "::1" or peer.startswith("127.") or peer in hardware.addresses()
-
-
-def _dry(words: list[str], reasons: list[Reason], warnings: tuple[str, ...] = ()) -> DryRun:
-    effects = () if reasons else tuple(Effect(what=line) for line in words)
-    return DryRun(possible=not reasons, effects=effects, blockers=tuple(reasons), warnings=warnings)
 
 
 def _hosted() -> Reason:

@@ -57,7 +57,7 @@ def ask(now: float, *, managed: bool, path: Path = SOCKET, timeout: float = 2.0)
     except (OSError, ValueError, struct.error) as error:
         why = getattr(error, "strerror", None) or str(error)
         return Time(now=now, synchronized=synchronized, managed=True, error_s=plain.error_s,
-                    why=f"chronyd does not tell: {why}")  # fmt: skip
+                    why=f"chronyd does not answer: {why}")  # fmt: skip
 
 
 def _with_chronyd(plain: Time, chronyd: Socket) -> Time:

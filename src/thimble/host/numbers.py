@@ -1,22 +1,35 @@
-"""The machine in numbers, for `/metrics`: what the watch saw last. Asks nothing itself."""
+"""The host in numbers, for `/metrics`: what the kernel counts, and what the watch saw last."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from thimble.contract.hardware import Level
-from thimble.host import pressure
+from thimble.host import hardware, pressure
+from thimble.sys import clock
 
 if TYPE_CHECKING:
     from thimble.host.health import Watch
+    from thimble.state.tasks import Tasks
 
 #: (name, value, labels, help)
 Number = tuple[str, float, dict[str, str], str]
 
 
-def numbers(watch: Watch) -> Iterator[Number]:
-    """Samples of one name come together."""
+def host(tasks: Tasks, started: float) -> Iterator[Number]:
+    """`started`: seconds since boot when the agent began."""
+    total, available = hardware.memory()
+    yield "memory_bytes", total, {}, "RAM of the host"
+    yield "memory_available_bytes", available, {}, "RAM guests can still have"
+    yield "load1", os.getloadavg()[0], {}, "load average over a minute"
+    yield "uptime_seconds", clock.since_boot() - started, {}, ""
+    yield "tasks_running", sum(task.ended is None for task in tasks.all()), {}, "tasks not ended yet"
+
+
+def machine(watch: Watch) -> Iterator[Number]:
+    """Samples of one name come together. Asks no device."""
     if watch.health is not None:
         order = list(Level)
         yield "health", order.index(watch.health.level), {}, "0 ok, 1 warning, 2 critical"

@@ -1,4 +1,4 @@
-"""The agent's side of PID 1: the facts it left, and the socket that takes our words.
+"""The agent's side of PID 1: the facts it left, and the socket that takes our messages.
 
     /run/thimble/boot.json    what PID 1 found: state, uplink, warnings, the kernel's start, medium, document
     /run/thimble/init.sock    datagrams to it: ready, say, reboot, poweroff, kexec, network, confirmed
@@ -16,7 +16,11 @@ from typing import Any
 
 import msgspec
 
-from thimble.core.problem import Code, Problem
+from thimble.core.problem import Code, Problem, Reason
+
+#: Why power and network are not ours, and what to do.
+HOSTED = Reason(message="this agent runs inside another operating system", code=Code.UNSUPPORTED)
+HOSTED_HINT = "Reboot or power off that system itself; its VMs are stopped by `thimble vm stop`."
 
 
 class Medium(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,12 +133,8 @@ class Init:
     def tell(self, verb: str, **more: object) -> None:
         """Send one datagram. Raises `Problem` UNSUPPORTED when hosted, UNAVAILABLE when nobody listens."""
         if not self.present:
-            raise Problem(
-                Code.UNSUPPORTED,
-                "this agent runs inside another operating system",
-                hint="Reboot or power off that system itself; its VMs are stopped by `thimble vm stop`.",
-            )
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+            raise Problem(HOSTED.code, HOSTED.message, hint=HOSTED_HINT)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as line:
             try:
                 line.sendto(msgspec.json.encode({"verb": verb, **more}), str(self._socket))
             except OSError as error:

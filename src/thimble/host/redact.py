@@ -1,6 +1,6 @@
 """Takes secrets out of what leaves the host for support. Pure.
 
-Three nets, each enough for what we know of: fields by their name, texts that look like a secret, and the very
+Four nets: fields that are marked as secret, fields by their name, texts that look like a secret, and the very
 strings that the caller knows to be secret, wherever they stand.
 """
 
@@ -10,10 +10,14 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
+from thimble.contract import secret
+
 GONE = "(removed)"
 
 _FIELDS = re.compile(
-    r"passw|secret|token|private|credential|hash$|user_data|^cmdline$|^sha256$|^digest$|^key$|last_output",
+    r"passw|secret|token|private|credential|hash$|^digest$|^key$",
     re.IGNORECASE,
 )
 _LOOKS = tuple(
@@ -42,14 +46,16 @@ class Mask:
 
     def text(self, text: str) -> str:
         """`text` without what is known or looks secret."""
-        for secret in self._known:
-            text = text.replace(secret, GONE)
+        for known in self._known:
+            text = text.replace(known, GONE)
         for pattern in _LOOKS:
             text = pattern.sub(GONE, text)
         return text
 
     def tree(self, value: Any) -> Any:
-        """The same of JSON-like values, where the names of fields tell too."""
+        """The same for structs and JSON-like values, where marks and names of fields count too."""
+        if isinstance(value, msgspec.Struct):
+            return self.tree(secret.hidden(value, GONE))
         if isinstance(value, dict):
             return {
                 str(key): GONE

@@ -6,11 +6,12 @@ import re
 from collections.abc import Collection
 
 import msgspec
+from msgspec import UNSET
 
-from thimble.contract.management import ManagementNet
+from thimble.contract.management import ManagementChange, ManagementNet, ManagementSettings
+from thimble.core.ids import mac_reasons
 from thimble.core.problem import Code, Reason
 
-_MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
 _SYSLOG_PORT = 514
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
 
@@ -22,10 +23,8 @@ def management_reasons(settings: ManagementNet) -> list[Reason]:
     def no(field: str, message: str) -> None:
         found.append(Reason(message=message, path=f"$.{field}"))
 
-    if settings.nic and not _MAC.fullmatch(settings.nic.lower()):
-        no("nic", f"{settings.nic!r} is no MAC address such as 3c:ec:ef:12:34:56")
-    elif settings.nic and int(settings.nic[:2], 16) & 1:
-        no("nic", f"{settings.nic} is not the address of a single card")
+    if settings.nic:
+        found += mac_reasons(settings.nic, "$.nic")
     for version, address, gateway, auto in (
         (4, "address", "gateway", ("dhcp", "off")),
         (6, "address6", "gateway6", ("auto", "off")),
@@ -42,6 +41,28 @@ def management_reasons(settings: ManagementNet) -> list[Reason]:
             no(f"dns[{number}]", f"{server!r} is no IP address")
     if settings.address == "off" and settings.address6 == "off":
         no("address6", "without any address nobody could reach the host")
+    return found
+
+
+def changed(old: ManagementSettings, wanted: ManagementChange) -> ManagementSettings:
+    """The settings with what is asked of them."""
+    asked = {
+        field: value
+        for field in ManagementSettings.__struct_fields__
+        if (value := getattr(wanted, field)) is not UNSET
+    }
+    new = msgspec.structs.replace(old, **asked)
+    return msgspec.structs.replace(new, nic=new.nic.lower())
+
+
+def differences(old: ManagementSettings, new: ManagementSettings) -> list[str]:
+    """What changes, in words."""
+    found = []
+    for field in ManagementSettings.__struct_fields__:
+        before, after = getattr(old, field), getattr(new, field)
+        if before != after:
+            shown = ", ".join(after) if isinstance(after, tuple) else str(after)
+            found.append(f"sets {field} of the management network to {shown or 'nothing'}")
     return found
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,17 +17,21 @@ from msgspec import UNSET
 from thimble import __version__
 from thimble.contract import host as wire
 from thimble.contract.call import Call
-from thimble.contract.common import DryRun, Effect, Task
+from thimble.contract.common import DryRun
 from thimble.contract.verbs import Started
-from thimble.contract.vm import HostShutdown
+from thimble.core.decision import Decision, nothing, unless
 from thimble.core.ids import name_reasons
 from thimble.core.lazy import Lazy
-from thimble.core.problem import Code, Problem, refuse
+from thimble.core.problem import Code, Problem
+from thimble.dispatch import run
 from thimble.host import hardware
 from thimble.host.pid1 import Init
-from thimble.state.store import Collection
-from thimble.state.tasks import Progress, Tasks
-from thimble.sys import clock, log
+from thimble.host.power import GuestsStopped, Power
+from thimble.host.records import HostFacts, HostRecord
+from thimble.host.state_disk import StateDisk
+from thimble.state.store import Collection, check
+from thimble.state.tasks import Tasks
+from thimble.sys import clock
 
 if TYPE_CHECKING:
     from thimble.contract import hardware as parts
@@ -40,28 +43,10 @@ if TYPE_CHECKING:
 
 #: Seconds after "ready" in which VMs start and nobody looks at sensors.
 SETTLE_S = 10.0
-#: Bytes. Records need little, and each is written anew before the old one goes.
-STATE_RESERVE = 1 << 20
-
-
-class HostRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str = ""
-    syslog: str = ""
-
-
-class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What app.py knows of the surroundings and does not change while we run."""
-
-    hosted: bool
-    accel: hardware.Accel
-    state: Path
-    run: Path
-    started: float  # clock.since_boot() when the agent's process began; 0 in the image: the kernel's start
-    certificate_sha256: str
 
 
 class HostService:
-    """`vms` answers (all, running); `stop_guests` ends every VM: so many seconds for each, how."""
+    """`vms` answers (all, running); `warnings`: those of the rest of the agent."""
 
     def __init__(
         self,
@@ -72,7 +57,7 @@ class HostService:
         facts: HostFacts,
         vms: Callable[[], tuple[int, int]],
         qemu: Callable[[], Awaitable[str]],
-        stop_guests: Callable[[float, HostShutdown | None], Awaitable[None]],
+        guests_stopped: GuestsStopped,
         warnings: Callable[[], tuple[str, ...]],
         rev: Callable[[], int],
         machine: Lazy[MachineService],
@@ -83,12 +68,13 @@ class HostService:
         self._facts = facts
         self._vms = vms
         self._qemu = qemu
-        self._stop_guests = stop_guests
         self._warnings = warnings
         self._rev = rev
         self._machine = machine
-        self._begun = False
         self._writes: Writes | None = None
+        self._changing = asyncio.Lock()
+        self._state = StateDisk(facts.state)
+        self.power = Power(tasks, init, running=lambda: vms()[1], guests_stopped=guests_stopped)
         self.ready_s = 0.0
 
     @property
@@ -102,8 +88,13 @@ class HostService:
         return self.record.name or socket.gethostname()
 
     async def get(self, _call: Call[None]) -> wire.Host:
+        return await self.view()
+
+    async def view(self) -> wire.Host:
+        """The host as it is now."""
         from thimble.host import pressure
 
+        await self._state.look()
         total, available = hardware.memory()
         running = self._vms()
         kind, where = self._init.state
@@ -136,19 +127,20 @@ class HostService:
         )
 
     def _health(self) -> str:
-        machine = self._machine.made if self._begun else None
+        machine = self._machine.made
         return machine.watch.health.level if machine is not None and machine.watch.health else ""
 
     def numbers(self) -> Iterable[Number]:
-        """For the metrics."""
-        from thimble.host.numbers import numbers
+        """For the metrics; nothing is asked for them."""
+        from thimble.host import numbers
 
-        return numbers(self._machine.get().watch) if self._begun else ()
+        yield from numbers.host(self._tasks, self._facts.started)
+        if (machine := self._machine.made) is not None:
+            yield from numbers.machine(machine.watch)
 
     async def watch(self) -> None:
         """Watches the machine's health and sends the log away, for ever; not while the first VMs start."""
         await asyncio.sleep(SETTLE_S)
-        self._begun = True
         await self._machine.get().begin(self.record.syslog)
 
     async def count_writes(self) -> None:
@@ -158,46 +150,70 @@ class HostService:
         self._writes = Writes(self._init)
         await self._writes.run()
 
+    async def current_warnings(self) -> tuple[str, ...]:
+        """The same as `warnings`, when the disk of the state has been asked."""
+        await self._state.look()
+        return self.warnings()
+
     def warnings(self) -> tuple[str, ...]:
-        """Everything an operator should know now, in words."""
-        sender = self._machine.get().sender if self._begun else None
+        """Everything an operator should know now, in words; of the state's disk, what was seen last."""
+        machine = self._machine.made
+        sender = machine.sender if machine is not None else None
         lost = (sender.problem,) if sender is not None and sender.problem else ()
-        return (*self._init.warnings, *state_warnings(self._facts.state), *self._warnings(), *lost)
+        return (*self._init.warnings, *self._state.warnings, *self._own_warnings(), *self._warnings(), *lost)
+
+    def _own_warnings(self) -> Iterator[str]:
+        for path, why in self._records.broken.items():
+            yield f"{path}: not used, {why}"
+        if self._facts.accel.name != "kvm":
+            yield f"VMs run emulated (TCG), many times slower than with KVM: {self._facts.accel.why}"
+        if not self._facts.durable:
+            yield "state is kept in RAM: everything, the VMs included, is gone at the next reboot"
 
     async def change(self, call: Call[wire.HostChange]) -> wire.Host | DryRun:
+        async def act(decision: Decision[HostRecord]) -> wire.Host:
+            if (new := decision.plan) is not None:
+                old = self.record
+                await self._records.commit("host", new)
+                if new.name != old.name and not self._facts.hosted:
+                    socket.sethostname(new.name)
+                if new.syslog != old.syslog:
+                    self._machine.get().send_log(new.syslog)
+            return await self.view()
+
+        return await run.now(call, lambda: self._decide(call), act, turn=self._changing)
+
+    def _decide(self, call: Call[wire.HostChange]) -> Decision[HostRecord]:
         from thimble.host.rules import syslog_reasons
 
         old, name, target = self.record, call.input.name, call.input.syslog
+        found = self._records.find("host")
+        check(call.if_match, found.rev if found else 0, "host")
         reasons, effects, new = [], [], old
         if name is not UNSET and name != old.name:
             reasons += name_reasons(name, "$.name")
-            effects.append(Effect(what=f"renames the host {self.name} to {name}"))
+            effects.append(f"renames the host {self.name} to {name}")
             new = msgspec.structs.replace(new, name=name)
         if target is not UNSET and target != old.syslog:
             reasons += syslog_reasons(target, "$.syslog")
-            effects.append(Effect(what=f"sends the log to {target}" if target else "sends the log nowhere"))
+            effects.append(f"sends the log to {target}" if target else "sends the log nowhere")
             new = msgspec.structs.replace(new, syslog=target)
-        if call.dry_run:
-            shown = () if reasons else tuple(effects)
-            return DryRun(possible=not reasons, effects=shown, blockers=tuple(reasons))
-        refuse(reasons, f"the host cannot be so: {reasons[0].message if reasons else ''}")
-        if effects:
-            self._records.put("host", new, expect=call.if_match)
-        if new.name != old.name and not self._facts.hosted:
-            socket.sethostname(new.name)
-        if new.syslog != old.syslog:
-            self._machine.get().send_log(new.syslog)
-            self._begun = True
-        return await self.get(call)  # type: ignore[arg-type]
+        if not effects:
+            return nothing("the host is so already")
+        refusal = f"the host cannot be changed: {reasons[0].message}" if reasons else ""
+        return unless(reasons, Decision(plan=new, effects=tuple(effects)), refusal=refusal)
 
     async def log(self, call: Call[None]) -> wire.HostLog:
+        from thimble.host import journal
+
         try:
             count = int(call.query.get("lines", "200"))
         except ValueError:
             count = 0
         if not 1 <= count <= 5000:
             raise Problem(Code.INVALID, "lines must be a number from 1 to 5000", where="?lines")
-        return wire.HostLog(lines=_log_lines(self._facts.run)[-count:])
+        lines = await asyncio.to_thread(journal.text, self._facts.run)
+        return wire.HostLog(lines=lines[-count:])
 
     # ── the machine itself ───────────────────────────────────────────────────────────────────────
 
@@ -208,9 +224,7 @@ class HostService:
         return await self._machine.get().sensors(call)
 
     async def health(self, call: Call[None]) -> parts.Health:
-        found = await self._machine.get().health(call)
-        self._begun = True  # there is something to tell now, also before the watch begins
-        return found
+        return await self._machine.get().health(call)
 
     async def time(self, call: Call[None]) -> parts.Time:
         return await self._machine.get().time(call)
@@ -230,57 +244,7 @@ class HostService:
     # ── power ────────────────────────────────────────────────────────────────────────────────────
 
     async def reboot(self, call: Call[wire.PowerRequest]) -> Started | DryRun:
-        return self._power("reboot", call)
+        return await self.power.off("reboot", call)
 
     async def shutdown(self, call: Call[wire.PowerRequest]) -> Started | DryRun:
-        return self._power("poweroff", call)
-
-    def _power(self, verb: str, call: Call[wire.PowerRequest]) -> Started | DryRun:
-        if call.dry_run:
-            running = self._vms()[1]
-            return DryRun(
-                possible=self._init.present,
-                effects=(Effect(what=f"ends {running} running VMs"), Effect(what=f"{verb}s the host")),
-                warnings=() if self._init.present else ("the agent runs inside another operating system",),
-            )
-        if not self._init.present:
-            self._init.tell(verb)  # raises the reason
-        task = self.begin(verb, call.input.guest_timeout_s, call.input.guests, owner=call.user)
-        return Started(task=task, subject="host")
-
-    def begin(
-        self, verb: str, guest_timeout: float, guests: HostShutdown | None = None, *, owner: str = ""
-    ) -> Task:
-        """Stop the guests, then hand over to PID 1; also what the power button asks for."""
-
-        async def work(progress: Progress) -> None:
-            log.say(f"{verb} asked for{' by ' + owner if owner else ''}: stopping the guests")
-            async with progress.step("guests"):
-                await self._stop_guests(guest_timeout, guests)
-            async with progress.step(verb):
-                self._init.tell(verb)
-
-        return self._tasks.start(f"host.{verb}", "host", work, owner=owner)
-
-
-def state_warnings(state: Path) -> tuple[str, ...]:
-    """What is wrong with the place where everything is kept."""
-    try:
-        facts = os.statvfs(state)
-    except OSError as error:
-        return (f"the state in {state} cannot be read: {error.strerror}",)
-    if facts.f_flag & os.ST_RDONLY:
-        return ("the state went read-only after an error of its disk: no change is kept; see the log",)
-    if facts.f_bfree * facts.f_frsize < STATE_RESERVE:
-        return ("the state partition is full: changes are refused until something on it is removed",)
-    return ()
-
-
-def _log_lines(run: Path) -> tuple[str, ...]:
-    """PID 1's ring in RAM, which holds ours too; hosted only our own."""
-    lines: list[str] = []
-    for name in ("log.1", "log"):
-        path = run / name
-        if path.is_file():
-            lines += path.read_text(errors="replace").splitlines()
-    return tuple(lines) if lines else tuple(log.ring)
+        return await self.power.off("poweroff", call)

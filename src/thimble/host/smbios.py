@@ -64,13 +64,13 @@ def modules(table: bytes) -> tuple[MemoryModule, ...]:
 
 
 def ecc(table: bytes) -> str:
-    """How memory errors are corrected; "" when it is not told."""
+    """How memory errors are corrected; "" when the firmware does not say."""
     found = [_ECC.get(one.whole(6, 1), "") for one in structures(table) if one.kind == _ARRAY]
     return next((word for word in found if word), "")
 
 
 def has_controller(table: bytes) -> bool:
-    """Does the firmware tell of a management controller (IPMI)?"""
+    """Does the firmware list a management controller (IPMI)?"""
     return any(one.kind == _IPMI for one in structures(table))
 
 

@@ -1,7 +1,7 @@
 """Sends the host's log to a syslog server: RFC 5424 by UDP (RFC 5426) or TCP (RFC 6587, counted).
 
 A server that is away costs a try now and then and loses nothing that the rings in RAM still have; by UDP
-nobody can know. Only the first failure of a row is told, and its end.
+nobody can know. Only the first failure of a row is logged, and its end.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from thimble.contract.hardware import LogLine
 from thimble.host.journal import PAUSE_S, Logbook
 from thimble.host.loglines import LEVELS
 from thimble.host.rules import Target
+from thimble.state.background import Background
 from thimble.sys import log
 
 _RETRY_FIRST_S, _RETRY_MAX_S = 1.0, 60.0
@@ -43,14 +44,15 @@ class Sender:
         self._logbook, self._host = logbook, host
         self._writer: asyncio.StreamWriter | None = None
         self._socket: socket.socket | None = None
+        self._background = Background()
 
     async def run(self) -> None:
-        """For ever; what is in the rings first, so that a boot is told from its begin."""
+        """For ever; what is in the rings first, so that a boot is logged from its beginning."""
         cursor, pause = self._logbook.cursor(), _RETRY_FIRST_S
         try:
-            waiting = await asyncio.to_thread(cursor.read)
+            waiting: list[LogLine] = []
             while True:
-                waiting += cursor.read()
+                waiting += await asyncio.to_thread(cursor.read)
                 try:
                     while waiting:
                         await self._send(waiting[:50])
@@ -69,6 +71,7 @@ class Sender:
         finally:
             cursor.close()
             self._close()
+            await self._background.close()
 
     async def _send(self, entries: list[LogLine]) -> None:
         name = self._host()
@@ -107,13 +110,13 @@ class Sender:
         if self._writer is None or self._writer.is_closing():
             async with asyncio.timeout(_CONNECT_S):
                 reader, self._writer = await asyncio.open_connection(self.target.host, self.target.port)
-            self._leaving = asyncio.ensure_future(_until_closed(reader, self._writer))
+            self._background.keep(f"syslog at {self.target}", _until_closed(reader, self._writer))
         return self._writer
 
     def _failed(self, error: BaseException) -> None:
-        number = getattr(error, "errno", None)
-        known = isinstance(number, int) and number > 0
-        words = os.strerror(number) if known else str(error) or "it does not answer"  # type: ignore[arg-type]
+        number = error.errno if isinstance(error, OSError) else None
+        words = os.strerror(number) if number is not None and number > 0 else str(error)
+        words = words or "it does not answer"
         if not self.problem:
             log.say(f"warning: syslog: {self.target} does not take the log: {words}")
         self.problem = f"the log does not reach {self.target}: {words}"

@@ -20,7 +20,7 @@ _SECTOR = 512
 
 
 class Writes:
-    """`sys` is where the kernel tells of block devices."""
+    """`sys` is where the kernel lists block devices."""
 
     def __init__(self, init: Init, sys: Path = Path("/sys/class/block")) -> None:
         self._init, self._sys = init, sys

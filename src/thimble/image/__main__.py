@@ -41,7 +41,7 @@ def main() -> None:
     elif options.verb == "build":
         from thimble.image import build as builder
 
-        chosen = builder.Options(profile=options.profile, out=options.out)
+        chosen = builder.BuildOptions(profile=options.profile, out=options.out)
         if options.source:
             chosen = dataclasses.replace(chosen, source=options.source.resolve())
         result = builder.build(chosen, on_stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -21,6 +22,9 @@ from thimble.image.progress import Report
 
 FRESH_S = 6 * 3600
 """Package lists younger than this are not asked for again, unless a pinned version is missing from them."""
+
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+"""For apt-get itself: which programs its scripts (apt-key) call is the business of Debian's dependencies."""
 
 KEYRINGS = (
     "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -36,14 +40,14 @@ def find_keyring(candidates: Iterable[str] = KEYRINGS) -> Path:
             return Path(name)
     raise fault(
         "not-found",
-        "Debian's archive keyring is not on this machine",
+        "Debian's archive keyring is not installed",
         hint="apt-get install debian-archive-keyring",
     )
 
 
-def configured(etc: Path = Path("/etc/apt")) -> list[sources.Source]:
+def configured(etc: Path = Path("/etc/apt")) -> list[sources.AptSource]:
     """What this machine is configured to use."""
-    found: list[sources.Source] = []
+    found: list[sources.AptSource] = []
     for path in [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]:
         if path.suffix == ".sources" and path.is_file():
             found += sources.parse_deb822(path.read_text())
@@ -70,7 +74,7 @@ class Apt:
         if not text:
             raise fault(
                 "not-found",
-                "this machine's apt sources name no Debian archive to take packages from",
+                "no Debian archive in this machine's apt sources",
                 hint="add a `deb` line for Debian main to /etc/apt/sources.list.d",
             )
         if not self._sources.exists() or self._sources.read_text() != text:
@@ -111,8 +115,8 @@ class Apt:
     def run(self, *args: str, cwd: Path | None = None, timeout: float = 1800) -> str:
         """Run apt-get or apt-cache; its output, or a problem that carries what apt said."""
         program, *rest = args
-        argv = [program, *self.options(), *rest]
-        environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+        argv = [shutil.which(program) or program, *self.options(), *rest]
+        environment = {**os.environ, "PATH": PATH, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
         done = subprocess.run(
             argv, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
         )
@@ -167,8 +171,8 @@ def admit(scratch: Path, expected: set[str], into: Path) -> None:
         if digest not in expected:
             raise fault(
                 "invalid",
-                f"{path.name} is not the package that is pinned",
-                hint="the mirror serves something else than was locked; `thimble image lock` looks again",
+                f"{path.name} is not the pinned package",
+                hint="the mirror serves a different file: pin anew with `thimble image lock`",
                 reasons=(f"its SHA-256 is {digest}",),
             )
         path.chmod(0o644)

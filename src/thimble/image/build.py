@@ -28,7 +28,7 @@ from thimble.image import (
     tree,
 )
 from thimble.image.fault import fault
-from thimble.image.layout import Component, Entry, Place
+from thimble.image.layout import Component, ImageEntry, Place
 from thimble.image.progress import Report
 from thimble.image.signing import Signer
 
@@ -47,7 +47,7 @@ main()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class BuildOptions:
     """What to build. `source` is the src/ directory that is packed, `web` a built web client if any.
 
     `trust` are certificates (PEM) whose updates the image accepts; a signer's own is always one of them.
@@ -64,7 +64,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class BuildResult:
     """What was built, and what of the pins could not be had.
 
     `total_bytes` is kernel, RAM root and QEMU's firmware; `blob_bytes` is what makers of NICs and CPUs add.
@@ -79,7 +79,7 @@ class Result:
     replaced: tuple[str, ...]
 
 
-def build(options: Options, report: Report) -> Result:
+def build(options: BuildOptions, report: Report) -> BuildResult:
     """Build one profile into `options.out`/<profile>."""
     if options.profile not in PROFILES:
         raise fault(
@@ -101,7 +101,7 @@ def build(options: Options, report: Report) -> Result:
     return _write(options, packer, linux, found, packed, footprint.components(entries, packed), report)
 
 
-def _check(options: Options) -> None:
+def _check(options: BuildOptions) -> None:
     """Refuse at once what would fail after minutes."""
     if unknown := set(options.media) - set(media.KINDS):
         raise fault(
@@ -114,13 +114,13 @@ def _check(options: Options) -> None:
 
 
 def _entries(
-    options: Options,
+    options: BuildOptions,
     box: toolbox.Toolbox,
     found: packages.PackageSet,
     linux: kernel.Kernel,
     chosen: kernel.Chosen,
     report: Report,
-) -> list[Entry]:
+) -> list[ImageEntry]:
     choice = interpreter.choice()
     modules = interpreter.standard(found, choice) + interpreter.project(options.source, choice)
     modules += interpreter.libraries(interpreter.wheels(box, options.requirements, report), choice)
@@ -130,20 +130,22 @@ def _entries(
     made += kernel.entries(linux, chosen) + kernel.blobs(found, chosen) + kernel.microcode(found)
     made += etc.entries(__version__, options.profile)
     made.append(
-        Entry(place=Place.EARLY, path="init", component=Component.THIMBLE, data=_INIT.encode(), mode=0o755)
+        ImageEntry(
+            place=Place.EARLY, path="init", component=Component.THIMBLE, data=_INIT.encode(), mode=0o755
+        )
     )
     return made + _web(options.web) + _trusted(options)
 
 
-def _certificates(options: Options) -> dict[str, bytes]:
+def _certificates(options: BuildOptions) -> dict[str, bytes]:
     """Those the image trusts, each under its own name: in which order they were given does not matter."""
     paths = [*options.trust, *([options.signer.certificate] if options.signer else [])]
     return {signing.name_of(path): path.read_bytes() for path in paths}
 
 
-def _trusted(options: Options) -> list[Entry]:
+def _trusted(options: BuildOptions) -> list[ImageEntry]:
     return [
-        Entry(
+        ImageEntry(
             place=Place.ROOT,
             path=f"share/thimble/trust/{name}.pem",
             component=Component.THIMBLE,
@@ -153,9 +155,9 @@ def _trusted(options: Options) -> list[Entry]:
     ]
 
 
-def _web(folder: Path) -> list[Entry]:
+def _web(folder: Path) -> list[ImageEntry]:
     return [
-        Entry(
+        ImageEntry(
             place=Place.ROOT,
             path=f"share/thimble/web/{path.relative_to(folder)}",
             component=Component.WEB,
@@ -168,20 +170,20 @@ def _web(folder: Path) -> list[Entry]:
 
 
 def _write(
-    options: Options,
+    options: BuildOptions,
     packer: pack.Packer,
     linux: kernel.Kernel,
     found: packages.PackageSet,
     packed: stages.Packed,
     shares: list[footprint.Share],
     report: Report,
-) -> Result:
+) -> BuildResult:
     out = options.out / options.profile
     out.mkdir(parents=True, exist_ok=True)
     report("image", None, f"writing {out}")
     cache.write(out / "initrd", b"".join(pack.initrd(packed.first, packed.early.read_bytes(), packed.root)))
     cache.write(out / "vmlinuz", linux.image.read_bytes())
-    image = media.Image(
+    image = media.BuiltImage(
         folder=out,
         profile=options.profile,
         version=__version__,
@@ -208,7 +210,7 @@ def _write(
     bill = sbom.document(described, options.profile, packer.epoch)
     cache.write(out / "thimble.spdx.json", manifest.encoded(bill))
     report("image", 1.0, f"{totals[0] / 1e6:.1f} MB, and {totals[1] / 1e6:.1f} MB of makers' blobs")
-    return Result(
+    return BuildResult(
         directory=out,
         efi=out / "thimble.efi",
         kernel=out / "vmlinuz",

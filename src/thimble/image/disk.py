@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thimble.image import cache
-from thimble.image.loaders import Loaders
+from thimble.image.loaders import DiskLoaders
 from thimble.image.pack import Packer
 from thimble.medium import layout, loader
 from thimble.medium.uki import Uki
@@ -47,7 +47,7 @@ name = "thimble"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
+class DiskContents:
     """What every medium of one build carries. `keys` are signed variables for firmware in setup mode."""
 
     efi: Path
@@ -55,7 +55,7 @@ class Contents:
     command_line: str
     version: str
     build: str
-    loaders: Loaders
+    loaders: DiskLoaders
     keys: Mapping[str, bytes]
 
 
@@ -69,7 +69,7 @@ def serial(build: str, name: str) -> str:
     return identity(build, name)[:8]
 
 
-def boot_files(contents: Contents) -> dict[str, bytes | Path]:
+def boot_files(contents: DiskContents) -> dict[str, bytes | Path]:
     """What lies on the boot partition: one slot, and nothing to count."""
     slot = loader.SLOTS[0]
     entry = loader.Entry(slot=slot).name
@@ -86,7 +86,7 @@ def boot_files(contents: Contents) -> dict[str, bytes | Path]:
     return found | keys_to_enrol(contents.keys)
 
 
-def slot_manifest(contents: Contents) -> bytes:
+def slot_manifest(contents: DiskContents) -> bytes:
     """What a slot's file has to be, for whoever updates it later."""
     value = {
         "build": contents.build,
@@ -102,7 +102,7 @@ def keys_to_enrol(keys: Mapping[str, bytes]) -> dict[str, bytes | Path]:
     return {f"loader/keys/auto/{name}.auth": data for name, data in keys.items()}
 
 
-def write(packer: Packer, contents: Contents, target: Path, scratch: Path) -> None:
+def write(packer: Packer, contents: DiskContents, target: Path, scratch: Path) -> None:
     """Make thimble.img."""
     parts = layout.partitions(boot_mib=BOOT_MIB, state_mib=STATE_MIB)
     by_name = {part.name: part for part in parts}
@@ -127,7 +127,7 @@ def write(packer: Packer, contents: Contents, target: Path, scratch: Path) -> No
     _make_state(packer, target, by_name[layout.STATE], contents.build)
 
 
-def _grub(loaders: Loaders, start: int, target: Path) -> None:
+def _grub(loaders: DiskLoaders, start: int, target: Path) -> None:
     with target.open("r+b") as handle:
         handle.write(layout.mbr_code(loaders.boot, start))
         handle.seek(start)

@@ -10,7 +10,7 @@ from importlib import resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class DriverList:
     """The literal lists of one profile (data/drivers.toml)."""
 
     modules: tuple[str, ...]
@@ -18,10 +18,10 @@ class Wanted:
     plain: frozenset[str]
 
 
-def wanted(profile: str) -> Wanted:
+def wanted(profile: str) -> DriverList:
     raw = tomllib.loads(resources.files("thimble.image").joinpath("data/drivers.toml").read_text())
     groups = [*raw["common"].values(), *raw[profile].values()]
-    return Wanted(
+    return DriverList(
         modules=tuple(name for group in groups for name in group),
         early=tuple(raw["early"]["modules"]),
         plain=frozenset(map(plain_name, raw["plain"][profile])),

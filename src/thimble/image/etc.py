@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thimble.image.layout import Component, Entry, Place, directory
+from thimble.image.layout import Component, ImageEntry, Place, directory
 
 USERS = {"root": 0, "dnsmasq": 101, "_chrony": 102, "dhcpcd": 103, "_dhcpcd": 104, "nobody": 65534}
 GROUPS = {
@@ -59,7 +59,7 @@ def files(version: str, profile: str) -> dict[str, str]:
     }
 
 
-def entries(version: str, profile: str) -> list[Entry]:
+def entries(version: str, profile: str) -> list[ImageEntry]:
     """/etc and the directories others mount on."""
     made = [
         directory(Place.EARLY, path, mode=0o1777 if path.endswith("tmp") else 0o755) for path in MOUNT_POINTS
@@ -77,11 +77,11 @@ def entries(version: str, profile: str) -> list[Entry]:
         "lib/ssl/openssl.cnf": ("root", "/etc/ssl/openssl.cnf"),
     }
     made += [
-        Entry(place=Place(place), path=path.strip(), component=Component.SYSTEM, link=target, mode=0o777)
+        ImageEntry(place=Place(place), path=path.strip(), component=Component.SYSTEM, link=target, mode=0o777)
         for path, (place, target) in links.items()
     ]
     made += [
-        Entry(place=Place.EARLY, path=path, component=Component.SYSTEM, data=text.encode())
+        ImageEntry(place=Place.EARLY, path=path, component=Component.SYSTEM, data=text.encode())
         for path, text in files(version, profile).items()
     ]
     return made

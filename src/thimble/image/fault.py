@@ -1,4 +1,4 @@
-"""The one place where the builder makes its errors; every one says what happened and what to do about it."""
+"""Makes the builder's errors; each says what happened and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is the footprint? Bytes per component, compressed and in RAM; pure.
+"""The footprint: bytes per component, compressed and in RAM; pure.
 
 Compressed: an archive's real size, shared out by what each component takes by itself. In RAM at rest: what
 is unpacked counts unpacked, the root image counts as it lies there compressed (what is read from it is page
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from thimble.image.layout import Component, Entry, Place
+from thimble.image.layout import Component, ImageEntry, Place
 from thimble.image.sbom import Part
 
 APART = frozenset({Component.BLOBS, Component.MICROCODE})
@@ -56,7 +56,7 @@ def shared_out(total: int, weights: Mapping[Component, int]) -> dict[Component, 
     return parts
 
 
-def components(entries: Iterable[Entry], packed: Archives) -> list[Share]:
+def components(entries: Iterable[ImageEntry], packed: Archives) -> list[Share]:
     """Every component but the kernel itself, in the order of `Component`."""
     known = list(entries)
     compressed: dict[Component, int] = {}

@@ -41,8 +41,8 @@ class FileReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """The honest answer. `total_bytes` is without the makers' blobs, `file_bytes` is all of thimble.efi."""
+class ImageReport:
+    """The footprint. `total_bytes` is without the makers' blobs, `file_bytes` is all of thimble.efi."""
 
     profile: str
     version: str
@@ -60,7 +60,7 @@ class Report:
         return asdict(self)
 
 
-def inspect(path: Path) -> Report:
+def inspect(path: Path) -> ImageReport:
     """The report on an image: its directory, or its thimble.efi, vmlinuz or initrd."""
     folder = path if path.is_dir() else path.parent
     raw = manifest.read(folder)
@@ -69,7 +69,7 @@ def inspect(path: Path) -> Report:
         if not file.is_file() or cache.sha256(file) != known["sha256"]:
             raise fault("conflict", f"{file} is not the file that was built", hint="build the image again")
     components = tuple(_component(entry) for entry in raw["components"])
-    return Report(
+    return ImageReport(
         profile=raw["profile"],
         version=raw["version"],
         kernel=raw["kernel"],
@@ -94,8 +94,8 @@ def _file(name: str, entry: dict[str, Any]) -> FileReport:
     return FileReport(name=name, bytes=size, used_bytes=entry.get("used_bytes", size), sha256=entry["sha256"])
 
 
-def lines(report: Report) -> list[str]:
-    """The report for people."""
+def lines(report: ImageReport) -> list[str]:
+    """The report as text."""
     out = [f"Thimble {report.version}, profile {report.profile}, Linux {report.kernel}", ""]
     out.append(f"{'component':<12}{'in the file':>14}{'in RAM':>14}  packages")
     for component in report.components:

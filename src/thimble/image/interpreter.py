@@ -20,7 +20,7 @@ from pathlib import Path
 
 from thimble.image import cache
 from thimble.image.fault import fault
-from thimble.image.layout import Component, Entry, Place
+from thimble.image.layout import Component, ImageEntry, Place
 from thimble.image.packages import PackageSet
 from thimble.image.progress import Report
 from thimble.image.toolbox import Toolbox
@@ -51,7 +51,7 @@ class Module:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class PythonChoice:
     """data/python.toml."""
 
     drop: tuple[str, ...]
@@ -61,9 +61,9 @@ class Choice:
     project_drop: tuple[str, ...]
 
 
-def choice() -> Choice:
+def choice() -> PythonChoice:
     raw = tomllib.loads(resources.files("thimble.image").joinpath("data/python.toml").read_text())
-    return Choice(
+    return PythonChoice(
         drop=tuple(raw["drop"]),
         encodings=frozenset(raw["encodings"]),
         late=tuple(raw["late"]),
@@ -83,7 +83,7 @@ def _files(root: Path) -> Iterator[tuple[str, Path]]:
             yield str(Path(folder, name).relative_to(root)), Path(folder, name)
 
 
-def standard(found: PackageSet, chosen: Choice) -> list[Module]:
+def standard(found: PackageSet, chosen: PythonChoice) -> list[Module]:
     """The part of the standard library that the image has."""
     modules = []
     for package in STANDARD:
@@ -104,7 +104,7 @@ def standard(found: PackageSet, chosen: Choice) -> list[Module]:
     return modules
 
 
-def project(source: Path, chosen: Choice) -> list[Module]:
+def project(source: Path, chosen: PythonChoice) -> list[Module]:
     """Thimble itself: compiled code and the data files beside it."""
     return [
         Module(path=path, source=file, component=Component.THIMBLE, package="thimble")
@@ -161,7 +161,7 @@ def unpacked(folder: Path) -> Path:
     return cache.directory(folder.parent / f"{folder.name}-unpacked", make)
 
 
-def libraries(folder: Path, chosen: Choice) -> list[Module]:
+def libraries(folder: Path, chosen: PythonChoice) -> list[Module]:
     """The files of the unpacked wheels that the image has."""
     modules = []
     for wheel in sorted(unpacked(folder).iterdir()):
@@ -180,7 +180,7 @@ def libraries(folder: Path, chosen: Choice) -> list[Module]:
     return modules
 
 
-def compiled(box: Toolbox, modules: list[Module], report: Report) -> list[Entry]:
+def compiled(box: Toolbox, modules: list[Module], report: Report) -> list[ImageEntry]:
     """Entries of all modules, sources replaced by what the image's Python makes of them."""
     inputs = [[_folder(module), module.path, _digest(module)] for module in modules]
     stage = cache.root() / "stages" / f"python-{cache.key('python', 4, box.versions['python3.13'], inputs)}"
@@ -209,10 +209,10 @@ def _digest(module: Module) -> str:
     return cache.sha256(module.source)
 
 
-def _entry(module: Module, stage: Path) -> Entry:
+def _entry(module: Module, stage: Path) -> ImageEntry:
     is_code = module.path.endswith(".py")
     path = module.path + ("c" if is_code else "")
-    return Entry(
+    return ImageEntry(
         place=Place.ROOT if module.late else Place.EARLY,
         path=f"{LIBRARY}/{path}" if module.late else f"{HOME}/{LIBRARY}/{path}",
         component=module.component,

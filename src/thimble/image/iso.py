@@ -17,7 +17,7 @@ import struct
 from pathlib import Path
 
 from thimble.image import disk, loaders
-from thimble.image.disk import Contents
+from thimble.image.disk import DiskContents
 from thimble.image.fault import fault
 from thimble.image.pack import Packer
 from thimble.medium import layout, loader
@@ -29,7 +29,7 @@ _ROOM = 4 * MIB
 _UKI = "EFI/Linux/thimble.efi"
 
 
-def write(packer: Packer, contents: Contents, target: Path, scratch: Path) -> None:
+def write(packer: Packer, contents: DiskContents, target: Path, scratch: Path) -> None:
     """Make thimble.iso."""
     tree = scratch / "iso"
     (tree / "grub").mkdir(parents=True)
@@ -55,7 +55,7 @@ def write(packer: Packer, contents: Contents, target: Path, scratch: Path) -> No
         _load_all(disc)
 
 
-def _menu(contents: Contents) -> str:
+def _menu(contents: DiskContents) -> str:
     """The same ranges of the same file as a slot's, and no slot."""
     slot = loader.grub_slot("a", contents.uki, contents.command_line)
     lines = slot.replace(f"/{loader.slot_path('a')}", "/thimble.efi").replace(
@@ -64,7 +64,7 @@ def _menu(contents: Contents) -> str:
     return f"if serial --unit=0 --speed=115200; then terminal_output console serial; fi\n{lines}boot\n"
 
 
-def _efi_image(packer: Packer, contents: Contents, target: Path, scratch: Path) -> None:
+def _efi_image(packer: Packer, contents: DiskContents, target: Path, scratch: Path) -> None:
     """Clusters of a CD's block, so that a file in it begins on one."""
     size = -(-(contents.efi.stat().st_size + _ROOM) // MIB) * MIB
     with target.open("xb") as handle:
@@ -84,7 +84,7 @@ def _share(disc: mmap.mmap, efi: bytes) -> None:
     """Let /thimble.efi be the sectors of efi.img that hold it."""
     at = disc.find(efi)
     if at < 0 or at % _BLOCK:
-        raise fault("internal", "the UKI is in pieces on the CD, or not on a block")
+        raise fault("internal", "the UKI is fragmented on the CD, or not aligned to a block")
     record = _record(disc, b"THIMBLE.EFI;1")
     for offset, value in ((2, at // _BLOCK), (10, len(efi))):
         disc[record + offset : record + offset + 8] = struct.pack("<I", value) + struct.pack(">I", value)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from thimble.image import cache, cpio, drivers
 from thimble.image.fault import fault
-from thimble.image.layout import Component, Entry, Place
+from thimble.image.layout import Component, ImageEntry, Place
 from thimble.image.packages import PackageSet
 from thimble.image.progress import Report
 from thimble.image.toolbox import Toolbox
@@ -19,7 +19,7 @@ from thimble.image.toolbox import Toolbox
 _TABLE = """
 import marshal, pathlib, sys
 sys.path.insert(0, sys.argv[1])
-from thimble.boot.driver_table import compile_table
+from thimble.boot.devices.driver_table import compile_table
 folder = pathlib.Path(sys.argv[2])
 texts = [(folder / name).read_text() for name in ("modules.dep", "modules.alias", "modules.softdep")]
 (folder / "thimble.drivers").write_bytes(marshal.dumps(compile_table(*texts)))
@@ -112,8 +112,9 @@ def choose(box: Toolbox, kernel: Kernel, profile: str, source: Path, report: Rep
     wanted = drivers.wanted(profile)
     whole = graph(box, kernel)
     names, unknown = drivers.closure(whole, wanted.modules)
-    table = source / "thimble/boot/driver_table.py"
-    inputs = [names, sorted(wanted.plain), str(kernel.tree), cache.sha256(table) if table.exists() else ""]
+    # A source without it is no Thimble: better no image than one without drivers.
+    table = source / "thimble/boot/devices/driver_table.py"
+    inputs = [names, sorted(wanted.plain), str(kernel.tree), cache.sha256(table)]
     stage = cache.root() / "stages" / f"drivers-{cache.key('drivers', 4, inputs)}"
 
     def make(into: Path) -> None:
@@ -130,8 +131,7 @@ def choose(box: Toolbox, kernel: Kernel, profile: str, source: Path, report: Rep
         for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
             shutil.copy(kernel.modules / name, folder / name)
         _depmod(box, into, kernel.release)
-        if table.exists():
-            box.python(_TABLE, str(source), str(folder))
+        box.python(_TABLE, str(source), str(folder))
         (into / "firmware").write_text("".join(f"{name}\n" for name in sorted(firmware)))
 
     cache.directory(stage, make)
@@ -144,7 +144,7 @@ def choose(box: Toolbox, kernel: Kernel, profile: str, source: Path, report: Rep
     )
 
 
-def entries(kernel: Kernel, chosen: Chosen) -> list[Entry]:
+def entries(kernel: Kernel, chosen: Chosen) -> list[ImageEntry]:
     """Modules and table in the root image; those the root image itself needs in the early part."""
     folder = chosen.stage / "lib/modules" / kernel.release
     made = []
@@ -152,7 +152,7 @@ def entries(kernel: Kernel, chosen: Chosen) -> list[Entry]:
         name = drivers.plain_name(path.name)
         inside = f"lib/modules/{kernel.release}/{path.relative_to(folder)}"
         made.append(
-            Entry(
+            ImageEntry(
                 place=Place.ROOT,
                 path=inside,
                 component=Component.DRIVERS,
@@ -163,7 +163,7 @@ def entries(kernel: Kernel, chosen: Chosen) -> list[Entry]:
         if name in chosen.early:
             number = chosen.early.index(name)
             made.append(
-                Entry(
+                ImageEntry(
                     place=Place.EARLY,
                     path=f"modules/{number:02}-{name}.ko",
                     component=Component.DRIVERS,
@@ -172,19 +172,18 @@ def entries(kernel: Kernel, chosen: Chosen) -> list[Entry]:
                 )
             )
     table = folder / "thimble.drivers"
-    if table.exists():
-        made.append(
-            Entry(
-                place=Place.ROOT,
-                path=f"lib/modules/{kernel.release}/{table.name}",
-                component=Component.DRIVERS,
-                source=table,
-            )
+    made.append(
+        ImageEntry(
+            place=Place.ROOT,
+            path=f"lib/modules/{kernel.release}/{table.name}",
+            component=Component.DRIVERS,
+            source=table,
         )
+    )
     return made
 
 
-def blobs(found: PackageSet, chosen: Chosen) -> list[Entry]:
+def blobs(found: PackageSet, chosen: Chosen) -> list[ImageEntry]:
     """The firmware the chosen drivers ask for, as far as Debian has it, under the name they ask for."""
     made = []
     roots = {name: tree / "data/usr/lib/firmware" for name, tree in found.trees.items()}
@@ -193,7 +192,7 @@ def blobs(found: PackageSet, chosen: Chosen) -> list[Entry]:
             path = root / name
             if path.is_file():
                 made.append(
-                    Entry(
+                    ImageEntry(
                         place=Place.ROOT,
                         path=f"lib/firmware/{name}",
                         component=Component.BLOBS,
@@ -205,7 +204,7 @@ def blobs(found: PackageSet, chosen: Chosen) -> list[Entry]:
     return made
 
 
-def microcode(found: PackageSet) -> list[Entry]:
+def microcode(found: PackageSet) -> list[ImageEntry]:
     """Both makers' CPU microcode in the form the kernel reads before it unpacks anything."""
     made = []
     for package, pattern, target in (
@@ -216,7 +215,7 @@ def microcode(found: PackageSet) -> list[Entry]:
             continue
         parts = sorted((found.trees[package] / "data/usr/lib/firmware").glob(pattern))
         made.append(
-            Entry(
+            ImageEntry(
                 place=Place.FIRST,
                 path=f"kernel/x86/microcode/{target}",
                 component=Component.MICROCODE,
@@ -227,6 +226,6 @@ def microcode(found: PackageSet) -> list[Entry]:
     return made
 
 
-def console_node() -> cpio.Member:
+def console_node() -> cpio.CpioEntry:
     """/dev/console, so that even the first line of PID 1 has somewhere to go."""
-    return cpio.Member(path="dev/console", mode=0o20600, device=(5, 1))
+    return cpio.CpioEntry(path="dev/console", mode=0o20600, device=(5, 1))

@@ -44,7 +44,7 @@ class Component(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Entry:
+class ImageEntry:
     """One file, link or directory. Files come from `source` or are `data`; `link` is a symlink's target."""
 
     place: Place
@@ -67,19 +67,19 @@ class Entry:
         return self.source.read_bytes() if self.source else b""
 
 
-def directory(place: Place, path: str, *, mode: int = 0o755) -> Entry:
-    return Entry(place=place, path=path, component=Component.SYSTEM, mode=mode)
+def directory(place: Place, path: str, *, mode: int = 0o755) -> ImageEntry:
+    return ImageEntry(place=place, path=path, component=Component.SYSTEM, mode=mode)
 
 
-def complete(entries: Iterable[Entry]) -> list[Entry]:
+def complete(entries: Iterable[ImageEntry]) -> list[ImageEntry]:
     """All entries, sorted, with the directories above them; refuses a path that occurs twice."""
-    found: dict[tuple[Place, str], Entry] = {}
+    found: dict[tuple[Place, str], ImageEntry] = {}
     for entry in entries:
         known = found.get((entry.place, entry.path))
         if known and not (known.is_directory and entry.is_directory):
             raise fault(
                 "internal",
-                f"{entry.path} is laid out twice in {entry.place}",
+                f"{entry.path} is listed twice in {entry.place}",
                 reasons=(known.package, entry.package),
             )
         found[entry.place, entry.path] = entry

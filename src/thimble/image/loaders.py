@@ -19,7 +19,6 @@ from pathlib import Path
 
 from thimble.image.pack import Packer
 
-SECTION = ".loader"
 SYSTEMD_BOOT = "systemd-bootx64.efi"
 STUBS = "usr/lib/systemd/boot/efi"
 GRUB = "usr/lib/grub"
@@ -32,7 +31,7 @@ _CD_BIOS = ("biosdisk", "iso9660", "part_gpt", "part_msdos", "all_video", *_LINU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaders:
+class DiskLoaders:
     """What installing needs, as files' contents."""
 
     systemd_boot: bytes
@@ -45,11 +44,11 @@ class Loaders:
         return _tar(files, epoch)
 
 
-def disk(packer: Packer, scratch: Path, systemd_boot: bytes = b"") -> Loaders:
+def disk(packer: Packer, scratch: Path, systemd_boot: bytes = b"") -> DiskLoaders:
     """The loaders of a disk. `systemd_boot` replaces Debian's by one that is signed."""
     core = scratch / "core.img"
     packer.run(*_mkimage(packer, "i386-pc", core), "--prefix=(,gpt2)/grub", *_DISK)
-    return Loaders(
+    return DiskLoaders(
         systemd_boot=systemd_boot or packer.box.path(f"{STUBS}/{SYSTEMD_BOOT}").read_bytes(),
         boot=packer.box.path(f"{GRUB}/i386-pc/boot.img").read_bytes(),
         core=core.read_bytes(),

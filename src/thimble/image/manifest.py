@@ -9,7 +9,7 @@ from typing import Any
 
 from thimble.image import cache
 from thimble.image.fault import fault
-from thimble.image.media import KERNEL_FILES, Image
+from thimble.image.media import KERNEL_FILES, BuiltImage
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -21,7 +21,7 @@ def encoded(value: object) -> bytes:
 
 
 def write(
-    image: Image,
+    image: BuiltImage,
     media: Mapping[str, dict[str, object]],
     *,
     epoch: int,
@@ -60,7 +60,7 @@ def read(folder: Path) -> dict[str, Any]:
     raw: dict[str, Any] = json.loads(path.read_text())
     if raw.get("format") != FORMAT:
         raise fault(
-            "unsupported", f"{path} has a format this version does not know", hint="build the image again"
+            "unsupported", f"{path} has a format unknown to this version", hint="build the image again"
         )
     return raw
 
@@ -74,18 +74,18 @@ def media_of(folder: Path) -> dict[str, object]:
     return files
 
 
-def replace_media(image: Image, media: Mapping[str, dict[str, object]]) -> None:
+def replace_media(image: BuiltImage, media: Mapping[str, dict[str, object]]) -> None:
     """Put other media into it, as after signing."""
     raw = read(image.folder)
     raw["files"] = _kernel_files(image.folder) | dict(media)
     cache.write(image.folder / NAME, encoded(raw))
 
 
-def image_of(folder: Path) -> Image:
+def image_of(folder: Path) -> BuiltImage:
     """What media can be made of again."""
     raw = read(folder)
     try:
-        return Image(
+        return BuiltImage(
             folder=folder,
             profile=raw["profile"],
             version=raw["version"],
@@ -94,7 +94,9 @@ def image_of(folder: Path) -> Image:
             build=raw["build"],
         )
     except KeyError as error:
-        raise fault("unsupported", f"{folder} is too old for this", hint="build the image again") from error
+        raise fault(
+            "unsupported", f"{folder} was built by a version too old for this", hint="build the image again"
+        ) from error
 
 
 def _kernel_files(folder: Path) -> dict[str, dict[str, object]]:

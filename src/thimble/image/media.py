@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thimble.image import cache, disk, etc, iso, loaders, pack
-from thimble.image.disk import Contents
+from thimble.image.disk import DiskContents
 from thimble.image.progress import Report
 from thimble.image.signing import Signer
 from thimble.medium import uki
@@ -25,7 +25,7 @@ KINDS = {"img": IMG, "iso": ISO}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
+class BuiltImage:
     """What all media of one build are made of; `words` is the command line without the build's own word."""
 
     folder: Path
@@ -50,7 +50,7 @@ def build_id(parts: list[Path]) -> str:
 
 def make(
     packer: pack.Packer,
-    image: Image,
+    image: BuiltImage,
     report: Report,
     *,
     kinds: tuple[str, ...],
@@ -81,7 +81,7 @@ def make(
 
 def _make(
     packer: pack.Packer,
-    image: Image,
+    image: BuiltImage,
     wanted: list[str],
     signer: Signer | None,
     scratch: Path,
@@ -106,7 +106,7 @@ def _make(
         signer.sign(packer, efi)
     with efi.open("rb") as handle:
         read = uki.parse(handle.read(uki.HEAD_BYTES), efi.stat().st_size)
-    contents = Contents(
+    contents = DiskContents(
         efi=efi,
         uki=read,
         command_line=image.command_line,

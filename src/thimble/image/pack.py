@@ -16,7 +16,7 @@ from pathlib import Path
 
 from thimble.image import cpio
 from thimble.image.fault import fault
-from thimble.image.layout import Entry
+from thimble.image.layout import ImageEntry
 from thimble.image.toolbox import Toolbox
 
 EARLY_LEVEL = ("--ultra", "-22")
@@ -58,7 +58,7 @@ class Packer:
                 reasons=tuple(done.stderr.strip().splitlines()[-6:]),
             )
 
-    def archive(self, entries: Iterable[Entry], more: Iterable[cpio.Member] = ()) -> bytes:
+    def archive(self, entries: Iterable[ImageEntry], more: Iterable[cpio.CpioEntry] = ()) -> bytes:
         """An uncompressed cpio of these entries."""
         members = [*map(_member, entries), *more]
         return cpio.pack(sorted(members, key=lambda member: member.path), mtime=self.epoch)
@@ -69,7 +69,7 @@ class Packer:
             "zstd", "--quiet", "--force", "--single-thread", *EARLY_LEVEL, str(source), "-o", str(target)
         )
 
-    def squashfs(self, entries: Iterable[Entry], scratch: Path, target: Path) -> None:
+    def squashfs(self, entries: Iterable[ImageEntry], scratch: Path, target: Path) -> None:
         """A read-only file system with these entries, laid out in `scratch` first."""
         scratch.mkdir()
         for entry in entries:
@@ -124,18 +124,18 @@ def initrd(first: bytes, early: bytes, root: Path) -> Iterable[bytes]:
     yield early
     yield bytes(-len(early) % 512)
     image = root.read_bytes()
-    yield cpio.pack([cpio.Member(path="root.squashfs", mode=stat.S_IFREG | 0o600, data=image)], mtime=0)
+    yield cpio.pack([cpio.CpioEntry(path="root.squashfs", mode=stat.S_IFREG | 0o600, data=image)], mtime=0)
 
 
-def _member(entry: Entry) -> cpio.Member:
+def _member(entry: ImageEntry) -> cpio.CpioEntry:
     if entry.link:
-        return cpio.Member(path=entry.path, mode=stat.S_IFLNK | 0o777, data=entry.link.encode())
+        return cpio.CpioEntry(path=entry.path, mode=stat.S_IFLNK | 0o777, data=entry.link.encode())
     if entry.is_directory:
-        return cpio.Member(path=entry.path, mode=stat.S_IFDIR | entry.mode)
-    return cpio.Member(path=entry.path, mode=stat.S_IFREG | entry.mode, data=entry.read())
+        return cpio.CpioEntry(path=entry.path, mode=stat.S_IFDIR | entry.mode)
+    return cpio.CpioEntry(path=entry.path, mode=stat.S_IFREG | entry.mode, data=entry.read())
 
 
-def _place(entry: Entry, target: Path) -> None:
+def _place(entry: ImageEntry, target: Path) -> None:
     if entry.link:
         target.symlink_to(entry.link)
     elif entry.is_directory:

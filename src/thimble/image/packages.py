@@ -34,7 +34,7 @@ class PackageSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class PackageList:
     """The literal lists: what each set asks for, and which dependencies nothing is ever taken from."""
 
     suite: str
@@ -42,11 +42,11 @@ class Wanted:
     skip: frozenset[str]
 
 
-def wanted() -> Wanted:
+def wanted() -> PackageList:
     """Read data/packages.toml."""
     raw = tomllib.loads(resources.files("thimble.image").joinpath("data/packages.toml").read_text())
     sets = {name: tuple(raw["common"] + raw[name]) for name in ("server", "virtual")}
-    return Wanted(
+    return PackageList(
         suite=raw["suite"], sets={"toolbox": tuple(raw["toolbox"]), **sets}, skip=frozenset(raw["skip"])
     )
 
@@ -55,7 +55,7 @@ def private_apt(suite: str) -> Apt:
     return Apt(cache.root() / "apt" / suite, suite=suite)
 
 
-def resolve(apt: Apt, lists: Wanted, name: str) -> tuple[Pin, ...]:
+def resolve(apt: Apt, lists: PackageList, name: str) -> tuple[Pin, ...]:
     """The newest closure of one set."""
     pins = apt.resolve(lists.sets[name])
     return tuple(pin for pin in pins if name == "toolbox" or pin.name not in lists.skip)

@@ -1,4 +1,4 @@
-"""How long work tells what it is doing: one small callback, nothing else."""
+"""Progress of the builder: one callback."""
 
 from __future__ import annotations
 

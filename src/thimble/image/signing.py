@@ -1,4 +1,4 @@
-"""Whose programs a firmware starts: signing them, with a key the user made.
+"""Signing for Secure Boot, with the user's own key.
 
 A key folder, as `thimble image key` makes it:
 
@@ -88,4 +88,4 @@ def check_certificate(path: Path) -> None:
     if not path.is_file():
         raise fault("not-found", f"there is no {path}", hint="`thimble image key DIR` makes keys.")
     if b"-----BEGIN CERTIFICATE-----" not in path.read_bytes():
-        raise fault("invalid", f"{path} is no certificate in PEM form")
+        raise fault("invalid", f"{path} is not a PEM certificate")

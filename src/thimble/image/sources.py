@@ -18,7 +18,7 @@ COMPONENTS = ("main", "non-free-firmware")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class AptSource:
     """One configured source: addresses, suites, components, and who signs it."""
 
     uris: tuple[str, ...]
@@ -27,7 +27,7 @@ class Source:
     signed_by: str = ""
 
 
-def parse_deb822(text: str) -> list[Source]:
+def parse_deb822(text: str) -> list[AptSource]:
     """The enabled `deb` stanzas of a .sources file."""
     found = []
     for block in re.split(r"\n\s*\n", text):
@@ -48,7 +48,7 @@ def parse_deb822(text: str) -> list[Source]:
         ):
             continue
         found.append(
-            Source(
+            AptSource(
                 uris=tuple(fields.get("uris", "").split()),
                 suites=tuple(fields.get("suites", "").split()),
                 components=tuple(fields.get("components", "").split()),
@@ -58,7 +58,7 @@ def parse_deb822(text: str) -> list[Source]:
     return found
 
 
-def parse_lines(text: str) -> list[Source]:
+def parse_lines(text: str) -> list[AptSource]:
     """The `deb` lines of a .list file."""
     found = []
     for line in text.splitlines():
@@ -67,7 +67,7 @@ def parse_lines(text: str) -> list[Source]:
             continue
         options = dict(option.split("=", 1) for option in (match[1] or "").split() if "=" in option)
         found.append(
-            Source(
+            AptSource(
                 uris=(match[2],),
                 suites=(match[3],),
                 components=tuple(match[4].split()),
@@ -77,7 +77,7 @@ def parse_lines(text: str) -> list[Source]:
     return found
 
 
-def _is_debian(source: Source, suite: str) -> bool:
+def _is_debian(source: AptSource, suite: str) -> bool:
     """Is this one of Debian's own archives? Others borrow the suite names, not keyring and component."""
     base = re.sub(r"(-security|-updates|/updates)$", "", suite)
     signer = source.signed_by.rsplit("/", 1)[-1]
@@ -88,7 +88,7 @@ def _is_debian(source: Source, suite: str) -> bool:
     )
 
 
-def derive(sources: Iterable[Source], *, suite: str, keyring: str) -> str:
+def derive(sources: Iterable[AptSource], *, suite: str, keyring: str) -> str:
     """The private root's sources: `suite`, its updates and security archive; "" if no mirror is known."""
     archive: list[str] = []
     security: list[str] = []

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thimble.image import cache, kernel, pack
-from thimble.image.layout import Component, Entry, Place
+from thimble.image.layout import Component, ImageEntry, Place
 from thimble.image.progress import Report
 
 WEIGHT_LEVEL = "-12"
@@ -42,7 +42,7 @@ class Packed:
         return (self.early if place is Place.EARLY else self.root).stat().st_size
 
 
-def pack_all(packer: pack.Packer, entries: list[Entry], report: Report) -> Packed:
+def pack_all(packer: pack.Packer, entries: list[ImageEntry], report: Report) -> Packed:
     """Pack every place of `entries`."""
     by_place = {place: [entry for entry in entries if entry.place is place] for place in Place}
     first = by_place[Place.FIRST]
@@ -53,7 +53,7 @@ def pack_all(packer: pack.Packer, entries: list[Entry], report: Report) -> Packe
     )
 
 
-def _early(packer: pack.Packer, entries: list[Entry], report: Report) -> Path:
+def _early(packer: pack.Packer, entries: list[ImageEntry], report: Report) -> Path:
     """The compressed archive that becomes the RAM root."""
 
     def make(into: Path) -> None:
@@ -69,7 +69,7 @@ def _early(packer: pack.Packer, entries: list[Entry], report: Report) -> Path:
     )
 
 
-def _root(packer: pack.Packer, entries: list[Entry], report: Report) -> Path:
+def _root(packer: pack.Packer, entries: list[ImageEntry], report: Report) -> Path:
     """The compressed file system that becomes /usr."""
 
     def make(into: Path) -> None:
@@ -81,7 +81,7 @@ def _root(packer: pack.Packer, entries: list[Entry], report: Report) -> Path:
 
 
 def _stage(
-    packer: pack.Packer, name: str, how: list[str], entries: list[Entry], make: Callable[[Path], None]
+    packer: pack.Packer, name: str, how: list[str], entries: list[ImageEntry], make: Callable[[Path], None]
 ) -> Path:
     key = cache.key(name, 2, packer.epoch, how, fingerprint(entries))
 
@@ -92,7 +92,7 @@ def _stage(
     return cache.directory(cache.root() / "stages" / f"{name}-{key}", whole)
 
 
-def fingerprint(entries: Iterable[Entry]) -> list[list[object]]:
+def fingerprint(entries: Iterable[ImageEntry]) -> list[list[object]]:
     """Everything about these entries that changes an archive."""
     return [
         [
@@ -106,7 +106,7 @@ def fingerprint(entries: Iterable[Entry]) -> list[list[object]]:
     ]
 
 
-def _weights(packer: pack.Packer, entries: list[Entry]) -> dict[str, int]:
+def _weights(packer: pack.Packer, entries: list[ImageEntry]) -> dict[str, int]:
     weights = {}
     for component in Component:
         data = b"".join(entry.read() for entry in entries if entry.component is component)

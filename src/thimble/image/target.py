@@ -22,7 +22,7 @@ _SYS = Path("/sys/dev/block")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class WriteTarget:
     """`is_new`: a file that is not there yet. `uses` are words on who holds it. `whole`: no partition."""
 
     path: Path
@@ -39,22 +39,24 @@ class Target:
         return f"{self.path}{name}" + (f", {self.size / 1e9:.1f} GB" if self.size else "")
 
 
-def blockers(target: Target, image_bytes: int, allowed: Iterable[str]) -> list[str]:
+def blockers(target: WriteTarget, image_bytes: int, allowed: Iterable[str]) -> list[str]:
     """Why not; nothing when it may be written. `allowed` are `large` and `internal`. Pure."""
-    told = set(allowed)
+    allowed_names = set(allowed)
     found = [f"it is in use: {use}" for use in target.uses]
     if not target.whole:
-        found.append("it is a partition: name the whole disk")
+        found.append("it is a partition: give the whole disk")
     if not target.is_new and target.size < image_bytes:
-        found.append(f"it is too small: {target.size} bytes, and the image has {image_bytes}")
-    if target.is_device and target.size > LARGE_BYTES and "large" not in told:
-        found.append(f"it has {target.size / 1e9:.0f} GB, which is no stick: say --large if it is meant")
-    if target.is_device and not target.removable and "internal" not in told:
-        found.append("it is built in, not removable: say --internal if it is meant")
+        found.append(f"it is too small: {target.size} bytes, the image needs {image_bytes}")
+    if target.is_device and target.size > LARGE_BYTES and "large" not in allowed_names:
+        found.append(
+            f"it has {target.size / 1e9:.0f} GB, too large for a stick: use --large if it is the right disk"
+        )
+    if target.is_device and not target.removable and "internal" not in allowed_names:
+        found.append("it is an internal disk: use --internal if it is the right one")
     return found
 
 
-def look(path: Path) -> Target:
+def look(path: Path) -> WriteTarget:
     """The facts. Raises NOT_FOUND, INVALID, and FORBIDDEN where they may not be read."""
     path = path.resolve()
     try:
@@ -62,14 +64,14 @@ def look(path: Path) -> Target:
     except FileNotFoundError:
         if str(path).startswith("/dev/") or not path.parent.is_dir():
             raise fault("not-found", f"there is no {path}") from None
-        return Target(path=path, is_new=True)
+        return WriteTarget(path=path, is_new=True)
     if stat.S_ISREG(found.st_mode):
-        return Target(path=path, size=found.st_size)
+        return WriteTarget(path=path, size=found.st_size)
     if not stat.S_ISBLK(found.st_mode):
         raise fault("invalid", f"{path} is neither a disk nor a file")
     number = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
     about = (_SYS / number).resolve()
-    return Target(
+    return WriteTarget(
         path=path,
         is_device=True,
         size=_size(path),

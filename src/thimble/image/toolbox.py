@@ -109,7 +109,7 @@ class Toolbox:
         if not head.startswith(b"\x7fELF"):
             if b"python3" not in head.split(b"\n", 1)[0]:
                 raise fault(
-                    "invalid", f"{args[0]} is neither a program nor a Python script; it needs a chroot"
+                    "invalid", f"{args[0]} is neither a program nor a Python script: it would need a chroot"
                 )
             words += [str(self.tree / "usr/bin/python3.13"), "-I"]
         words.append(str(program))
@@ -140,7 +140,7 @@ def ensure(report: Report = silent) -> Toolbox:
 
     cache.directory(tree, make)
     box = Toolbox(tree=tree, versions={pin.name: pin.version for pin in found.pins}, replaced=found.replaced)
-    _write_wrappers(box)
+    write_wrappers(box)
     return box
 
 
@@ -180,7 +180,8 @@ def _is_merged(target: Path) -> bool:
     return target.is_symlink() and target.name in MERGED and not target.readlink().is_absolute()
 
 
-def _write_wrappers(box: Toolbox) -> None:
+def write_wrappers(box: Toolbox) -> None:
+    """What stands for the tree's programs on a PATH, in `box.wrappers`."""
     for program in WRAPPED:
         words = " \\\n  ".join(_quoted(word) for word in box.argv(program))
         setting = " ".join(f"{name}={_quoted(value)}" for name, value in box.environment.items())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from thimble.image import elf
 from thimble.image.fault import fault
-from thimble.image.layout import LIBRARY_FOLDER, Component, Entry, Place
+from thimble.image.layout import LIBRARY_FOLDER, Component, ImageEntry, Place
 from thimble.image.packages import PackageSet
 
 
@@ -22,7 +22,7 @@ def _moved(path: str, to: str) -> str:
     return "bin/" + path.removeprefix("sbin/") if path.startswith("sbin/") else path
 
 
-def listed(found: PackageSet) -> list[Entry]:
+def listed(found: PackageSet) -> list[ImageEntry]:
     """The files of data/tree.toml; one that a package no longer has is refused, unless it is optional."""
     raw = tomllib.loads(resources.files("thimble.image").joinpath("data/tree.toml").read_text())
     entries = []
@@ -35,7 +35,7 @@ def listed(found: PackageSet) -> list[Entry]:
                 raise fault(
                     "not-found",
                     f"{package} has no {pattern}",
-                    hint="the package changed: correct data/tree.toml",
+                    hint="the package changed: update data/tree.toml",
                 )
             for path in paths:
                 entries.append(
@@ -44,11 +44,11 @@ def listed(found: PackageSet) -> list[Entry]:
     return entries
 
 
-def _entry(path: Path, root: Path, place: Place, component: Component, package: str, to: str) -> Entry:
+def _entry(path: Path, root: Path, place: Place, component: Component, package: str, to: str) -> ImageEntry:
     inside = str(path.relative_to(root))
     target = _moved(inside, to)
     if path.is_symlink() and "/" not in str(path.readlink()):
-        return Entry(
+        return ImageEntry(
             place=place,
             path=target,
             component=component,
@@ -57,7 +57,7 @@ def _entry(path: Path, root: Path, place: Place, component: Component, package: 
             mode=0o777,
         )
     is_program = "bin/" in target or "ld-linux" in target
-    return Entry(
+    return ImageEntry(
         place=place,
         path=target,
         component=component,
@@ -94,11 +94,13 @@ class Libraries:
         return b"" if name.startswith("ld-linux") else self.path(name).read_bytes()
 
 
-def with_libraries(found: PackageSet, entries: Iterable[Entry], extra: Iterable[str] = ()) -> list[Entry]:
+def with_libraries(
+    found: PackageSet, entries: Iterable[ImageEntry], extra: Iterable[str] = ()
+) -> list[ImageEntry]:
     """`entries` and the libraries they need: the early part's there, the rest in the root image."""
     known = list(entries)
     libraries = Libraries(found)
-    placed: dict[str, Entry] = {}
+    placed: dict[str, ImageEntry] = {}
     for place in (Place.EARLY, Place.ROOT):
         roots = {component: _binaries(known, place, component) for component in Component}
         for component, binaries in roots.items():
@@ -110,7 +112,7 @@ def with_libraries(found: PackageSet, entries: Iterable[Entry], extra: Iterable[
     return known + list(placed.values())
 
 
-def _binaries(entries: Iterable[Entry], place: Place, component: Component) -> list[bytes]:
+def _binaries(entries: Iterable[ImageEntry], place: Place, component: Component) -> list[bytes]:
     chosen = [
         entry for entry in entries if entry.place is place and entry.component is component and entry.source
     ]
@@ -118,9 +120,9 @@ def _binaries(entries: Iterable[Entry], place: Place, component: Component) -> l
     return [entry.read() for entry in wanted]
 
 
-def _library(libraries: Libraries, name: str, place: Place, component: Component) -> Entry:
+def _library(libraries: Libraries, name: str, place: Place, component: Component) -> ImageEntry:
     package, path = libraries.locate(name)
-    return Entry(
+    return ImageEntry(
         place=place,
         path=f"{LIBRARY_FOLDER}/{name}",
         component=component,
@@ -129,11 +131,11 @@ def _library(libraries: Libraries, name: str, place: Place, component: Component
     )
 
 
-def certificates(found: PackageSet) -> Entry:
+def certificates(found: PackageSet) -> ImageEntry:
     """Mozilla's authorities as one file."""
     root = found.trees["ca-certificates"] / "data/usr/share/ca-certificates/mozilla"
     text = b"".join(path.read_bytes().rstrip() + b"\n" for path in sorted(root.glob("*.crt")))
-    return Entry(
+    return ImageEntry(
         place=Place.ROOT,
         path="share/ca-certificates.crt",
         component=Component.SYSTEM,
@@ -142,10 +144,10 @@ def certificates(found: PackageSet) -> Entry:
     )
 
 
-def configuration(found: PackageSet) -> Entry:
+def configuration(found: PackageSet) -> ImageEntry:
     """How ext4 file systems are made."""
     source = found.trees["e2fsprogs"] / "data/etc/mke2fs.conf"
-    return Entry(
+    return ImageEntry(
         place=Place.ROOT,
         path="share/mke2fs.conf",
         component=Component.SYSTEM,

@@ -1,4 +1,4 @@
-"""`thimble image write`: an image onto a stick, read back and compared.
+"""`thimble image write`: writes an image to a stick and verifies it.
 
     look → refuse → write → flush → read back, not from the cache → move the second GPT to the end → document
 
@@ -24,7 +24,7 @@ from thimble.image import cache, disk, target, toolbox
 from thimble.image.fault import fault
 from thimble.image.pack import Packer
 from thimble.image.progress import Report
-from thimble.image.target import Target
+from thimble.image.target import WriteTarget
 from thimble.medium import layout
 
 CHUNK = 4 << 20
@@ -34,36 +34,36 @@ _BLKFLSBUF, _BLKRRPART = 0x1261, 0x125F
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class WritePlan:
     """What is going to be written where. `sha256` is the image's, as its manifest says or as it is now."""
 
     image: Path
     size: int
     sha256: str
-    target: Target
+    target: WriteTarget
     document: bytes | None
 
 
-def plan(image: Path, where: Path, *, document: Path | None, allowed: Iterable[str]) -> Plan:
+def plan(image: Path, where: Path, *, document: Path | None, allowed: Iterable[str]) -> WritePlan:
     """Look at everything. Raises NOT_FOUND, INVALID, and CONFLICT with all reasons."""
     image = image / "thimble.img" if image.is_dir() else image
     if not image.is_file():
         raise fault("not-found", f"there is no {image}", hint="build one first: thimble image build")
     content = _read_document(document) if document else None
     if content is not None and image.suffix == ".iso":
-        raise fault("invalid", "a CD's image has no place for a document", hint="Write thimble.img instead.")
+        raise fault("invalid", "a CD image cannot hold a host document", hint="Write thimble.img instead.")
     found = target.look(where)
     size = image.stat().st_size
     if reasons := target.blockers(found, size, allowed):
-        raise fault("conflict", f"{found} is not written to", reasons=tuple(reasons))
+        raise fault("conflict", f"{found} cannot be written", reasons=tuple(reasons))
     digest = cache.sha256(image)
     if (known := _promised(image)) and known != digest:
         raise fault("conflict", f"{image} is not the file that was built", hint="build the image again")
-    return Plan(image=image, size=size, sha256=digest, target=found, document=content)
+    return WritePlan(image=image, size=size, sha256=digest, target=found, document=content)
 
 
-def write(planned: Plan, report: Report) -> None:
-    """Do it. Raises FAILED when what is read back is not what was written."""
+def write(planned: WritePlan, report: Report) -> None:
+    """Write and verify. Raises FAILED when what is read back differs."""
     where = planned.target.path
     with _opened(planned.target) as handle:
         _copy(planned, handle, report)
@@ -84,9 +84,9 @@ def _read_document(path: Path) -> bytes:
         content = path.read_bytes()
         tomllib.loads(content.decode())
     except OSError as error:
-        raise fault("not-found", f"{path} cannot be read: {error.strerror}") from None
+        raise fault("not-found", f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
-        raise fault("invalid", f"{path} is no TOML document: {error}") from None
+        raise fault("invalid", f"{path} is not a TOML document: {error}") from None
     if len(content) > DOCUMENT_BYTES:
         raise fault("invalid", f"{path} is too long: {len(content)} bytes of at most {DOCUMENT_BYTES}")
     return content
@@ -102,13 +102,13 @@ def _promised(image: Path) -> str:
 
 
 @contextlib.contextmanager
-def _opened(found: Target) -> Iterator[int]:
+def _opened(found: WriteTarget) -> Iterator[int]:
     flags = os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if found.is_device else os.O_CREAT)
     try:
         handle = os.open(found.path, flags, 0o644)
     except OSError as error:
         code = "conflict" if error.errno == errno.EBUSY else "failed"
-        raise fault(code, f"{found.path} cannot be written: {error.strerror}") from None
+        raise fault(code, f"cannot write {found.path}: {error.strerror}") from None
     try:
         yield handle
     except OSError as error:
@@ -117,7 +117,7 @@ def _opened(found: Target) -> Iterator[int]:
         os.close(handle)
 
 
-def _copy(planned: Plan, handle: int, report: Report) -> None:
+def _copy(planned: WritePlan, handle: int, report: Report) -> None:
     """Byte for byte, zeros too: what lay in a file system's unused places before is not its business."""
     unflushed = 0
     with planned.image.open("rb") as source:
@@ -142,7 +142,7 @@ def _write_all(handle: int, piece: bytes, at: int) -> None:
         view, at = view[done:], at + done
 
 
-def _verify(planned: Plan, handle: int, report: Report) -> None:
+def _verify(planned: WritePlan, handle: int, report: Report) -> None:
     if planned.target.is_device:
         fcntl.ioctl(handle, _BLKFLSBUF, 0)
     os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -157,8 +157,8 @@ def _verify(planned: Plan, handle: int, report: Report) -> None:
     if digest.hexdigest() != planned.sha256:
         raise fault(
             "failed",
-            f"{planned.target.path} does not give back what was written to it",
-            hint="The stick is bad, or pretends to be larger than it is. Take another one.",
+            f"{planned.target.path} is not readable as written",
+            hint="The stick is faulty or a fake with less memory than it claims. Use another one.",
         )
 
 

@@ -1,4 +1,4 @@
-"""`python -m thimble.lab`: a thin door to `command`."""
+"""`python -m thimble.lab`: runs `command`."""
 
 import sys
 

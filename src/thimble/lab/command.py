@@ -1,4 +1,4 @@
-"""The verbs `up down list console log`, as functions, and a thin argparse door to them."""
+"""The verbs `up down list console log`, as functions, and an argparse command line for them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import msgspec
 from thimble.core.problem import Code, Problem
 from thimble.image.progress import Report, on_stderr
 from thimble.lab import home
-from thimble.lab.server import Server
-from thimble.lab.spec import Bus, Disk, Firmware, Medium, Nic, ServerSpec, parse_disk, parse_nic
+from thimble.lab.server import LabServer
+from thimble.lab.spec import Bus, LabDisk, LabFirmware, LabMedium, LabNic, ServerSpec, parse_disk, parse_nic
 
 FILES = {
-    Medium.DIRECT: ("vmlinuz", "initrd"),
-    Medium.EFI: ("thimble.efi",),
-    Medium.IMG: ("thimble.img",),
-    Medium.ISO: ("thimble.iso",),
-    Medium.NONE: (),
+    LabMedium.DIRECT: ("vmlinuz", "initrd"),
+    LabMedium.EFI: ("thimble.efi",),
+    LabMedium.IMG: ("thimble.img",),
+    LabMedium.ISO: ("thimble.iso",),
+    LabMedium.NONE: (),
 }
 ESCAPE = 0x1D  # Ctrl-]
 APPEND = "quiet loglevel=3 rootfstype=ramfs console=tty0 console=ttyS0,115200"
@@ -36,12 +36,12 @@ def spec_of_image(
     name: str = "lab",
     cpus: int = 2,
     memory_mib: int = 2048,
-    firmware: Firmware | None = None,
-    medium: Medium | None = None,
+    firmware: LabFirmware | None = None,
+    medium: LabMedium | None = None,
     bus: Bus | None = None,
     secure_boot: bool = False,
-    disks: tuple[Disk, ...] = (),
-    nics: tuple[Nic, ...] = (Nic(forwards=(443,)),),
+    disks: tuple[LabDisk, ...] = (),
+    nics: tuple[LabNic, ...] = (LabNic(forwards=(443,)),),
     append: str = "",
 ) -> ServerSpec:
     """A server that boots a built image (the directory `thimble image build` writes) from one of its media.
@@ -49,13 +49,13 @@ def spec_of_image(
     Medium and firmware follow from each other where only one is given. `append` reaches the kernel with
     direct boot only; on a medium the command line is the image's own.
     """
-    usual = {Firmware.UEFI: Medium.EFI, Firmware.BIOS: Medium.IMG}
-    medium = medium or (usual.get(firmware, Medium.DIRECT) if firmware else Medium.DIRECT)
-    firmware = firmware or (Firmware.DIRECT if medium is Medium.DIRECT else Firmware.UEFI)
-    if (medium is Medium.DIRECT) != (firmware is Firmware.DIRECT) or (
-        medium is Medium.EFI and firmware is not Firmware.UEFI
+    usual = {LabFirmware.UEFI: LabMedium.EFI, LabFirmware.BIOS: LabMedium.IMG}
+    medium = medium or (usual.get(firmware, LabMedium.DIRECT) if firmware else LabMedium.DIRECT)
+    firmware = firmware or (LabFirmware.DIRECT if medium is LabMedium.DIRECT else LabFirmware.UEFI)
+    if (medium is LabMedium.DIRECT) != (firmware is LabFirmware.DIRECT) or (
+        medium is LabMedium.EFI and firmware is not LabFirmware.UEFI
     ):
-        raise Problem(Code.INVALID, f"medium {medium} does not start with firmware {firmware}")
+        raise Problem(Code.INVALID, f"medium {medium} cannot boot with firmware {firmware}")
     where = image.absolute()
     for needed in FILES[medium]:
         if not (where / needed).is_file():
@@ -73,18 +73,18 @@ def spec_of_image(
         kernel=str(where / "vmlinuz"),
         initrd=str(where / "initrd"),
         append=f"{command_line(image)} {append}".strip(),
-        efi=str(where / "thimble.efi") if medium is Medium.EFI else "",
+        efi=str(where / "thimble.efi") if medium is LabMedium.EFI else "",
         disks=_medium_disks(where, medium, bus) + disks,
         nics=nics,
     )
 
 
-def _medium_disks(image: Path, medium: Medium, bus: Bus | None) -> tuple[Disk, ...]:
-    if medium is Medium.IMG:
-        return (Disk(file=str(image / "thimble.img"), keep=True, bus=bus or Bus.VIRTIO, order=1),)
-    if medium is Medium.ISO:
+def _medium_disks(image: Path, medium: LabMedium, bus: Bus | None) -> tuple[LabDisk, ...]:
+    if medium is LabMedium.IMG:
+        return (LabDisk(file=str(image / "thimble.img"), keep=True, bus=bus or Bus.VIRTIO, order=1),)
+    if medium is LabMedium.ISO:
         file = str(image / "thimble.iso")
-        return (Disk(file=file, cd=True, read_only=True, bus=bus or Bus.AHCI, order=1),)
+        return (LabDisk(file=file, cd=True, read_only=True, bus=bus or Bus.AHCI, order=1),)
     return ()
 
 
@@ -99,7 +99,7 @@ def command_line(image: Path) -> str:
 
 def up(spec: ServerSpec, report: Report = on_stderr) -> dict[str, object]:
     """Power a server on; what there is to know about it."""
-    server = Server.up(spec, report)
+    server = LabServer.up(spec, report)
     forwards = {port: server.forward(port) for nic in spec.nics if not nic.wire for port in nic.forwards}
     return {
         "name": spec.name,
@@ -111,7 +111,7 @@ def up(spec: ServerSpec, report: Report = on_stderr) -> dict[str, object]:
 
 def down(name: str, *, force: bool = False, timeout: float = 200, keep: bool = False) -> None:
     """Power off and remove."""
-    Server.attach(name).down(force=force, timeout=timeout, keep=keep)
+    LabServer.attach(name).down(force=force, timeout=timeout, keep=keep)
 
 
 def console(name: str) -> None:
@@ -152,7 +152,7 @@ def _shuttle(wire: int) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """The door; problems become text and an exit code."""
+    """The command line; problems become text and an exit code."""
     try:
         return _run(_parser().parse_args(argv))
     except Problem as problem:
@@ -173,8 +173,8 @@ def _run(asked: argparse.Namespace) -> int:
                     name=asked.name,
                     cpus=asked.cpus,
                     memory_mib=asked.memory,
-                    firmware=Firmware(asked.firmware) if asked.firmware else None,
-                    medium=Medium(asked.medium) if asked.medium else None,
+                    firmware=LabFirmware(asked.firmware) if asked.firmware else None,
+                    medium=LabMedium(asked.medium) if asked.medium else None,
                     bus=Bus(asked.bus) if asked.bus else None,
                     secure_boot=asked.secure_boot,
                     disks=tuple(parse_disk(text) for text in asked.disk),
@@ -186,7 +186,7 @@ def _run(asked: argparse.Namespace) -> int:
         case "down":
             names = [entry.name for entry in home.entries()] if asked.all else [asked.name]
             if names == [None]:
-                raise Problem(Code.INVALID, "name a server, or say --all")
+                raise Problem(Code.INVALID, "give a server's name, or --all")
             for name in names:
                 down(name, force=asked.force)
         case "list":
@@ -210,7 +210,7 @@ def _print_list(*, as_json: bool) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="thimble lab", description="virtual servers to try Thimble on")
+    parser = argparse.ArgumentParser(prog="thimble lab", description="virtual servers that boot Thimble")
     verbs = parser.add_subparsers(dest="verb", required=True)
     start = verbs.add_parser("up", help="power a new server on with an image")
     start.add_argument("--profile", default="server")
@@ -219,16 +219,14 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--cpus", type=int, default=2)
     start.add_argument("--memory", type=int, default=2048, metavar="MIB")
     start.add_argument("--disk", action="append", default=[], help="10G, state:8G, nvme:10G or a file")
-    start.add_argument("--firmware", choices=[*Firmware])
-    start.add_argument("--medium", choices=[*Medium])
-    start.add_argument("--bus", choices=[*Bus], help="what the medium hangs on")
-    start.add_argument(
-        "--secure-boot", action="store_true", help="firmware in setup mode that can enforce it"
-    )
+    start.add_argument("--firmware", choices=[*LabFirmware])
+    start.add_argument("--medium", choices=[*LabMedium])
+    start.add_argument("--bus", choices=[*Bus], help="the bus of the medium")
+    start.add_argument("--secure-boot", action="store_true", help="UEFI with Secure Boot, in setup mode")
     start.add_argument(
         "--nic", action="append", help="user:PORT,PORT or wire:NAME; to start from it: ,pxe or ,http"
     )
-    start.add_argument("--append", default="", help="more words for the kernel command line")
+    start.add_argument("--append", default="", help="append to the kernel command line")
     start.add_argument("--json", action="store_true")
     stop = verbs.add_parser("down", help="power off and remove")
     stop.add_argument("name", nargs="?")
@@ -238,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true")
     for verb, text in (
         ("console", "its serial line; Ctrl-] leaves"),
-        ("log", "all its serial line ever said"),
+        ("log", "its whole serial output"),
     ):
         verbs.add_parser(verb, help=text).add_argument("name")
     return parser

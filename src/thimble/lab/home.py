@@ -22,7 +22,7 @@ from thimble.lab.spec import ServerSpec
 from thimble.sys import files, process
 
 
-class Running(msgspec.Struct, frozen=True, kw_only=True):
+class RunningServer(msgspec.Struct, frozen=True, kw_only=True):
     """The process of a powered-on server."""
 
     who: process.Identity
@@ -30,7 +30,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     powered_on: float
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class ServerSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `lab list`."""
 
     name: str
@@ -58,7 +58,7 @@ def read_spec(home: Path) -> ServerSpec:
         return msgspec.json.decode((home / "spec.json").read_bytes(), type=ServerSpec)
     except FileNotFoundError as error:
         raise Problem(
-            Code.NOT_FOUND, f"there is no server called {home.name!r}", hint="`thimble lab list` shows them"
+            Code.NOT_FOUND, f"there is no virtual server {home.name!r}", hint="`thimble lab list` shows them"
         ) from error
 
 
@@ -67,27 +67,27 @@ def write_spec(home: Path, spec: ServerSpec) -> None:
     files.write_atomic(home / "spec.json", msgspec.json.encode(spec), durable=False)
 
 
-def read_running(home: Path) -> Running | None:
+def read_running(home: Path) -> RunningServer | None:
     """The process if it is alive; None for a stale entry."""
     try:
-        found = msgspec.json.decode((home / "process.json").read_bytes(), type=Running)
+        found = msgspec.json.decode((home / "process.json").read_bytes(), type=RunningServer)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
     return found if process.alive(found.who) else None
 
 
-def write_running(home: Path, running: Running) -> None:
+def write_running(home: Path, running: RunningServer) -> None:
     files.write_atomic(home / "process.json", msgspec.json.encode(running), durable=False)
 
 
-def entries() -> list[Entry]:
+def entries() -> list[ServerSummary]:
     """All servers, running or not."""
     found = []
     for path in sorted(root().glob("*/spec.json")):
         home = path.parent
         spec, running = read_spec(home), read_running(home)
         found.append(
-            Entry(
+            ServerSummary(
                 name=spec.name,
                 running=running is not None,
                 pid=running.who.pid if running else 0,

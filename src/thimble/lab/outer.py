@@ -1,4 +1,4 @@
-"""Whose fault was it? Under TCG the outer QEMU itself breaks now and then; that is not a failure of ours.
+"""Recognises crashes of the outer QEMU: under TCG it crashes now and then, which is not Thimble's fault.
 
 Pure but for `with_retries`, which only calls back.
 
@@ -33,15 +33,15 @@ class OuterCrash(Problem):
     def __init__(self, evidence: str) -> None:
         super().__init__(
             Code.UNAVAILABLE,
-            "the virtual server's own QEMU broke, not Thimble in it",
-            hint="repeat the run; with KVM on the machine this does not happen",
+            "the virtual server's own QEMU crashed, not Thimble in it",
+            hint="run it again; this does not happen with KVM",
             reasons=(Reason(message=evidence, code=Code.UNAVAILABLE),),
         )
         self.evidence = evidence
 
 
 def blame(*, exit_status: int | None, qemu_log: bytes, serial: bytes, accel: str = "tcg") -> str:
-    """Why the outer QEMU is to blame, as one line of evidence; "" when it is not.
+    """One line of evidence that the outer QEMU crashed; "" when it did not.
 
     `exit_status` is negative for a signal, None when the process lives or nobody knows.
     """

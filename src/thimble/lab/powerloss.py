@@ -77,7 +77,7 @@ def read(log: BinaryIO) -> Iterator[Write]:
         return
     magic, version, count, size = struct.unpack("<QQQI", head)
     if magic != _MAGIC or version != 1 or size != SECTOR:
-        raise Problem(Code.INVALID, "this is no log of writes")
+        raise Problem(Code.INVALID, "this is not a dm-log-writes log")
     at = SECTOR
     for _ in range(count):
         log.seek(at)

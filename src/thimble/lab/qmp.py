@@ -65,5 +65,5 @@ class Qmp:
         except TimeoutError as error:
             raise Problem(Code.TIMEOUT, "the server's QEMU does not answer") from error
         if not line:
-            raise Problem(Code.UNAVAILABLE, "the server's QEMU has gone")
+            raise Problem(Code.UNAVAILABLE, "the server's QEMU has ended")
         return msgspec.json.decode(line, type=dict[str, object])

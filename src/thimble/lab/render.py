@@ -9,10 +9,10 @@ import hashlib
 
 import msgspec
 
-from thimble.lab.spec import Bus, Disk, Firmware, Nic, ServerSpec
+from thimble.lab.spec import Bus, LabDisk, LabFirmware, LabNic, ServerSpec
 
 
-class Accel(msgspec.Struct, frozen=True):
+class LabAccel(msgspec.Struct, frozen=True):
     """How the server's processors run, and why so."""
 
     name: str
@@ -28,17 +28,17 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     ovmf_secure: str = ""  # code that enforces Secure Boot; the variables are the same, empty ones
 
 
-def accel(*, kvm_opens: bool, cpuinfo: str) -> Accel:
+def accel(*, kvm_opens: bool, cpuinfo: str) -> LabAccel:
     """KVM only on a real one: /dev/kvm alone may be a paravirtual variant on which ordinary kernels hang."""
     flags = set(next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "").split())
     if not flags & {"vmx", "svm"}:
-        return Accel("tcg", "the processor shows neither vmx nor svm")
+        return LabAccel("tcg", "the processor shows neither vmx nor svm")
     if not kvm_opens:
-        return Accel("tcg", "/dev/kvm cannot be opened")
-    return Accel("kvm", "the processor has " + ("vmx" if "vmx" in flags else "svm"))
+        return LabAccel("tcg", "/dev/kvm cannot be opened")
+    return LabAccel("kvm", "the processor has " + ("vmx" if "vmx" in flags else "svm"))
 
 
-def argv(spec: ServerSpec, tools: Tools, chosen: Accel) -> list[str]:
+def argv(spec: ServerSpec, tools: Tools, chosen: LabAccel) -> list[str]:
     """The whole command line."""
     words = [
         *tools.qemu,
@@ -76,7 +76,7 @@ def argv(spec: ServerSpec, tools: Tools, chosen: Accel) -> list[str]:
     return words
 
 
-def disk_name(number: int, disk: Disk) -> str:
+def disk_name(number: int, disk: LabDisk) -> str:
     """The file of a disk, relative to the server's home unless it was given and is written to."""
     if disk.keep:
         return f"disk{number}.qcow2"
@@ -98,7 +98,7 @@ def wire_port(name: str) -> int:
     return 20000 + int.from_bytes(hashlib.sha256(name.encode()).digest()[:2], "big") % 20000
 
 
-def _processor(spec: ServerSpec, chosen: Accel) -> list[str]:
+def _processor(spec: ServerSpec, chosen: LabAccel) -> list[str]:
     if chosen.name == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
     model = "EPYC,+svm,+npt" if spec.nested else "EPYC,-svm"
@@ -106,12 +106,12 @@ def _processor(spec: ServerSpec, chosen: Accel) -> list[str]:
 
 
 def _firmware(spec: ServerSpec, tools: Tools) -> list[str]:
-    if spec.firmware is Firmware.DIRECT:
+    if spec.firmware is LabFirmware.DIRECT:
         words = ["-kernel", spec.kernel]
         if spec.initrd:
             words += ["-initrd", spec.initrd]
         return [*words, "-append", spec.append]
-    if spec.firmware is Firmware.BIOS:
+    if spec.firmware is LabFirmware.BIOS:
         return []
     code = tools.ovmf_secure if spec.secure_boot else tools.ovmf_code
     words = [
@@ -121,11 +121,11 @@ def _firmware(spec: ServerSpec, tools: Tools) -> list[str]:
     if spec.secure_boot:  # only the firmware itself, in system management mode, may write its variables
         words += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
     if spec.efi:
-        words += _disk(Disk(file="esp.raw", order=1), "esp.raw", "esp")
+        words += _disk(LabDisk(file="esp.raw", order=1), "esp.raw", "esp")
     return words
 
 
-def _disk(disk: Disk, file: str, number: int | str) -> list[str]:
+def _disk(disk: LabDisk, file: str, number: int | str) -> list[str]:
     node = f"disk{number}"
     read_only = ",read-only=on" if disk.read_only else ""
     form = "qcow2" if disk.keep else disk.format
@@ -151,7 +151,7 @@ def _disk(disk: Disk, file: str, number: int | str) -> list[str]:
     return [*words[:-1], words[-1] + order]
 
 
-def _device(disk: Disk, node: str, number: int | str) -> list[str]:
+def _device(disk: LabDisk, node: str, number: int | str) -> list[str]:
     """The device, after what it hangs on. A USB CD drive is a SCSI one, as in a BMC's virtual media."""
     if disk.bus is Bus.USB and disk.cd:
         return [f"usb-bot,bus=usb.0,id={node}-usb", f"scsi-cd,bus={node}-usb.0,drive={node}"]
@@ -165,7 +165,7 @@ def _device(disk: Disk, node: str, number: int | str) -> list[str]:
     }[disk.bus]
 
 
-def _nic(server: str, nic: Nic, number: int, firmware: Firmware) -> list[str]:
+def _nic(server: str, nic: LabNic, number: int, firmware: LabFirmware) -> list[str]:
     if nic.wire:
         net = f"socket,id=net{number},mcast=230.84.77.66:{wire_port(nic.wire)},localaddr=127.0.0.1"
     else:
@@ -177,7 +177,7 @@ def _nic(server: str, nic: Nic, number: int, firmware: Firmware) -> list[str]:
     if nic.boot or nic.http or nic.pxe:
         device += ",bootindex=0"
     # UEFI has a driver of its own; iPXE is in the NIC's ROM, and slow to find that nobody answers.
-    rom = "" if (nic.boot or nic.pxe) and firmware is Firmware.BIOS else ",romfile="
+    rom = "" if (nic.boot or nic.pxe) and firmware is LabFirmware.BIOS else ",romfile="
     words = ["-netdev", net, "-device", device + rom]
     for version in ("4", "6") if nic.http else ():
         words += ["-fw_cfg", f"name=opt/org.tianocore/IPv{version}PXESupport,string=n"]

@@ -25,13 +25,13 @@ from thimble.lab import disks, home, outer, powerloss, render, tools
 from thimble.lab.qmp import Qmp
 from thimble.lab.render import Tools
 from thimble.lab.serial import SerialLog
-from thimble.lab.spec import Firmware, ServerSpec, check
+from thimble.lab.spec import LabFirmware, ServerSpec, check
 from thimble.sys import process
 
 FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)")
 
 
-class Server:
+class LabServer:
     """A handle on a server that exists. Make one with `up` or `attach`."""
 
     def __init__(self, spec: ServerSpec, where: Path) -> None:
@@ -46,7 +46,7 @@ class Server:
         self._running = home.read_running(where)
 
     @classmethod
-    def up(cls, spec: ServerSpec, report: Report = silent) -> Server:
+    def up(cls, spec: ServerSpec, report: Report = silent) -> LabServer:
         """Make the server's disks and power it on. Raises EXISTS when one of that name is running."""
         check(spec)
         where = home.of(spec.name)
@@ -63,7 +63,7 @@ class Server:
         return server
 
     @classmethod
-    def attach(cls, name: str) -> Server:
+    def attach(cls, name: str) -> LabServer:
         """The handle on a server made by another process. Raises NOT_FOUND."""
         where = home.of(name)
         server = cls(home.read_spec(where), where)
@@ -73,7 +73,7 @@ class Server:
     def power_on(self, kit: Tools | None = None) -> None:
         """Start QEMU on the disks as they are; returns when it answers on QMP."""
         if self.running:
-            raise Problem(Code.CONFLICT, f"server {self.spec.name!r} is on already")
+            raise Problem(Code.CONFLICT, f"server {self.spec.name!r} is already on")
         kit = kit or tools.find()[0]
         chosen = tools.accel()
         argv = render.argv(self.spec, kit, chosen)
@@ -90,13 +90,13 @@ class Server:
                 argv, cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         who = process.identify(self._child.pid) or process.Identity(self._child.pid, 0)
-        self._running = home.Running(who=who, accel=chosen.name, powered_on=powered_on)
+        self._running = home.RunningServer(who=who, accel=chosen.name, powered_on=powered_on)
         home.write_running(self.home, self._running)
         self.timeline = {"power_on": 0.0}
         self._await_qmp(timeout=30)
 
     def blank_firmware(self) -> None:
-        """Forget what UEFI remembers, as a server does whose battery was taken out."""
+        """Erase the UEFI variables, as when the battery was removed."""
         shutil.copyfile(tools.find()[0].ovmf_vars, self.home / "vars.fd")
 
     @property
@@ -150,7 +150,7 @@ class Server:
             self.check()
             raise Problem(
                 Code.TIMEOUT,
-                f"server {self.spec.name!r} did not say {pattern!r} in {timeout:.0f} s",
+                f"server {self.spec.name!r} did not print {pattern!r} within {timeout:.0f} s",
                 reasons=self._evidence(),
             )
         if "first_byte" not in self.timeline:  # it came together with the words waited for
@@ -177,7 +177,7 @@ class Server:
         return True
 
     def power_button(self) -> None:
-        """Press it: the server's own software decides what follows."""
+        """Press the power button: the server's software decides what follows."""
         self.qmp("system_powerdown")
 
     def reset(self) -> None:
@@ -195,7 +195,7 @@ class Server:
         if self._running:
             process.send(self._running.who, signal.SIGKILL)
         if not self.wait_off(10):
-            raise Problem(Code.TIMEOUT, f"QEMU of server {self.spec.name!r} does not die")
+            raise Problem(Code.TIMEOUT, f"QEMU of server {self.spec.name!r} cannot be killed")
         (self.home / "process.json").unlink(missing_ok=True)
         fates = [powerloss.lose(disk, dice) for disk in self._forgetful()] if dice else []
         return sum(fate[0] for fate in fates), sum(fate[1] for fate in fates)
@@ -247,7 +247,7 @@ class Server:
             time.sleep(0.02)
 
     def check(self) -> None:
-        """Raise if waiting is vain; note the first byte on the way."""
+        """Raise if the server is off or its QEMU crashed; note the first byte."""
         if "first_byte" not in self.timeline and self.serial.read():
             self.mark("first_byte")
         alive = self.running
@@ -288,7 +288,7 @@ def _furnish(spec: ServerSpec, where: Path, kit: Tools, box: Toolbox) -> None:
             disks.labelled(path, disk.size_bytes, disk.label, box)
         else:
             disks.empty(path, disk.size_bytes)
-    if spec.firmware is Firmware.UEFI:
+    if spec.firmware is LabFirmware.UEFI:
         shutil.copyfile(kit.ovmf_vars, where / "vars.fd")
         if spec.efi:
             disks.system_partition(where / "esp.raw", Path(spec.efi), box)

@@ -13,14 +13,14 @@ STATE_LABEL = "thimble-state"
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-class Firmware(StrEnum):
+class LabFirmware(StrEnum):
     DIRECT = "direct"  # the kernel is handed over by QEMU
     UEFI = "uefi"  # OVMF starts thimble.efi from a system partition
     BIOS = "bios"  # SeaBIOS starts the first disk
 
 
-class Medium(StrEnum):
-    """What of an image a server is started with."""
+class LabMedium(StrEnum):
+    """The medium of an image that a server boots from."""
 
     DIRECT = "direct"  # QEMU hands kernel and initrd over
     EFI = "efi"  # thimble.efi alone on a system partition
@@ -36,7 +36,7 @@ class Bus(StrEnum):
     USB = "usb"
 
 
-class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LabDisk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Made empty with `size_bytes`, or the file named. `label` puts an ext4 file system so labelled on it.
 
     `forgets`: when the power is cut, what was not flushed may be lost (powerloss.py; raw disks of our own).
@@ -57,7 +57,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     sector: int = 512
 
 
-class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LabNic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A port on the user network (with forwards from 127.0.0.1), or on a wire all servers naming it share.
 
     `boot`: a file that the user network's DHCP names and its TFTP serves, with all that lies beside it; the
@@ -78,14 +78,14 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     name: str = "lab"
     cpus: int = 2
     memory_mib: int = 2048
-    firmware: Firmware = Firmware.DIRECT
+    firmware: LabFirmware = LabFirmware.DIRECT
     secure_boot: bool = False  # firmware that can do it, in setup mode: the owner's keys are not in it yet
     kernel: str = ""
     initrd: str = ""
     append: str = ""
     efi: str = ""
-    disks: tuple[Disk, ...] = ()
-    nics: tuple[Nic, ...] = (Nic(forwards=(443,)),)
+    disks: tuple[LabDisk, ...] = ()
+    nics: tuple[LabNic, ...] = (LabNic(forwards=(443,)),)
     nested: bool = True
     display: bool = False
     oem_strings: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def check(spec: ServerSpec) -> None:
-    """Refuse, with all reasons at once, what no server can be."""
+    """Refuse an impossible specification, with all reasons at once."""
     reasons = []
 
     def wrong(path: str, message: str) -> None:
@@ -107,29 +107,31 @@ def check(spec: ServerSpec) -> None:
         wrong("$.cpus", "1 to 64")
     if not 128 <= spec.memory_mib <= 1 << 20:
         wrong("$.memory_mib", "128 to 1048576")
-    if spec.firmware is Firmware.DIRECT and not spec.kernel:
+    if spec.firmware is LabFirmware.DIRECT and not spec.kernel:
         wrong("$.kernel", "direct boot needs a kernel")
     startable = any(disk.file for disk in spec.disks) or any(map(_starts, spec.nics))
-    if spec.firmware is Firmware.UEFI and not spec.efi and not startable:
+    if spec.firmware is LabFirmware.UEFI and not spec.efi and not startable:
         wrong("$.efi", "UEFI needs a thimble.efi, a disk or a network to start from")
-    if spec.firmware is Firmware.BIOS and not startable:
+    if spec.firmware is LabFirmware.BIOS and not startable:
         wrong("$.disks", "BIOS needs a disk or a network to start from")
     for number, nic in enumerate(spec.nics):
         if nic.boot and nic.wire:
-            wrong(f"$.nics[{number}].boot", "a wire has no TFTP server of ours")
+            wrong(f"$.nics[{number}].boot", "a wire has no TFTP server")
     for number, disk in enumerate(spec.disks):
         if bool(disk.size_bytes) == bool(disk.file):
             wrong(f"$.disks[{number}]", "a disk has either a size or a file")
         if disk.forgets and (disk.file or disk.format != "raw"):
-            wrong(f"$.disks[{number}].forgets", "only a raw disk made by the lab can forget")
+            wrong(
+                f"$.disks[{number}].forgets", "only a raw disk created by the lab can lose unflushed writes"
+            )
         if disk.cd and disk.bus not in (Bus.AHCI, Bus.USB):
             wrong(f"$.disks[{number}].bus", "a CD drive is on ahci or usb")
-    if spec.secure_boot and spec.firmware is not Firmware.UEFI:
-        wrong("$.secure_boot", "only UEFI has it")
-    refuse(reasons, f"there can be no server like {spec.name!r}")
+    if spec.secure_boot and spec.firmware is not LabFirmware.UEFI:
+        wrong("$.secure_boot", "needs UEFI")
+    refuse(reasons, f"the virtual server {spec.name!r} cannot be created")
 
 
-def _starts(nic: Nic) -> bool:
+def _starts(nic: LabNic) -> bool:
     return bool(nic.boot or nic.http or nic.pxe)
 
 
@@ -141,7 +143,7 @@ def parse_size(text: str) -> int:
     return int(match[1]) * UNITS[match[2].upper()]
 
 
-def parse_disk(text: str) -> Disk:
+def parse_disk(text: str) -> LabDisk:
     """ "10G", "state:8G" (labelled as state partition), "nvme:10G", "/path/disk.qcow2", "ahci:/path",
     "keep:/path" (not written to), "cd:/path.iso", "usb:cd:/path.iso".
     """
@@ -153,11 +155,11 @@ def parse_disk(text: str) -> Disk:
     bus = next((Bus(word) for word in reversed(words) if word in {*Bus}), Bus.AHCI if cd else Bus.VIRTIO)
     if cd or "keep" in words or "/" in rest:
         form = "qcow2" if rest.endswith(".qcow2") else "raw"
-        return Disk(file=rest, bus=bus, format=form, cd=cd, read_only=cd, keep="keep" in words)
-    return Disk(size_bytes=parse_size(rest), bus=bus, label=STATE_LABEL if "state" in words else "")
+        return LabDisk(file=rest, bus=bus, format=form, cd=cd, read_only=cd, keep="keep" in words)
+    return LabDisk(size_bytes=parse_size(rest), bus=bus, label=STATE_LABEL if "state" in words else "")
 
 
-def parse_nic(text: str) -> Nic:
+def parse_nic(text: str) -> LabNic:
     """ "user", "user:443,22" (ports forwarded), "wire:NAME"; at its end, if wanted, ",model=e1000e"; to start
     from it ",pxe" or ",http".
     """
@@ -168,9 +170,9 @@ def parse_nic(text: str) -> Nic:
         text, model = text.split(",model=", 1)
     kind, _, rest = text.partition(":")
     if kind == "wire" and rest:
-        return Nic(wire=rest, model=model, pxe=pxe, http=http)
+        return LabNic(wire=rest, model=model, pxe=pxe, http=http)
     if kind == "user" and all(port.isdecimal() for port in rest.split(",") if port):
-        return Nic(
+        return LabNic(
             forwards=tuple(int(port) for port in rest.split(",") if port), model=model, pxe=pxe, http=http
         )
     raise Problem(Code.INVALID, f"{text!r} is not a port", hint="write user, user:443,22 or wire:NAME")

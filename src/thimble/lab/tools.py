@@ -9,7 +9,7 @@ from thimble.image import toolbox
 from thimble.image.progress import Report, silent
 from thimble.image.toolbox import Toolbox
 from thimble.lab import render
-from thimble.lab.render import Accel, Tools
+from thimble.lab.render import LabAccel, Tools
 
 
 def find(report: Report = silent) -> tuple[Tools, Toolbox]:
@@ -24,7 +24,7 @@ def find(report: Report = silent) -> tuple[Tools, Toolbox]:
     return tools, box
 
 
-def accel() -> Accel:
+def accel() -> LabAccel:
     """KVM or TCG, as `render.accel` decides."""
     try:
         os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))

@@ -97,7 +97,7 @@ def script(
 
 
 def mbr_code(boot_img: bytes, core_start: int) -> bytes:
-    """The code of the MBR: GRUB's boot.img, told where its core is (what grub-bios-setup does)."""
+    """The code of the MBR: GRUB's boot.img, which knows where its core is (as grub-bios-setup does it)."""
     code = bytearray(boot_img[:SECTOR])
     struct.pack_into("<Q", code, _KERNEL_SECTOR, core_start // SECTOR)
     code[0x64] = 0xFF  # the drive it was started from, not a fixed one
@@ -106,7 +106,7 @@ def mbr_code(boot_img: bytes, core_start: int) -> bytes:
 
 
 def core(core_img: bytes, core_start: int) -> bytes:
-    """GRUB's core, told where its own rest is; a whole number of sectors.
+    """GRUB's core, patched with the place of its rest; a whole number of sectors.
 
     Raises `Problem` INVALID when it does not fit into its partition.
     """

@@ -1,6 +1,8 @@
-"""Where neighbours are served, what is against it, and what it would do in words."""
+"""Where neighbours are served, the blockers, and what it would do in words."""
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -11,6 +13,9 @@ from thimble.network.records import SwitchRecord
 from thimble.network.service import Network
 from thimble.network.subnet import Subnet
 from thimble.sys import link
+
+#: Every link there is, by name.
+Links = Callable[[], Awaitable[dict[str, link.Link]]]
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,16 +34,16 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def find(
-    network: Network, wanted: ServeBoot, record: SwitchRecord, before: str = ""
+    network: Network, wanted: ServeBoot, record: SwitchRecord, before: str, look: Links
 ) -> tuple[Serving | None, list[Reason]]:
-    """Where it would serve, or why there is none. `before`: the subnet chosen for this switch before.
+    """Where it would serve, or the blockers. `before`: the subnet chosen for this switch before.
 
-    Raises `Problem` IN_USE when no subnet is free, FAILED when the kernel does not tell its links.
+    Raises `Problem` IN_USE when no subnet is free, FAILED when the links cannot be listed.
     """
     switch, bridge = wanted.switch, record.bridge
-    lent = network.lent.get(switch, "")
-    links = await link.links()
-    has = [text for text in (links[bridge].addresses if bridge in links else ()) if text != lent]
+    assigned = network.assigned.get(switch, "")
+    links = await look()
+    has = [text for text in (links[bridge].addresses if bridge in links else ()) if text != assigned]
     found = next((one for text in has if (one := rules.subnet_of(text))), None)
     if found is not None:
         address, net = found
@@ -55,11 +60,11 @@ async def find(
         net = network.free_subnet()
         given = net.gateway, net
     address, net = given
-    if str(net) != rules.lent_subnet(lent) and wanted.subnet:
+    if str(net) != rules.assigned_subnet(assigned) and wanted.subnet:
         from thimble.network.rules import subnet_reasons
 
-        if against := subnet_reasons(str(net), await network.facts()):
-            return None, against
+        if blockers := subnet_reasons(str(net), await network.facts()):
+            return None, blockers
     return Serving(switch=switch, bridge=bridge, address=address, net=net, made=True), []
 
 

@@ -10,18 +10,27 @@ POST /n/TOKEN/report
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
+from thimble.http.request import Receive, Scope, Send
+from thimble.http.server import Server
+
+if TYPE_CHECKING:
+    from thimble.http.protocol import Asgi
 
 PIECE = 256 * 1024
 REPORT_MAX = 64 * 1024
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Asgi = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+async def listen(asgi: Asgi, address: str, port: int) -> Callable[[], Awaitable[None]]:
+    """Serve plain HTTP there; what ends that. Raises `Problem` IN_USE, FORBIDDEN or FAILED."""
+    server = Server(asgi, tls=None)
+    await server.listen(address, port)
+    return server.close
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -37,14 +46,14 @@ class Answers(Protocol):
 
     def first(self) -> str: ...
     def loader(self) -> Span | None: ...
-    def boot(self, peer: str, query: bytes) -> str | None: ...
+    async def boot(self, peer: str, query: bytes) -> str | None: ...
     def part(self, token: str, name: str) -> Span | str | None: ...
     def sent(self, token: str, name: str, count: int, *, whole: bool) -> None: ...
     def report(self, token: str, peer: str, body: bytes) -> bool: ...
 
 
 def application(responder: Answers) -> Asgi:
-    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         peer = (scope.get("client") or ("", 0))[0].removeprefix("::ffff:")
@@ -62,7 +71,7 @@ def application(responder: Answers) -> Asgi:
         elif words == ["snponly.efi"]:
             answer = responder.loader()
         elif words == ["boot"]:
-            answer, status = responder.boot(peer, scope.get("query_string", b"")), 403
+            answer, status = await responder.boot(peer, scope.get("query_string", b"")), 403
         elif token:
             answer = responder.part(token, name)
         if isinstance(answer, Span):
@@ -91,7 +100,7 @@ async def _span(span: Span, method: str, send: Send, sent: Callable[[int, bool],
         await send({"type": "http.response.body", "body": b""})
         return
     left = span.size
-    with span.path.open("rb") as file:
+    with await asyncio.to_thread(span.path.open, "rb") as file:
         file.seek(span.offset)
         while left:
             piece = await asyncio.to_thread(file.read, min(PIECE, left))

@@ -15,7 +15,7 @@ from thimble.sys import files
 NAME = "image.efi"
 
 
-class Image(NamedTuple):
+class ServedImage(NamedTuple):
     """`words`: its own of the kernel command line."""
 
     size: int
@@ -24,7 +24,7 @@ class Image(NamedTuple):
     words: str
 
     @staticmethod
-    def load(source: Path, folder: Path) -> Image:
+    def load(source: Path, folder: Path) -> ServedImage:
         """A copy in `folder`, and where in it things are. Raises `Problem` INVALID, NO_MEMORY, FAILED."""
         size = source.stat().st_size
         check_memory(size)
@@ -45,7 +45,7 @@ class Image(NamedTuple):
         kernel, initrd = (
             Span(target, parts[name].offset, parts[name].size) for name in (".linux", ".initrd")
         )
-        return Image(size, kernel, initrd, words)
+        return ServedImage(size, kernel, initrd, words)
 
     @staticmethod
     def drop(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Answers neighbours: who are you, this is your script, your kernel, your document; and hears how they are.
+"""Answers neighbours: their script, kernel and document; and takes their reports.
 
 A machine is known by the MAC the kernel saw its packets come from, never by what it says. What it is given is
 below a token of its own, which it reports with.
@@ -6,6 +6,7 @@ below a token of its own, which it reports with.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -16,7 +17,7 @@ from thimble.contract.netboot import Neighbour, NeighbourReport, ServeBoot, Stag
 from thimble.core.problem import Problem
 from thimble.netboot import render, rules
 from thimble.netboot.http import Span
-from thimble.netboot.image import Image
+from thimble.netboot.image import ServedImage
 from thimble.netboot.records import NeighbourRecord, key
 from thimble.state.events import Events
 from thimble.state.store import Collection
@@ -62,11 +63,13 @@ class Responder:
         self._refusals: dict[str, float] = {}
         self._wanted: ServeBoot | None = None
         self._server = self._bridge = ""
-        self.image: Image | None = None
+        #: Held while a record is decided and written: no two machines get one number.
+        self.turn = asyncio.Lock()
+        self.image: ServedImage | None = None
         self.bytes_sent = 0
         self.refused = 0
 
-    def open(self, wanted: ServeBoot, server: str, bridge: str, image: Image) -> None:
+    def open(self, wanted: ServeBoot, server: str, bridge: str, image: ServedImage) -> None:
         self._wanted, self._server, self._bridge, self.image = wanted, server, bridge, image
         self.bytes_sent = self.refused = 0
 
@@ -84,9 +87,10 @@ class Responder:
         """Raises `Problem` NOT_FOUND."""
         return self._records.get(key(mac)).value.mac
 
-    def forget(self, mac: str) -> None:
+    async def forget(self, mac: str) -> None:
+        """In our turn. Raises `Problem`."""
         record = self._records.get(key(mac)).value
-        self._records.delete(key(mac))
+        await self._records.remove(key(mac))
         self._tokens.pop(record.token, None)
         self._live.pop(record.mac, None)
         self._events.publish("neighbour.changed", record.mac, stage="forgotten")
@@ -119,16 +123,32 @@ class Responder:
         path = Path(render.LOADERS, render.EFI_LOADER)
         return Span(path, 0, path.stat().st_size) if self._wanted and path.is_file() else None
 
-    def boot(self, peer: str, query: bytes) -> str | None:
+    async def boot(self, peer: str, query: bytes) -> str | None:
         """The script of the machine that asks; None: it is not served."""
         mac = self._mac_of(peer, self._bridge)
         serial = rules.serial(parse_qs(query.decode("ascii", "replace")).get("serial", [""])[0])
-        wanted, image = self._wanted, self.image
-        if wanted is None or image is None:
+        wanted = self._wanted
+        if wanted is None:
             return None
         if not mac or not rules.allowed(wanted, mac, serial):
             self._refuse(mac or peer, f"{mac or peer}, serial {serial or 'unknown'}, is not allowed")
             return None
+        async with self.turn:
+            record = await self._record(wanted, mac, serial)
+        image = self.image
+        if record is None or image is None:  # refused, or nothing is served any more
+            return None
+        self._tokens[record.token] = mac
+        live = self._live[mac] = Live()
+        live.ip, live.seen = peer, record.asked
+        log.say(
+            f"netboot: {mac} (number {record.number}, {peer}) boots, document {record.document or 'none'}"
+        )
+        self._events.publish("netboot.asked", mac, number=str(record.number), ip=peer)
+        return render.script(self._server, record.token, image.words, document=bool(record.document))
+
+    async def _record(self, wanted: ServeBoot, mac: str, serial: str) -> NeighbourRecord | None:
+        """In our turn: the machine's record of this boot, on the disk; None when it is refused."""
         found = self._records.find(key(mac))
         if found is None and len(self._records.all()) >= wanted.most:
             self._refuse(mac, f"{mac} would be one more than {wanted.most}")
@@ -143,18 +163,11 @@ class Responder:
             asked=self._clock(),
         )
         try:
-            self._records.put(key(mac), record)
+            await self._records.commit(key(mac), record)
         except Problem as problem:  # a full disk: without a number that lasts nobody is booted
             self._refuse(mac, problem.detail)
             return None
-        self._tokens[record.token] = mac
-        live = self._live[mac] = Live()
-        live.ip, live.seen = peer, record.asked
-        log.say(
-            f"netboot: {mac} (number {record.number}, {peer}) boots, document {record.document or 'none'}"
-        )
-        self._events.publish("netboot.asked", mac, number=str(record.number), ip=peer)
-        return render.script(self._server, record.token, image.words, document=document is not None)
+        return record
 
     def part(self, token: str, name: str) -> Span | str | None:
         mac, wanted, image = self._tokens.get(token, ""), self._wanted, self.image

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from thimble.contract.netboot import DocumentFor, Mode, ServeBoot
 from thimble.contract.network import SwitchKind
+from thimble.core.ids import is_mac
 from thimble.core.problem import Code, Reason
 from thimble.network import subnet
 
@@ -14,13 +15,8 @@ ANY = "any"
 SERIAL = "serial:"
 #: Documents are as large as `document` takes them.
 TEXT_MAX = 1 << 20
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _FIELD = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 FIELDS = ("n", "mac", "serial", "server")
-
-
-def is_mac(text: str) -> bool:
-    return _MAC.fullmatch(text.lower()) is not None
 
 
 def match_reasons(match: str, path: str) -> list[Reason]:
@@ -81,7 +77,7 @@ def allowed(wanted: ServeBoot, mac: str, serial: str) -> bool:
 
 
 def addresses_for(wanted: ServeBoot) -> tuple[str, ...]:
-    """The MACs DHCP answers alone; none when it cannot know: serial numbers are told only later."""
+    """The MACs DHCP answers alone; none when it cannot know: serial numbers come only later, with HTTP."""
     names = [*wanted.allow, *(document.match for document in wanted.documents if document.match != ANY)]
     return tuple(sorted({name.lower() for name in names})) if all(map(is_mac, names)) else ()
 
@@ -105,7 +101,7 @@ def next_number(taken: Iterable[int]) -> int:
 
 
 def serial(text: str) -> str:
-    """As firmware tells it, without what nobody prints; at most 64 characters."""
+    """As firmware has it, without what nobody prints; at most 64 characters."""
     kept = "".join(letter for letter in text.strip() if letter.isascii() and letter.isprintable())
     return kept[:64]
 
@@ -121,7 +117,7 @@ def subnet_of(cidr: str) -> tuple[str, subnet.Subnet] | None:
     return (net.gateway if number == net.base else address), net
 
 
-def lent_subnet(cidr: str) -> str:
+def assigned_subnet(cidr: str) -> str:
     """The subnet of an address that was put on a switch for this; empty for none."""
     found = subnet_of(cidr)
     return str(found[1]) if found else ""

@@ -6,12 +6,12 @@ are; only those are ever removed. An adopted bridge is looked at, never touched.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
-from zlib import crc32
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from thimble.contract.network import SwitchKind
+from thimble.network import effects as do
 from thimble.network import render, rules, subnet
 from thimble.network.records import PortUse, SwitchRecord
 
@@ -54,151 +54,16 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
     dhcp: dict[str, render.DhcpPlan] = {}
 
 
-class MakeBridge(msgspec.Struct, frozen=True):
-    switch: str
-    bridge: str
-    owner: str
-
-    def describe(self) -> str:
-        return f"makes the bridge {self.bridge} for the switch {self.switch}"
-
-    def lines(self) -> list[str]:
-        # an own, stable MAC: without one a bridge takes the lowest of its ports', which come and go
-        mac = f"52:54:{crc32(self.bridge.encode()):08x}"
-        mac = ":".join((mac[:5], mac[6:8], mac[8:10], mac[10:12], mac[12:14]))
-        return [
-            f"link add name {self.bridge} address {mac} type bridge forward_delay 0 stp_state 0",
-            *Claim(self.switch, self.bridge, self.owner).lines(),
-        ]
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """Say that a bridge is ours; alone only after a crash between making and saying so."""
-
-    switch: str
-    bridge: str
-    owner: str
-
-    def describe(self) -> str:
-        return f"marks the bridge {self.bridge} as ours"
-
-    def lines(self) -> list[str]:
-        return [f"link set dev {self.bridge} alias {self.owner} addrgenmode none"]
-
-
-class SetAddress(msgspec.Struct, frozen=True):
-    switch: str
-    bridge: str
-    address: str
-
-    def describe(self) -> str:
-        return f"gives {self.bridge} the address {self.address}"
-
-    def lines(self) -> list[str]:
-        return [f"address replace {self.address} brd + dev {self.bridge}"]
-
-
-class DropAddress(msgspec.Struct, frozen=True):
-    switch: str
-    bridge: str
-    address: str
-
-    def describe(self) -> str:
-        return f"takes the address {self.address} from {self.bridge}"
-
-    def lines(self) -> list[str]:
-        return [f"address delete {self.address} dev {self.bridge}"]
-
-
-class JoinUplink(msgspec.Struct, frozen=True):
-    switch: str
-    bridge: str
-    nic: str
-
-    def describe(self) -> str:
-        return f"puts {self.nic} into {self.bridge}"
-
-    def lines(self) -> list[str]:
-        return [f"link set dev {self.nic} master {self.bridge} up"]
-
-
-class SetUp(msgspec.Struct, frozen=True):
-    switch: str
-    bridge: str
-
-    def describe(self) -> str:
-        return f"switches {self.bridge} on"
-
-    def lines(self) -> list[str]:
-        return [f"link set dev {self.bridge} up"]
-
-
-class RemoveBridge(msgspec.Struct, frozen=True):
-    switch: str
-    bridge: str
-
-    def describe(self) -> str:
-        return f"removes the bridge {self.bridge}"
-
-    def lines(self) -> list[str]:
-        return [f"link delete dev {self.bridge}"]
-
-
-class SetSysctl(msgspec.Struct, frozen=True):
-    key: str
-    value: str
-
-    def describe(self) -> str:
-        return f"sets {self.key.replace('/', '.')} to {self.value}"
-
-
-class LoadRules(msgspec.Struct, frozen=True):
-    text: str
-
-    def describe(self) -> str:
-        return f"loads {self.text.count(' dnat ip to ') // 2} forwards and address translation"
-
-
-class DropRules(msgspec.Struct, frozen=True):
-    def describe(self) -> str:
-        return "removes the packet rules"
-
-
-class StopDhcp(msgspec.Struct, frozen=True):
-    bridge: str
-
-    def describe(self) -> str:
-        return f"stops DHCP and DNS on {self.bridge}"
-
-
-class StartDhcp(msgspec.Struct, frozen=True):
-    plan: render.DhcpPlan
-
-    def describe(self) -> str:
-        return f"starts DHCP and DNS on {self.plan.bridge}"
-
-
-class TellDhcp(msgspec.Struct, frozen=True):
-    plan: render.DhcpPlan
-
-    def describe(self) -> str:
-        return f"tells DHCP on {self.plan.bridge} of {self.plan.hosts.count(chr(10))} VMs"
-
-
-LinkEffect: TypeAlias = MakeBridge | Claim | SetAddress | DropAddress | JoinUplink | SetUp | RemoveBridge
-Effect: TypeAlias = LinkEffect | SetSysctl | LoadRules | DropRules | StopDhcp | StartDhcp | TellDhcp
-
-
 def wanted(
     switches: dict[str, SwitchRecord],
     hosts: tuple[PortUse, ...],
     settings: Settings,
     conflicts: frozenset[str] = frozenset(),
-    lent: dict[str, str] | None = None,
+    assigned: dict[str, str] | None = None,
 ) -> Wanted:
     """Everything that the switches and the VMs on them ask of the host.
 
-    `lent`: addresses of this host on switches that have none of their own.
+    `assigned`: addresses of this host on switches that have none of their own.
     A NAT switch in `conflicts` gets its bridge, but no address: the host would lose its own way there.
     """
     bridges, nats, closed, dnats, dhcp = [], [], [], [], []
@@ -211,7 +76,7 @@ def wanted(
                 switch=name,
                 name=record.bridge,
                 adopted=record.adopted,
-                address=net.cidr if net else (lent or {}).get(name, ""),
+                address=net.cidr if net else (assigned or {}).get(name, ""),
                 uplink=record.uplink if not record.adopted else "",
             )
         )
@@ -258,48 +123,48 @@ def _dnats(switch: str, record: SwitchRecord, hosts: tuple[PortUse, ...]) -> lis
     return found
 
 
-def plan(want: Wanted, actual: Actual) -> tuple[Effect, ...]:
+def plan(want: Wanted, actual: Actual) -> tuple[do.Effect, ...]:
     """What has to be done, in this order."""
-    effects: list[Effect] = []
+    effects: list[do.Effect] = []
     names = {bridge.name for bridge in want.bridges}
     running = {dhcp.bridge for dhcp in want.dhcp}
-    effects += [StopDhcp(bridge) for bridge in sorted(actual.dhcp) if bridge not in running]
+    effects += [do.StopDhcp(bridge) for bridge in sorted(actual.dhcp) if bridge not in running]
     effects += [
-        RemoveBridge("", name)
+        do.RemoveBridge("", name)
         for name, link in sorted(actual.links.items())
         if link.kind == "bridge" and link.alias == want.owner and name not in names
     ]
     for bridge in want.bridges:
         if not bridge.adopted:
             effects += _bridge(bridge, want.owner, actual.links)
-    effects += [SetSysctl(key, value) for key, value in want.sysctls if actual.sysctls.get(key) != value]
+    effects += [do.SetSysctl(key, value) for key, value in want.sysctls if actual.sysctls.get(key) != value]
     if render.rules_digest(want.rules) != actual.rules:
-        effects.append(LoadRules(want.rules) if want.rules else DropRules())
+        effects.append(do.LoadRules(want.rules) if want.rules else do.DropRules())
     for dhcp in want.dhcp:
         told = actual.dhcp.get(dhcp.bridge)
         if told is None or told.config != dhcp.config:
-            effects.append(StartDhcp(dhcp))
+            effects.append(do.StartDhcp(dhcp))
         elif told != dhcp:
-            effects.append(TellDhcp(dhcp))
+            effects.append(do.TellDhcp(dhcp))
     return tuple(effects)
 
 
-def _bridge(bridge: Bridge, owner: str, links: dict[str, Link]) -> list[Effect]:
+def _bridge(bridge: Bridge, owner: str, links: dict[str, Link]) -> list[do.Effect]:
     link = links.get(bridge.name)
-    effects: list[Effect] = []
+    effects: list[do.Effect] = []
     if link is None:
-        effects.append(MakeBridge(bridge.switch, bridge.name, owner))
+        effects.append(do.MakeBridge(bridge.switch, bridge.name, owner))
     elif link.alias != owner:
-        effects.append(Claim(bridge.switch, bridge.name, owner))
+        effects.append(do.Claim(bridge.switch, bridge.name, owner))
     has = link.addresses if link else ()
     if bridge.address and bridge.address not in has:
-        effects.append(SetAddress(bridge.switch, bridge.name, bridge.address))
+        effects.append(do.SetAddress(bridge.switch, bridge.name, bridge.address))
     effects += [
-        DropAddress(bridge.switch, bridge.name, address) for address in has if address != bridge.address
+        do.DropAddress(bridge.switch, bridge.name, address) for address in has if address != bridge.address
     ]
     nic = links.get(bridge.uplink)
     if bridge.uplink and (nic is None or nic.master != bridge.name or not nic.up):
-        effects.append(JoinUplink(bridge.switch, bridge.name, bridge.uplink))
+        effects.append(do.JoinUplink(bridge.switch, bridge.name, bridge.uplink))
     if link is None or not link.up:
-        effects.append(SetUp(bridge.switch, bridge.name))
+        effects.append(do.SetUp(bridge.switch, bridge.name))
     return effects

@@ -33,10 +33,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     listening: frozenset[tuple[Protocol, int]] = frozenset()
 
 
-def create_reasons(request: SwitchCreate, facts: Facts) -> list[Reason]:
-    """Every blocker of a new switch."""
+def create_reasons(request: SwitchCreate, facts: Facts | None) -> list[Reason]:
+    """Every blocker of a new switch. Without `facts`: what is wrong with it on any host."""
     found = name_reasons(request.name, "$.name")
-    if request.name in facts.switches:
+    if facts is not None and request.name in facts.switches:
         found.append(
             Reason(message=f"there is a switch {request.name} already", code=Code.EXISTS, path="$.name")
         )
@@ -51,12 +51,12 @@ def create_reasons(request: SwitchCreate, facts: Facts) -> list[Reason]:
         found += subnet_reasons(request.subnet, facts)
     if request.kind is SwitchKind.BRIDGED:
         found += uplink_reasons(request.uplink, facts)
-    if request.kind is SwitchKind.NAT:
+    if request.kind is SwitchKind.NAT and facts is not None:
         found += forward_reasons(request.name, request.forwards, facts)
     return found
 
 
-def subnet_reasons(text: str, facts: Facts) -> list[Reason]:
+def subnet_reasons(text: str, facts: Facts | None) -> list[Reason]:
     wanted = subnet.parse(text)
     if wanted is None:
         return [Reason(message=f"{text!r} is no subnet such as 192.168.77.0/24", path="$.subnet")]
@@ -66,6 +66,11 @@ def subnet_reasons(text: str, facts: Facts) -> list[Reason]:
     found = []
     if not any(wanted.overlaps(private) and wanted.prefix >= private.prefix for private in _PRIVATE):
         found.append(Reason(message=f"{text} is not private address space", path="$.subnet"))
+    return found + (_overlaps(text, wanted, facts) if facts is not None else [])
+
+
+def _overlaps(text: str, wanted: subnet.Subnet, facts: Facts) -> list[Reason]:
+    found = []
     for name, other in facts.switches.items():
         theirs = subnet.parse(other.subnet)
         if theirs is not None and theirs.overlaps(wanted):
@@ -98,7 +103,7 @@ def conflict(text: str, bridge: str, routes: list[tuple[str, subnet.Subnet]]) ->
     return ""
 
 
-def uplink_reasons(uplink: str, facts: Facts) -> list[Reason]:
+def uplink_reasons(uplink: str, facts: Facts | None) -> list[Reason]:
     """A bridge may be joined; a NIC only when nothing of the host depends on it."""
 
     def no(message: str, code: Code = Code.CONFLICT) -> list[Reason]:
@@ -106,6 +111,8 @@ def uplink_reasons(uplink: str, facts: Facts) -> list[Reason]:
 
     if not uplink:
         return no("kind bridged needs uplink: a NIC or a bridge of the host", Code.INVALID)
+    if facts is None:
+        return []
     link = facts.links.get(uplink)
     if link is None:
         return no(f"the host has no link {uplink!r}", Code.NOT_FOUND)
@@ -163,12 +170,7 @@ def target(forward: Forward, switch: str, hosts: tuple[PortUse, ...]) -> str | N
 
 
 def mac_reasons(mac: str, hosts: tuple[PortUse, ...], vm: str, path: str) -> list[Reason]:
-    """A unicast MAC that no other VM has."""
-    words = mac.lower().split(":")
-    if len(words) != 6 or not all(len(w) == 2 and set(w) <= set("0123456789abcdef") for w in words):
-        return [Reason(message=f"{mac!r} is no MAC address such as 52:54:00:12:34:56", path=path)]
-    if int(words[0], 16) & 1 or mac.replace(":", "").strip("0") == "":
-        return [Reason(message=f"{mac} is not the address of a single card", path=path)]
+    """Whose the address `mac` is already, unless it is `vm`'s own."""
     for host in hosts:
         if host.mac.lower() == mac.lower() and host.vm_id != vm:
             return [Reason(message=f"{mac} is that of {host.vm_name}", code=Code.IN_USE, path=path)]

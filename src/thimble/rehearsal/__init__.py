@@ -1,4 +1,4 @@
-"""Rehearsals: what may happen to a host, done to a virtual one, again and again (`thimble lab cuts`).
+"""Power-cut tests of a virtual server, repeated with random moments (`thimble lab cuts`).
 
 site       a virtual server and the way in
 ledger     changes that were acknowledged, and whether they are still there

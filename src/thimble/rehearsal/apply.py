@@ -8,7 +8,7 @@ import time
 import msgspec
 
 from thimble.contract.document_api import DocumentPlan, DocumentText
-from thimble.lab.spec import STATE_LABEL, Disk, ServerSpec
+from thimble.lab.spec import STATE_LABEL, LabDisk, ServerSpec
 from thimble.rehearsal.ledger import Ledger
 from thimble.rehearsal.scenario import Broken, keeps_word
 from thimble.rehearsal.site import Site
@@ -23,7 +23,7 @@ class Apply:
 
     def __init__(self, spec: ServerSpec) -> None:
         self._spec = msgspec.structs.replace(
-            spec, disks=(Disk(size_bytes=2 * GIB, label=STATE_LABEL, forgets=True),)
+            spec, disks=(LabDisk(size_bytes=2 * GIB, label=STATE_LABEL, forgets=True),)
         )
         self._document = DocumentText(text=document(0))
         self._round = 0
@@ -52,8 +52,8 @@ class Apply:
         left = len(self._plan().effects)
         self._whole()
         if rest := self._plan().effects:
-            raise Broken(f"applied again, there is still to do: {[effect.what for effect in rest]}")
-        return f"{left} effects were left to do"
+            raise Broken(f"applied again, but effects are left: {[effect.what for effect in rest]}")
+        return f"{left} effects were left"
 
     def _plan(self) -> DocumentPlan:
         answer: DocumentPlan = self._site.ask(lambda client: client.call("document.plan", self._document))

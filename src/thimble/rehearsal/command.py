@@ -9,10 +9,10 @@ from typing import Any
 
 from thimble.image.progress import Report
 from thimble.lab.command import spec_of_image
-from thimble.lab.spec import Firmware, ServerSpec
+from thimble.lab.spec import LabFirmware, ServerSpec
 from thimble.rehearsal import pair
 from thimble.rehearsal.apply import Apply
-from thimble.rehearsal.image_server import Image, ImageServer
+from thimble.rehearsal.image_server import ImageServer, ServedImage
 from thimble.rehearsal.install import Install
 from thimble.rehearsal.run import rehearse
 from thimble.rehearsal.scenario import Scenario
@@ -28,7 +28,7 @@ def cuts(
     *,
     count: int,
     seed: int,
-    firmware: Firmware,
+    firmware: LabFirmware,
     keep: bool,
     say: Callable[[str], None],
     report: Report,
@@ -47,13 +47,13 @@ def cuts(
         return rehearse(scenario, count=count, seed=seed, say=say, keep=keep)
 
 
-def update(spec: ServerSpec, built: Path, scratch: Path, firmware: Firmware, report: Report) -> Update:
+def update(spec: ServerSpec, built: Path, scratch: Path, firmware: LabFirmware, report: Report) -> Update:
     """Updates to and fro between two builds of this image; `scratch` has to stay."""
     certificate, first, second = _served(built, scratch, report)
     return Update(spec, (first, second), certificate, firmware)
 
 
-def _served(built: Path, scratch: Path, report: Report) -> tuple[Path, Image, Image]:
+def _served(built: Path, scratch: Path, report: Report) -> tuple[Path, ServedImage, ServedImage]:
     certificate = pair.make(built, scratch, report)
     image_server = ImageServer(scratch)
     first, second = (image_server.image(name) for name in pair.NAMES)

@@ -15,7 +15,7 @@ from thimble.medium import uki
 HERE = "10.0.2.2"
 
 
-class Image(msgspec.Struct, frozen=True, kw_only=True):
+class ServedImage(msgspec.Struct, frozen=True, kw_only=True):
     """A built image and the certificate it is signed with."""
 
     path: Path
@@ -32,11 +32,11 @@ class ImageServer:
         self._server = _Server(("127.0.0.1", 0), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def image(self, name: str) -> Image:
+    def image(self, name: str) -> ServedImage:
         """The image of this file name. Raises `Problem` INVALID when it is none."""
         path = self._directory / name
         url = f"http://{HERE}:{self._server.server_address[1]}/{name}"
-        return Image(path=path, url=url, build=build_of(path))
+        return ServedImage(path=path, url=url, build=build_of(path))
 
 
 def build_of(path: Path) -> str:

@@ -12,8 +12,8 @@ from thimble.client.http import Client
 from thimble.contract.common import TaskState
 from thimble.contract.deploy import InstallRequest, KeyCreate
 from thimble.core.problem import Problem
-from thimble.lab.spec import Disk, Firmware, ServerSpec
-from thimble.rehearsal.image_server import Image
+from thimble.lab.spec import LabDisk, LabFirmware, ServerSpec
+from thimble.rehearsal.image_server import ServedImage
 from thimble.rehearsal.ledger import Ledger
 from thimble.rehearsal.scenario import Broken
 from thimble.rehearsal.site import Site
@@ -28,8 +28,10 @@ class Install:
 
     name = "install"
 
-    def __init__(self, spec: ServerSpec, image: Image, certificate: Path, firmware: Firmware) -> None:
-        self._spec = msgspec.structs.replace(spec, disks=(Disk(size_bytes=4 * GIB, forgets=True),))
+    def __init__(
+        self, spec: ServerSpec, image: ServedImage, certificate: Path, firmware: LabFirmware
+    ) -> None:
+        self._spec = msgspec.structs.replace(spec, disks=(LabDisk(size_bytes=4 * GIB, forgets=True),))
         self._image = image
         self._certificate = certificate.read_text()
         self._firmware = firmware
@@ -84,10 +86,10 @@ class Install:
             self._site.renew(self._spec)
             return "starts"
         if was_done:
-            raise Broken("the installation was acknowledged, and the disk does not start")
+            raise Broken("the installation was acknowledged, but the disk does not boot")
         self._site.restart(self._spec)
         self._site.sign_in()
-        return "does not start yet"
+        return "does not boot yet"
 
     def _starts(self) -> bool:
         try:
@@ -101,5 +103,5 @@ class Install:
             self._site.host()
         except Problem as problem:
             raise Broken(
-                f"the disk starts, and is not the host that was installed: {problem.detail}"
+                f"the disk boots, but is not the host that was installed: {problem.detail}"
             ) from None

@@ -41,7 +41,7 @@ class Ledger:
             self._thread.join(70)
 
     def holds(self, name: str) -> bool:
-        """Whether a host of this name has kept its word."""
+        """Whether a host of this name kept the acknowledged changes."""
         return not self.acknowledged or name in (self.acknowledged, self._asked)
 
     def expected(self) -> str:

@@ -1,4 +1,4 @@
-"""The loop: begin, cut, power on, verify; and what it tells. Stops at the first promise that was not kept."""
+"""The loop: begin, cut, power on, verify, report. Stops at the first failure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WRITING_S = 1.5
 def rehearse(
     scenario: Scenario, *, count: int, seed: int, say: Callable[[str], None], keep: bool = False
 ) -> dict[str, Any]:
-    """Cut `count` times; the summary. `keep` leaves a server on that has broken a promise."""
+    """Cut `count` times; the summary. `keep` leaves a failed server on."""
     began = time.monotonic()
     site = with_retries(lambda _: scenario.prepare(), say=say)
     ledger = Ledger()

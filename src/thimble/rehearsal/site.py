@@ -12,8 +12,8 @@ from thimble.client.http import Client
 from thimble.client.trust import Trust
 from thimble.contract.host import Host, Login, Role, TokenCreate
 from thimble.core.problem import Code, Problem
-from thimble.lab.server import Server
-from thimble.lab.spec import Firmware, ServerSpec
+from thimble.lab.server import LabServer
+from thimble.lab.spec import LabFirmware, ServerSpec
 
 T = TypeVar("T")
 BOOT_S = 300.0
@@ -24,7 +24,7 @@ class Site:
     """One server. `sign_in` once, then `client` as often as wanted, whatever happens between."""
 
     def __init__(self, spec: ServerSpec) -> None:
-        self.server = Server.up(spec)
+        self.server = LabServer.up(spec)
         self.fingerprint = ""
         self.token = ""
 
@@ -38,7 +38,7 @@ class Site:
     def renew(self, spec: ServerSpec) -> None:
         """Throw the server away, disks and all, and power on a new one."""
         self.server.down(force=True)
-        self.server = Server.up(spec)
+        self.server = LabServer.up(spec)
         self.ready()
         self.sign_in()
 
@@ -46,10 +46,10 @@ class Site:
         if self.server.running:
             self.server.cut_power()
 
-    def restart_from_disk(self, firmware: Firmware, *, wait: bool = True) -> None:
+    def restart_from_disk(self, firmware: LabFirmware, *, wait: bool = True) -> None:
         """Power on from its own first disk."""
         self._off()
-        if firmware is Firmware.UEFI:
+        if firmware is LabFirmware.UEFI:
             self.server.blank_firmware()
         self.server.spec = msgspec.structs.replace(self.server.spec, firmware=firmware, efi="")
         self.server.power_on()

@@ -20,8 +20,8 @@ from thimble.contract.deploy import (
 )
 from thimble.contract.host import PowerRequest
 from thimble.core.problem import Problem
-from thimble.lab.spec import Disk, Firmware, ServerSpec
-from thimble.rehearsal.image_server import Image
+from thimble.lab.spec import LabDisk, LabFirmware, ServerSpec
+from thimble.rehearsal.image_server import ServedImage
 from thimble.rehearsal.ledger import Ledger
 from thimble.rehearsal.scenario import Broken, keeps_word
 from thimble.rehearsal.site import Site
@@ -37,9 +37,13 @@ class Update:
     name = "update"
 
     def __init__(
-        self, spec: ServerSpec, images: tuple[Image, Image], certificate: Path, firmware: Firmware
+        self,
+        spec: ServerSpec,
+        images: tuple[ServedImage, ServedImage],
+        certificate: Path,
+        firmware: LabFirmware,
     ) -> None:
-        self._spec = msgspec.structs.replace(spec, disks=(Disk(size_bytes=6 * GIB, forgets=True),))
+        self._spec = msgspec.structs.replace(spec, disks=(LabDisk(size_bytes=6 * GIB, forgets=True),))
         self._images = images
         self._certificate = certificate.read_text()
         self._firmware = firmware
@@ -48,7 +52,7 @@ class Update:
         self.busy_s = self.whole_s = 0.0
 
     def prepare(self) -> Site:
-        """Install from a diskless boot, start from the disk, do one update to its end and time it."""
+        """Install from a diskless boot, start from the disk, do one whole update and time it."""
         self._site = Site(self._spec)
         self._site.ready()
         self._site.sign_in()
@@ -107,7 +111,7 @@ class Update:
         if len(running) != 1 or running[0].build != state.build or running[0].state is not SlotState.GOOD:
             raise Broken(f"it does not know what it runs: {state.slots}")
         if state.last is not None and state.last.state is OutcomeState.PENDING:
-            raise Broken(f"the last update is told to be going on: {state.last}")
+            raise Broken(f"the last update is still reported as running: {state.last}")
         is_new = state.build == self._target.build
         return "new" if is_new else "old"
 

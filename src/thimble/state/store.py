@@ -27,7 +27,10 @@ from thimble.sys.worker import Worker
 
 T = TypeVar("T")
 Done = TypeVar("Done")
-Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+#: A file, and what is in it or why it cannot be read.
+Content = tuple[Path, bytes | Exception]
+#: From the record of one format, and its revision, to that of the next.
+Upgrade = Callable[[dict[str, Any], int], dict[str, Any]]
 
 
 class Record(msgspec.Struct, Generic[T], frozen=True):
@@ -79,24 +82,47 @@ class Collection(Generic[T]):
         return frozenset(self._roots)
 
     def add_root(self, name: str, directory: Path) -> list[Record[T]]:
-        """Take a root into use and read all that stands on it; what is refused is in `broken`."""
-        self._roots[name] = directory
+        """Take a root into use and read all that stands on it; what is refused is in `broken`.
+
+        Waits for the disk, so it is for the agent's start. Raises `OSError` when it cannot be looked at.
+        """
+        return self._take(name, directory, self._read(directory))
+
+    async def bring_root(self, name: str, directory: Path) -> list[Record[T]]:
+        """`add_root`, with the waiting for the disk in a thread."""
+        read = await Worker(f"{self.noun} {name}").run(lambda: self._read(directory))
+        return self._take(name, directory, read)
+
+    def _read(self, directory: Path) -> list[Content]:
+        """Each record's file and its content, or why it has none; what writes left that were cut off goes."""
         directory.mkdir(parents=True, exist_ok=True)
         pattern = f"*/.{self._inside}.*.new" if self._inside else ".*.json.*.new"
-        for unfinished in directory.glob(pattern):  # of a write that was cut off
+        for unfinished in directory.glob(pattern):
             with suppress(OSError):
                 unfinished.unlink()
-        found = []
+        found: list[Content] = []
         for path in sorted(directory.glob(f"*/{self._inside}" if self._inside else "*.json")):
-            id = path.parent.name if self._inside else path.stem
             if path.name.startswith(".") and not self._inside:
                 continue
             try:
-                if id in self._records:
-                    raise ValueError(f"{id} is also on {self._records[id].root}")
                 if not files.regular(path, directory):
                     raise ValueError("it is not a plain file")
-                record = self._decode(id, name, path.read_bytes())
+                found.append((path, path.read_bytes()))
+            except (OSError, ValueError) as error:
+                found.append((path, error))
+        return found
+
+    def _take(self, name: str, directory: Path, read: list[Content]) -> list[Record[T]]:
+        self._roots[name] = directory
+        found = []
+        for path, data in read:
+            id = path.parent.name if self._inside else path.stem
+            try:
+                if id in self._records:
+                    raise ValueError(f"{id} is also on {self._records[id].root}")
+                if isinstance(data, Exception):
+                    raise data
+                record = self._decode(id, name, data)
             except Exception as error:  # unreadable, not ours, or an upgrade stumbles over it: refused
                 self.broken[path] = str(error) or type(error).__name__
                 continue
@@ -149,9 +175,7 @@ class Collection(Generic[T]):
         path = self.path(id, record.root)
         if old is None and path in self.broken:
             raise Problem(Code.EXISTS, f"{path} is there but cannot be read: {self.broken[path]}")
-        raw = msgspec.Raw(msgspec.json.encode(value))
-        data = msgspec.json.format(msgspec.json.encode(_File(self.format, record.rev, raw)), indent=1) + b"\n"
-        return record, path, data
+        return record, path, render(value, format=self.format, rev=record.rev)
 
     async def commit(self, id: str, value: T, *, root: str = "", expect: int | None = None) -> Record[T]:
         """`put`, with the waiting for the disk in a thread: what a verb does.
@@ -225,8 +249,14 @@ class Collection(Generic[T]):
             return Record(id, head.rev, root, msgspec.json.decode(head.record, type=self._kind))
         tree = msgspec.json.decode(head.record)
         for upgrade in self._upgrades[head.format - 1 :]:
-            tree = upgrade(tree)
+            tree = upgrade(tree, head.rev)
         return Record(id, head.rev, root, msgspec.convert(tree, self._kind))
+
+
+def render(value: object, *, format: int, rev: int = 1) -> bytes:
+    """The file of a record, for those too who write one for another host: an installation."""
+    raw = msgspec.Raw(msgspec.json.encode(value))
+    return msgspec.json.format(msgspec.json.encode(_File(format, rev, raw)), indent=1) + b"\n"
 
 
 def check(expect: int | None, rev: int, noun: str) -> None:

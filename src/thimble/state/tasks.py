@@ -76,12 +76,23 @@ class Tasks:
         self._keep = keep
         self._tasks: dict[str, Task] = {}
         self._running: dict[str, asyncio.Task[dict[str, str]]] = {}
+        self._begun: dict[str, asyncio.Event] = {}
         self._ended: dict[str, asyncio.Event] = {}
 
     def start(
-        self, verb: str, subject: str, work: Work, *, owner: str = "", cancellable: bool = False
+        self,
+        verb: str,
+        subject: str,
+        work: Work,
+        *,
+        owner: str = "",
+        cancellable: bool = False,
+        ended: Callable[[], None] = lambda: None,
     ) -> Task:
-        """Begin `work` now. Its `Problem` becomes the task's; any other exception is INTERNAL."""
+        """Begin `work` now. Its `Problem` becomes the task's; any other exception is INTERNAL.
+
+        `ended` is called however it ends, also when it is cancelled before its first step.
+        """
         id = identity("task", self._entropy(5))
         task = Task(
             id=id, verb=verb, subject=subject, state=TaskState.RUNNING, created=self._clock(), owner=owner,
@@ -90,14 +101,15 @@ class Tasks:
         self._ended[id] = asyncio.Event()
         self._changed(task)
         progress = Progress(task, self._changed, self._fault)
-        running = asyncio.ensure_future(_result(work, progress))
-        running.add_done_callback(lambda ended: self._end(progress, ended))
+        self._begun[id] = asyncio.Event()
+        running = asyncio.ensure_future(_result(work, progress, self._begun[id]))
+        running.add_done_callback(lambda outcome: self._end(progress, outcome, ended))
         self._running[id] = running
         self._forget()
         return task
 
-    def _end(self, progress: Progress, ended: asyncio.Task[dict[str, str]]) -> None:
-        """However it ended, also when it was cancelled before its first step."""
+    def _end(self, progress: Progress, ended: asyncio.Task[dict[str, str]], then: Callable[[], None]) -> None:
+        then()
         state, problem = _outcome(ended)
         task = msgspec.structs.replace(
             progress.task,
@@ -110,6 +122,7 @@ class Tasks:
         )
         del self._running[task.id]
         self._changed(task)
+        self._begun.pop(task.id).set()
         self._ended.pop(task.id).set()
 
     def get(self, id: str) -> Task:
@@ -126,6 +139,11 @@ class Tasks:
     def all(self) -> list[Task]:
         """Newest first."""
         return list(reversed(self._tasks.values()))
+
+    async def begun(self, id: str) -> None:
+        """Until its work has taken its first step, or has ended: then a cancel is the work's own to see."""
+        if (event := self._begun.get(id)) is not None:
+            await event.wait()
 
     async def wait(self, id: str, timeout: float | None = None) -> Task:
         """The task when it has ended, or as it is after `timeout` seconds."""
@@ -162,7 +180,8 @@ class Tasks:
             del self._tasks[id]
 
 
-async def _result(work: Work, progress: Progress) -> dict[str, str]:
+async def _result(work: Work, progress: Progress, begun: asyncio.Event) -> dict[str, str]:
+    begun.set()
     return await work(progress) or {}
 
 

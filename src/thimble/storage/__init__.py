@@ -1,11 +1,12 @@
 """Datastores, volumes and images.
 
-`rules`, `plan`, `formats` and `contents` decide and recognise, without touching anything; `datastores`,
-`volumes` and `images` act; `service` is the seam for VMs, `verbs` the one for the API.
+    rules, refs, formats, contents, standalone   decide and recognise; pure
+    homes                                        what is called how inside a datastore
+    datastores, mounted, kinds/                  which datastores there are, and what each kind lies on
+    volumes, catalog                             volumes as files, and their records
+    images, upload                               images, kept and on their way in
+    attachments                                  who holds a volume or an image, or has claimed it
+    service                                      the seam for VMs; `*_verbs` are those for the API
 
-    <datastore>/thimble-datastore.json        what this is, so that it can be carried to another host
-    <datastore>/vms/<vm id>/…                 a VM: its record beside its disks (written by vm)
-    <datastore>/volumes/<name>.<format>       volumes of their own
-    <datastore>/images/<name>, <name>.json    uploaded files and what is known of them
-    <anything>/.<name>.new                    unfinished; removed when the datastore is taken into use
+Whatever may wait for a disk is done in a thread: a datastore's own (`mounted`), or that of one piece of work.
 """

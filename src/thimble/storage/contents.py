@@ -11,6 +11,10 @@ import msgspec
 HEAD = 1024 * 1024
 TAIL = 64 * 1024
 
+#: The file system label that says "a datastore of Thimble". The state partition has its own.
+LABEL = "thimble-data"
+STATE_LABEL = "thimble-state"
+
 #: (offset, magic, name); the first that fits tells. See the file systems' own documentation and libblkid.
 _MAGIC = (
     (0, b"XFSB", "xfs"),

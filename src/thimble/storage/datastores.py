@@ -1,92 +1,80 @@
-"""The datastores of this host: which are wanted, where they are mounted, why one is not.
+"""The datastores of this host: which are wanted, where they are, why one is not there.
 
 A wanted datastore that cannot be mounted stays a record with a `why`; nothing that refers to it is lost, and
-`refresh` takes it back into use when its disk returns. Leftovers of interrupted work are removed when a
-datastore is taken into use, before anybody works in it.
+`arrivals` takes it back into use when its disk returns. Leftovers of interrupted work are removed when a
+datastore is taken into use, before anybody works in it. What one lies on is the affair of its kind (`kinds`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from contextlib import suppress
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import msgspec
+from typing import Any, TypeVar
 
 from thimble.contract.storage import Datastore, DatastoreCreate, DatastoreKind
+from thimble.core.decision import Decision
 from thimble.core.problem import Code, Problem
+from thimble.state.background import Background
 from thimble.state.events import Events
 from thimble.state.store import Collection, Record, is_durable
-from thimble.storage.records import DatastoreRecord, Marker
-from thimble.sys import files, mount
+from thimble.storage import homes, kinds
+from thimble.storage.arrivals import MOUNT_S, Arrivals
+from thimble.storage.deadline import ANSWER_S, LIST_S, DeadlineWorker
+from thimble.storage.homes import Home
+from thimble.storage.kinds.base import Kind, Surroundings
+from thimble.storage.mounted import Mount
+from thimble.storage.records import DATASTORE_UPGRADES, DatastoreRecord
 
-if TYPE_CHECKING:
-    from thimble.storage import plan
-    from thimble.sys.uevent import Uevents
+T = TypeVar("T")
 
 LOCAL = "local"
-MARKER = "thimble-datastore.json"
-#: A state partition below this (bytes) holds records only. A stick's has 64 MiB, an installed one 1 GiB.
-SMALL_STATE = 3 << 29
-_FLAGS = mount.NOSUID | mount.NODEV | mount.NOEXEC | mount.NOATIME
+#: Seconds that the agent waits for its datastores before it is ready.
+GRACE_S = 0.5
+#: Free space that was measured so many seconds ago is measured again.
+FRESH_S = 2.0
 
 
 class Datastores:
-    """Records and mounts. `mounts` is the directory to mount below."""
+    """Records and mounts. `around`: the state, and the directory to mount below."""
 
-    def __init__(self, state: Path, mounts: Path, events: Events, *, mkfs: str = "mkfs.ext4") -> None:
-        self._state = state
-        self._mounts = mounts
+    def __init__(self, around: Surroundings, events: Events, background: Background) -> None:
+        self.around = around
+        self.arrivals = Arrivals(events, background)
+        self._mounts = self.arrivals.mounts
         self._events = events
-        self._mkfs = mkfs
+        self._background = background
         self._records: Collection[DatastoreRecord] = Collection(
-            DatastoreRecord, noun="datastore", durable=is_durable(state)
+            DatastoreRecord,
+            noun="datastore",
+            upgrades=DATASTORE_UPGRADES,
+            durable=is_durable(around.state),
         )
-        self._roots: dict[str, Path] = {}
-        self._why: dict[str, str] = {}
-        self._uevents: Uevents | None = None
+        self._kinds: dict[DatastoreKind, Kind] = {}
         #: Held while deciding and doing: between the two nobody else may take the name or the disk.
         self.lock = asyncio.Lock()
-        self._refreshing = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
 
-    def open(self) -> None:
-        """Read the records, make `local` if it is new, and mount what can be mounted."""
-        self._state.mkdir(parents=True, exist_ok=True)
-        self._records.add_root("", self._state / "storage")
+    async def open(self) -> None:
+        """Read the records, make `local` if it is new, begin to mount all.
+
+        Those that nothing can make wait are there when this ends; the others after `GRACE_S`, or later.
+        """
+        self.around.state.mkdir(parents=True, exist_ok=True)
+        self._records.add_root("", homes.datastore_records(self.around.state))
         if self._records.find(LOCAL) is None:
-            self._records.put(LOCAL, self._first_local(), expect=0)
+            from thimble.storage import first_local
+
+            self._records.put(LOCAL, await first_local.choose(self.around.state), expect=0)
         for record in self._records.all():
-            self._brought(record, self._bring(record))  # nobody waits for us yet
-        self._watch()
+            self.arrivals.begin(self._new(record.id, record.value))
+        self.arrivals.watch()
+        await self.arrivals.settled(GRACE_S)
 
-    def _first_local(self) -> DatastoreRecord:
-        """Below the state, unless that is a partition so small that one guest's disk could fill it."""
-        at = mount.mounted(self._state)
-        if at is None or not at[1].startswith("ext") or files.space(self._state)[0] >= SMALL_STATE:
-            return DatastoreRecord(kind=DatastoreKind.DIRECTORY)
-        from thimble.storage import disks
+    def _new(self, name: str, record: DatastoreRecord) -> Mount:
+        return Mount(name, self._kind(record.kind), record)
 
-        return disks.instead_of_state()
-
-    def close(self) -> None:
-        """Stop watching for disks."""
-        if self._uevents is not None:
-            self._uevents.close()
-            self._uevents = None
-
-    def _watch(self) -> None:
-        """Once a disk is among them: notice when disks come and go."""
-        disks = any(record.value.kind is DatastoreKind.DISK for record in self._records.all())
-        if disks and self._uevents is None:
-            from thimble.sys.uevent import Uevents
-
-            try:
-                self._uevents = Uevents("block", self._disks_changed)
-            except OSError:
-                pass  # then `datastore.list` notices
+    # ── what there is ────────────────────────────────────────────────────────────────────────────
 
     def warnings(self) -> tuple[str, ...]:
         """Records that are not used, datastores that are not there."""
@@ -97,20 +85,8 @@ class Datastores:
                 "the datastore local is in RAM, for the state partition is small: VMs and disks on it "
                 "are gone at the next reboot; create a datastore on a disk"
             )
-        return (*lines, *(f"datastore {name} is not there: {why}" for name, why in self._why.items()))
-
-    async def refresh(self) -> None:
-        """Notice disks that went and came."""
-        async with self._refreshing:
-            for record in self._records.all():
-                root = self._roots.get(record.id)
-                if root is None:
-                    await self._try_again(record)
-                elif record.value.kind is DatastoreKind.DISK and not self._present(root):
-                    self._lose(record.id, "its disk is gone")
-
-    def _disks_changed(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self.refresh())
+        gone = [mount for mount in self._mounts.values() if not mount.there]
+        return (*lines, *(f"datastore {mount.name} is not there: {mount.missing}" for mount in gone))
 
     def names(self) -> list[str]:
         return [record.id for record in self._records.all()]
@@ -122,200 +98,125 @@ class Datastores:
         return next(chosen, LOCAL)
 
     def mounted(self) -> dict[str, Path]:
-        return dict(self._roots)
+        """Where those are that are mounted, also when one does not answer now: its VMs are not gone."""
+        return {mount.name: mount.root for mount in self._mounts.values() if mount.root is not None}
+
+    def holding(self, path: Path) -> str:
+        """The datastore that `path` lies in. Raises `Problem` UNAVAILABLE when none that is there has it."""
+        for name, root in self.mounted().items():
+            if path.is_relative_to(root):
+                return name
+        raise Problem(Code.UNAVAILABLE, f"the datastore of {path} is not there")
+
+    def home(self, name: str) -> Home:
+        """Its places. Raises `Problem` NOT_FOUND, or UNAVAILABLE when it is not there."""
+        return Home(self.root(name))
 
     def root(self, name: str) -> Path:
-        """Where it is. Raises `Problem` NOT_FOUND, or UNAVAILABLE when it is not mounted."""
-        root = self._roots.get(name)
-        if root is not None:
-            return root
-        self._records.get(name)
-        raise Problem(Code.UNAVAILABLE, f"the datastore {name} is not there: {self._why.get(name, '')}")
+        """Where it is. Raises `Problem` NOT_FOUND, or UNAVAILABLE when it is not there."""
+        mount = self._mount(name)
+        if mount.root is None or not mount.there:
+            raise mount.problem()
+        return mount.root
 
     def record(self, name: str) -> Record[DatastoreRecord]:
         return self._records.get(name)
 
+    def lost(self, name: str) -> str:
+        """What forgetting it means for what is in it, in words."""
+        return self._mount(name).kind.lost
+
     def free(self, name: str) -> int:
-        return files.space(self.root(name))[1]
+        """Bytes free as last measured, at most a moment ago. Raises `Problem` NOT_FOUND, UNAVAILABLE."""
+        self.root(name)
+        mount = self._mount(name)
+        if asyncio.get_running_loop().time() - mount.measured > FRESH_S:
+            self._background.keep(f"space of {name}", self.measure(name))
+        return mount.free_bytes
+
+    async def measure(self, name: str) -> int:
+        """Bytes free now, or as last measured when it does not answer. Raises `Problem` NOT_FOUND."""
+        mount = self._mount(name)
+        await self.arrivals.measure(mount)
+        return mount.free_bytes
+
+    async def ask(self, name: str, work: Callable[[Home], T], seconds: float = ANSWER_S) -> T:
+        """What `work` finds in a datastore, in its thread. Raises `Problem` also when it does not answer."""
+        home = self.home(name)
+        return await self._mount(name).worker.ask(lambda: work(home), seconds)
+
+    async def each(self, work: Callable[[str, Home], T]) -> list[T]:
+        """The same of all that are there and answer; `work` may look at every file."""
+        asked = [self.ask(name, partial(work, name), LIST_S) for name in self.mounted()]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        for one in found:
+            if isinstance(one, BaseException) and not isinstance(one, Problem | OSError):
+                raise one
+        return [one for one in found if not isinstance(one, BaseException)]
 
     def view(self, name: str) -> Datastore:
-        """As clients see it."""
-        record = self._records.get(name)
-        value, root = record.value, self._roots.get(name)
-        size, free = (0, 0)
-        if root is not None:
-            try:
-                size, free = files.space(root)
-            except Problem as error:
-                self._lose(name, error.detail)
-                root = None
+        """As clients see it, as last measured."""
+        record, mount = self._records.get(name), self._mount(name)
+        value, there = record.value, mount.there
         return Datastore(
             name=name,
             rev=record.rev,
             kind=value.kind,
-            where=value.device or str(root or value.path),
-            mounted=root is not None,
-            why=self._why.get(name, ""),
-            durable=value.kind is not DatastoreKind.RAM and is_durable(root or self._state),
+            where=value.device or str(mount.root or value.path),
+            mounted=there,
+            why=mount.missing,
+            durable=mount.durable if mount.root else value.kind is not DatastoreKind.RAM,
             default=name == self.default,
-            size_bytes=size,
-            free_bytes=free,
+            size_bytes=mount.size_bytes if there else 0,
+            free_bytes=mount.free_bytes if there else 0,
         )
 
-    def decide(self, request: DatastoreCreate) -> plan.Decision:
-        """Look at the device or directory, and at nothing else, and plan."""
-        from thimble.storage import disks, plan
+    # ── made and forgotten ───────────────────────────────────────────────────────────────────────
 
-        facts: plan.DeviceFacts | plan.DirectoryFacts | None = None
-        if request.kind is DatastoreKind.DISK:
-            facts = disks.device_facts(request.device)
-        elif request.kind is DatastoreKind.DIRECTORY:
-            facts = self._directory_facts(Path(request.path))
-        return plan.datastore(request, facts)
+    async def decide(self, request: DatastoreCreate) -> Decision[Any]:
+        """Look at the device or directory, and at nothing else, and plan. Raises `Problem` UNAVAILABLE."""
+        kind, others = self._kind(request.kind), self.mounted()
+        looking = DeadlineWorker(request.device or request.path)
+        return kind.decide(request, await looking.ask(lambda: kind.look(request, others)))
 
-    async def create(self, request: DatastoreCreate, effects: tuple[plan.DatastoreEffect, ...]) -> None:
-        """Carry out `effects`; the record comes last, so that a failure leaves nothing wanted."""
-        from thimble.storage import disks, plan
-
-        record = DatastoreRecord(
-            kind=request.kind, path=request.path, device=request.device, size_bytes=request.size_bytes or 0
-        )
-        for effect in effects:
-            match effect:
-                case plan.MakeFileSystem():
-                    await disks.make_file_system(effect.device, self._mkfs)
-                case plan.MountDisk():
-                    found = disks.device_facts(effect.device)
-                    record = msgspec.structs.replace(record, uuid=found.contents.uuid)
-                case plan.MountRam() | plan.UseDirectory():
-                    pass
-        async with self._refreshing:
-            root = await asyncio.to_thread(self._mount, request.name, record)
-            try:
-                await asyncio.to_thread(_prepare, request.name, root)
-                self._records.put(request.name, record, expect=0)
-            except Problem:
-                await asyncio.to_thread(self._unmount, request.name, record)
-                raise
-            self._use(request.name, root)
-        self._watch()
+    async def create(self, request: DatastoreCreate, plan: object) -> None:
+        """Carry `plan` out; the record comes last, so that a failure leaves nothing wanted."""
+        record = await self._kind(request.kind).make(request, plan)
+        mount = self._new(request.name, record)
+        try:
+            taken = await mount.worker.ask(mount.take, MOUNT_S)
+            await self._records.commit(request.name, record, expect=0)
+        except BaseException:
+            undo = mount.worker.run(partial(mount.kind.unmount, mount.name))  # after a mount that still hangs
+            await asyncio.wait({self._background.keep(f"unmount {mount.name}", undo)}, timeout=ANSWER_S)
+            raise
+        mount.use(taken)
+        self._mounts[request.name] = mount
+        self.arrivals.watch()
         self._events.publish("datastore.changed", request.name, mounted="true")
 
     async def delete(self, name: str, expect: int | None) -> None:
         """Unmount and forget; the files stay."""
-        async with self._refreshing:
-            record = self._records.get(name)
-            root = self._roots.pop(name, None)  # nobody begins to use it while it is unmounted
-            try:
-                await asyncio.to_thread(self._unmount, name, record.value)
-                self._records.delete(name, expect=expect)
-            except Problem:
-                directory = record.value.kind is DatastoreKind.DIRECTORY
-                if root is not None and (directory or mount.mounted(root) is not None):
-                    self._roots[name] = root
-                raise
-        self._why.pop(name, None)
+        mount = self._mount(name)
+        kind, worker = mount.kind, mount.worker
+        root, mount.root = mount.root, None  # nobody begins to use it while it is unmounted
+        mount.leaving = True
+        try:
+            await worker.ask(partial(kind.unmount, name))
+            await self._records.remove(name, expect=expect)
+        except BaseException:
+            mount.leaving = False
+            if root is not None and (worker.silent or await worker.run(lambda: kind.mounted(root))):
+                mount.root = root
+            raise
+        del self._mounts[name]
         self._events.publish("datastore.changed", name, mounted="false", deleted="true")
 
-    def _bring(self, record: Record[DatastoreRecord]) -> Path | str:
-        """Where it is now, or why it is not. May take as long as its disk does; changes nothing of ours."""
-        try:
-            root = self._mount(record.id, record.value)
-            _prepare(record.id, root)
-        except (Problem, OSError) as error:
-            return error.detail if isinstance(error, Problem) else str(error)
-        return root
+    def _mount(self, name: str) -> Mount:
+        self._records.get(name)
+        return self._mounts[name]
 
-    async def _try_again(self, record: Record[DatastoreRecord]) -> None:
-        disk = record.value.kind is DatastoreKind.DISK
-        self._brought(record, await asyncio.to_thread(self._bring, record) if disk else self._bring(record))
-
-    def _brought(self, record: Record[DatastoreRecord], found: Path | str) -> None:
-        if isinstance(found, str):
-            self._why[record.id] = found
-            return
-        self._use(record.id, found)
-        self._events.publish("datastore.changed", record.id, mounted="true")
-
-    def _use(self, name: str, root: Path) -> None:
-        self._roots[name] = root
-        self._why.pop(name, None)
-
-    def _lose(self, name: str, why: str) -> None:
-        record = self._records.get(name)
-        self._roots.pop(name, None)
-        self._why[name] = why
-        try:
-            self._unmount(name, record.value, detach=True)
-        except Problem:
-            pass
-        self._events.publish("datastore.changed", name, mounted="false", why=why)
-
-    def _mount(self, name: str, record: DatastoreRecord) -> Path:
-        """Bring it to where it is used, if it is not there yet; raises `Problem` or OSError."""
-        if record.kind is DatastoreKind.DIRECTORY:
-            if not record.path:
-                root = self._state / "datastores" / name
-                root.mkdir(parents=True, exist_ok=True)
-                return root
-            if not Path(record.path).is_dir():
-                raise Problem(Code.UNAVAILABLE, f"the directory {record.path} is missing")
-            return Path(record.path)
-        target = self._mounts / name
-        if mount.mounted(target) is not None:
-            return target  # by us, before the agent was started anew
-        if record.kind is DatastoreKind.RAM:
-            size = record.size_bytes or "50%"
-            mount.mount("thimble", target, "tmpfs", flags=_FLAGS, data=f"size={size},mode=711")
-        else:
-            from thimble.storage import disks
-
-            mount.mount(disks.find_disk(record), target, "ext4", flags=_FLAGS, data="errors=remount-ro")
-        return target
-
-    def _unmount(self, name: str, record: DatastoreRecord, *, detach: bool = False) -> None:
-        target = self._mounts / name
-        if record.kind is not DatastoreKind.DIRECTORY and mount.mounted(target) is not None:
-            mount.unmount(target, detach=detach)
-
-    def _directory_facts(self, path: Path) -> plan.DirectoryFacts:
-        from thimble.storage import plan
-
-        mine = os.path.realpath(path).rstrip("/") + "/"
-        overlaps = ""
-        for name, root in [*self._roots.items(), ("", self._state)]:
-            other = os.path.realpath(root).rstrip("/") + "/"
-            if mine.startswith(other) or other.startswith(mine):
-                overlaps = name or "that Thimble's state is"
-        return plan.DirectoryFacts(
-            path=str(path),
-            exists=path.is_dir(),
-            writable=os.access(path, os.W_OK | os.X_OK),
-            overlaps=overlaps,
-        )
-
-    def _present(self, root: Path) -> bool:
-        try:
-            device = root.stat().st_dev
-        except OSError:
-            return False
-        return Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").exists()
-
-
-def _prepare(name: str, root: Path) -> None:
-    """Its folders and its marker; nothing of what was left half done."""
-    for part in ("vms", "volumes", "images"):
-        (root / part).mkdir(mode=0o711, exist_ok=True)
-    if not (root / MARKER).exists():
-        files.write_atomic(root / MARKER, msgspec.json.encode(Marker(name=name)), durable=is_durable(root))
-    clean(root)
-
-
-def clean(root: Path) -> None:
-    """Remove what interrupted work left: `.*.new` files, empty directories of VMs."""
-    for pattern in ("volumes/.*.new", "images/.*.new", "vms/*/.*.new"):
-        for path in root.glob(pattern):
-            path.unlink(missing_ok=True)
-    for path in (root / "vms").iterdir():  # of a create that died before its record
-        with suppress(OSError):
-            path.rmdir()  # only an empty one goes
+    def _kind(self, kind: DatastoreKind) -> Kind:
+        if kind not in self._kinds:
+            self._kinds[kind] = kinds.of(kind)(self.around)
+        return self._kinds[kind]

@@ -1,206 +1,138 @@
-"""Images: received, checked, found again, deleted.
-
-An upload lies under a temporary name until its last byte is here, its digest is right and its format is one
-that refers to no other file; only then it gets its name. Whatever goes wrong before leaves nothing.
-"""
+"""Images: found, checked before each use, opened for QEMU, deleted. `upload` takes them in."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from thimble.core.lazy import Lazy
 from thimble.core.problem import Code, Problem
-from thimble.core.units import show_size
-from thimble.state.store import is_durable
-from thimble.storage import formats
+from thimble.storage import homes, refs
+from thimble.storage.attachments import Claims
 from thimble.storage.datastores import Datastores
-from thimble.storage.qemu_img import QemuImg
+from thimble.storage.headers import Headers
+from thimble.storage.homes import Home
 from thimble.storage.records import ImageFacts, ImageRecord
-from thimble.storage.rules import RESERVE, SIZE_MAX, split_ref
-from thimble.sys import block, files
+from thimble.storage.standalone import image_refusal, unknown_refusal
+from thimble.storage.upload import MODE, inspect, receive
+from thimble.sys import files
+from thimble.sys.worker import Worker
 
-#: Written and hashed at once, in a thread.
-PIECE = 1024 * 1024
-#: Free space is looked at again after so many bytes.
-_LOOK = 64 * 1024 * 1024
+if TYPE_CHECKING:
+    from thimble.storage.qemu_img import QemuImg
 
 
 class Images:
-    """All images of all mounted datastores."""
+    """All images of all datastores that are there."""
 
-    def __init__(self, datastores: Datastores, tool: QemuImg) -> None:
+    def __init__(self, datastores: Datastores, tool: Lazy[QemuImg], claims: Claims) -> None:
         self._datastores = datastores
         self._tool = tool
-        self._receiving: set[Path] = set()
+        self.claims = claims
+        self._headers = Headers(inspect)
+        self._records = Headers(_read_record)
 
     def resolve(self, ref: str, home: str) -> ImageFacts:
-        """The image that `ref` names. Raises `Problem` NOT_FOUND, UNAVAILABLE."""
-        store, name = split_ref(ref, home)
-        root = self._datastores.root(store)
-        path = root / "images" / name
-        named = "/" not in name and not name.startswith(".") and not name.endswith(".json")
-        if not named or not files.regular(path, root):
+        """The image that `ref` names. Raises `Problem` NOT_FOUND, UNAVAILABLE, INVALID."""
+        whole = refs.parse(ref, home)
+        path = self._datastores.home(whole.datastore).find_image(whole.name)
+        if path is None:
             raise Problem(
                 Code.NOT_FOUND,
-                f"there is no image {store}/{name}",
+                f"there is no image {whole}",
                 hint="Upload it with `thimble image upload`, or list them with `thimble image list`.",
             )
-        facts = _facts(f"{store}/{name}", path)
-        _check_alone(facts)
+        facts = self._facts(str(whole), path)
+        self._check_alone(facts)
         return facts
 
-    def all(self) -> Iterator[ImageFacts]:
-        for store, root in self._datastores.mounted().items():
-            for path in sorted((root / "images").iterdir()):
-                if path.name.startswith(".") or path.suffix == ".json" or not files.regular(path, root):
-                    continue
-                try:
-                    yield _facts(f"{store}/{path.name}", path)
-                except Problem:
-                    continue
+    async def all(self) -> list[ImageFacts]:
+        """Every image, but those that cannot be read or whose datastore does not answer."""
+        found = await self._datastores.each(lambda store, home: list(self._of(store, home)))
+        return [facts for part in found for facts in part]
+
+    def _of(self, store: str, home: Home) -> Iterator[ImageFacts]:
+        for path in home.image_files():
+            with suppress(Problem):
+                yield self._facts(f"{store}/{path.name}", path)
 
     async def receive(
         self, store: str, name: str, body: AsyncIterator[bytes], length: int | None, sha256: str
     ) -> ImageFacts:
-        """Take an upload. Raises `Problem`: NO_SPACE, MALFORMED when it is cut short, INVALID, CONFLICT."""
-        target = self._datastores.root(store) / "images" / name
-        if target in self._receiving:
-            raise Problem(Code.CONFLICT, f"{store}/{name} is being uploaded already")
-        unfinished = target.with_name(f".{name}.new")
-        self._receiving.add(target)
-        try:
-            digest = await _store(unfinished, body, length, sha256)
-            record = await self._examine(unfinished, digest)
-            files.write_atomic(
-                target.with_name(f"{name}.json"),
-                msgspec.json.encode(record),
-                durable=is_durable(target.parent),
-            )
-            unfinished.rename(target)
-            files.sync_directory(target.parent)
-        except OSError as error:
-            raise files.problem(error, f"cannot store {store}/{name}") from error
-        finally:
-            try:
-                if unfinished.exists():
-                    await files.remove_large(unfinished)
-            finally:
-                self._receiving.discard(target)
-        return _facts(f"{store}/{name}", target)
+        """Take an upload; the caller has claimed the name. Raises `Problem` as `upload.receive`."""
+        await receive(self._datastores.home(store).image(name), body, length, sha256, self._tool.get())
+        await self._datastores.measure(store)
+        return self.resolve(name, store)
 
     async def remove(self, facts: ImageFacts) -> None:
-        await files.remove_large(facts.path)
-        files.remove(facts.path.with_name(f"{facts.path.name}.json"))
+        """Its file and what is known of it. Raises `Problem`."""
+        worker = Worker(f"remove {facts.ref}")
+        await worker.run(lambda: files.remove_large(facts.path))
+        await worker.run(lambda: files.remove(homes.image_facts(facts.path)))
+        await self._datastores.measure(refs.parse(facts.ref, "").datastore)
 
-    async def _examine(self, path: Path, digest: str) -> ImageRecord:
-        length, head, tail = block.read_ends(str(path), formats.HEAD, formats.TAIL)
-        found = formats.inspect(head, tail)
-        refused = found.refused
-        if found.driver == "vmdk" and length % 512:
-            refused = "it does not end with a whole sector"  # QEMU would look for its footer elsewhere
-        if refused:
-            raise Problem(
-                Code.INVALID,
-                f"this {found.kind} file cannot be accepted: {refused}",
-                hint="Make it one that stands alone: qemu-img convert -O qcow2 IN OUT.",
-            )
-        size = length
-        if found.driver != "raw":
-            size = await self._tool.virtual_size(path, found.driver)
-        if size > SIZE_MAX:
-            raise Problem(Code.INVALID, f"its virtual size is {show_size(size)}, more than a disk can have")
-        return ImageRecord(format=found.kind, file_bytes=length, size_bytes=size, sha256=digest)
-
-
-async def _store(path: Path, body: AsyncIterator[bytes], length: int | None, sha256: str) -> str:
-    """Write `body` to `path`; the digest of what came."""
-    import hashlib
-
-    hasher = hashlib.sha256()
-    free = files.space(path.parent)[1] - RESERVE
-    if length is not None and length > free:
-        raise Problem(
-            Code.NO_SPACE, f"{show_size(length)} do not fit into {show_size(max(0, free))} that are free"
+    def _facts(self, ref: str, path: Path) -> ImageFacts:
+        """From the file beside it; made up for when that is missing, as for a file copied there by hand."""
+        try:
+            used = path.stat().st_blocks * 512
+            try:
+                record = self._records.get(homes.image_facts(path))
+            except FileNotFoundError:
+                record = self._unknown(path)
+        except (OSError, ValueError) as error:
+            raise Problem(Code.FAILED, f"cannot read what is known of the image {ref}: {error}") from error
+        return ImageFacts(
+            ref=ref,
+            path=path,
+            kind=record.format,
+            format=record.format if record.format != "iso" else "raw",
+            size_bytes=record.size_bytes,
+            file_bytes=record.file_bytes,
+            used_bytes=used,
+            sha256=record.sha256,
         )
-    count = 0
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
-    def write(data: bytearray) -> None:
-        hasher.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-
-    try:
-        async for piece in _pieces(body):
-            count += len(piece)
-            if (count - len(piece)) // _LOOK != count // _LOOK:  # others write here too
-                free = count + files.space(path.parent)[1] - RESERVE
-            if count > free:
-                raise Problem(Code.NO_SPACE, f"it is larger than the {show_size(max(0, free))} that are free")
-            await asyncio.to_thread(write, piece)
-        if count == 0 or (length is not None and count != length):
+    def _check_alone(self, facts: ImageFacts) -> None:
+        """Raises `Problem` INVALID when it does not."""
+        length, found = self._headers.get(facts.path)
+        if why := image_refusal(found, length, facts.kind, facts.format):
             raise Problem(
-                Code.MALFORMED, f"the upload was cut short: {count} bytes of {length or 'none'} came"
+                Code.INVALID, f"the image {facts.ref} cannot be used: {why}", hint="Upload it again."
             )
-        digest = hasher.hexdigest()
-        if sha256 and digest != sha256.lower():
-            raise Problem(Code.INVALID, f"its SHA-256 is {digest}, not {sha256}: it was damaged on its way")
-        await asyncio.to_thread(os.fsync, descriptor)
-        return digest
-    finally:
-        os.close(descriptor)
+
+    def _unknown(self, path: Path) -> ImageRecord:
+        length, found = self._headers.get(path)
+        if unknown_refusal(found, length):
+            raise Problem(Code.INVALID, f"{path.name} was not uploaded and cannot be used: upload it")
+        size = found.size_bytes or length
+        return ImageRecord(format=found.kind, file_bytes=length, size_bytes=size, sha256="")
 
 
-async def _pieces(body: AsyncIterator[bytes]) -> AsyncIterator[bytearray]:
-    """The same bytes in pieces of about `PIECE`, whatever the network made of them."""
-    buffer = bytearray()
-    async for part in body:
-        buffer += part
-        if len(buffer) >= PIECE:
-            yield buffer
-            buffer = bytearray()
-    if buffer:
-        yield buffer
+def _read_record(path: Path) -> ImageRecord:
+    return msgspec.json.decode(path.read_bytes(), type=ImageRecord)
 
 
-def _facts(ref: str, path: Path) -> ImageFacts:
-    """From the file beside it; made up for when that is missing, as for a file copied there by hand."""
+def open_again(path: Path) -> int:
+    """A descriptor that QEMU can open once more, by `/proc/self/fd/N` and as its own user, without a copy.
+
+    The kernel asks only the file's mode then, not the way to it: so the file is for all to read, and its
+    directory for nobody to enter. Whoever was given no descriptor has no way to it. Raises `Problem`.
+    """
     try:
-        stat = path.stat()
-        record = msgspec.json.decode(path.with_name(f"{path.name}.json").read_bytes(), type=ImageRecord)
-    except FileNotFoundError:
-        record = _unknown(path)
-    except (OSError, ValueError) as error:
-        raise Problem(Code.FAILED, f"cannot read what is known of the image {ref}: {error}") from error
-    return ImageFacts(
-        ref=ref,
-        path=path,
-        kind=record.format,
-        format=record.format if record.format != "iso" else "raw",
-        size_bytes=record.size_bytes,
-        file_bytes=record.file_bytes,
-        used_bytes=stat.st_blocks * 512,
-        sha256=record.sha256,
-    )
-
-
-def _check_alone(facts: ImageFacts) -> None:
-    """The file beside it may be another host's word: what is used is looked at again. Raises `Problem`."""
-    _, head, tail = block.read_ends(str(facts.path), formats.HEAD, formats.TAIL)
-    found = formats.inspect(head, tail)
-    why = found.refused or ("" if found.driver == facts.format else f"it is {found.kind}, not {facts.kind}")
-    if why:
-        raise Problem(Code.INVALID, f"the image {facts.ref} cannot be used: {why}", hint="Upload it again.")
-
-
-def _unknown(path: Path) -> ImageRecord:
-    length, head, tail = block.read_ends(str(path), formats.HEAD, formats.TAIL)
-    found = formats.inspect(head, tail)
-    if found.refused or found.kind in ("vmdk", "vhdx", "vdi", "vpc"):
-        raise Problem(Code.INVALID, f"{path.name} was not uploaded and cannot be used: upload it")
-    return ImageRecord(format=found.kind, file_bytes=length, size_bytes=found.size_bytes or length, sha256="")
+        descriptor = files.open_regular(path, os.O_RDONLY)
+        try:
+            if path.parent.stat().st_mode & 0o077:
+                path.parent.chmod(0o700)
+            if os.fstat(descriptor).st_mode & MODE != MODE:  # of an older Thimble, or copied here by hand
+                os.fchmod(descriptor, MODE)
+        except OSError:
+            os.close(descriptor)
+            raise
+    except OSError as error:
+        raise files.problem(error, f"cannot open {path}") from error
+    return descriptor

@@ -6,6 +6,7 @@ It reads what strangers uploaded, so it runs confined (`sys.confine`), and gets 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 from thimble.contract.vm import DiskFormat
 from thimble.core.problem import Code, Problem
 from thimble.core.units import GIB, MIB
+from thimble.storage.standalone import info_refusal
 from thimble.sys import command, files
 from thimble.sys.confine import Cell, Limits
 
@@ -24,14 +26,14 @@ MEMORY = 3 * GIB
 GLANCE_S = 60
 #: Bytes that even a slow CPU converts in a second.
 SLOW = 2 * MIB
-_ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "MALLOC_ARENA_MAX": "2"}
+_ENV = {"LC_ALL": "C", "MALLOC_ARENA_MAX": "2"}
 
 
 class QemuImg:
-    """`program`: its path, or its name on PATH."""
+    """`program`: its path, or its name on our own PATH (its environment has none)."""
 
     def __init__(self, program: str = "qemu-img") -> None:
-        self._program = program
+        self._program = shutil.which(program) or program
 
     async def create(self, target: Path, size: int, format: DiskFormat) -> None:
         """A new empty disk; sparse."""
@@ -82,8 +84,8 @@ class QemuImg:
         if result.code:
             raise Problem(Code.INVALID, f"it is damaged: {result.last_words}")
         facts = msgspec.json.decode(result.stdout, type=_Info)
-        if facts.backing_filename:
-            raise Problem(Code.INVALID, "it refers to a backing file")
+        if why := info_refusal(facts.backing_filename):
+            raise Problem(Code.INVALID, why)
         return facts.virtual_size
 
     def _cell(self, cpu_s: int, file_bytes: int) -> Cell:

@@ -8,6 +8,11 @@ import msgspec
 
 from thimble.contract.storage import DatastoreKind
 from thimble.contract.vm import DiskFormat
+from thimble.state.store import Upgrade
+
+#: From each format of a record to the next; see `state.store`.
+DATASTORE_UPGRADES: tuple[Upgrade, ...] = ()
+VOLUME_UPGRADES: tuple[Upgrade, ...] = ()
 
 
 class DatastoreRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -19,6 +24,21 @@ class DatastoreRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     uuid: str = ""  # disk: of its file system
     size_bytes: int = 0  # ram; 0: half of the host's
     default: bool = False  # where things go when nobody says where
+
+
+class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is known of a volume beside its file. Its id is the record's, its datastore the one it lies in.
+
+    Snapshots, clones and backups refer to the id: it stays when the volume is renamed or leaves its VM.
+    """
+
+    name: str  # as its file is called
+    vm: str = ""  # the VM in whose directory it lies; empty: a volume of its own
+    format: DiskFormat
+    size_bytes: int  # virtual, when it was made or found; the file knows the present one
+    parent: str = ""  # id of the volume it is a layer over (its backing file); empty: it stands alone
+    made_by: str = ""  # the user, or the VM it was made for; empty: found without a record
+    created: float  # seconds since the epoch, UTC
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from thimble.contract.storage import DatastoreCreate, DatastoreKind
 from thimble.contract.vm import DiskSpec
 from thimble.core.ids import NAME_MAX, name_reasons
 from thimble.core.problem import Code, Reason
 from thimble.core.units import MIB, TIB, show_size
-from thimble.storage.records import ImageFacts, VolumeFacts
+from thimble.storage.records import ImageFacts
+from thimble.storage.refs import Ref
 
 SECTOR = 512
 #: ext4 itself ends at 16 TiB per file for raw; qcow2 goes on, but nobody has asked yet.
 SIZE_MAX = 64 * TIB
-#: A disk datastore smaller than this is of no use.
-DISK_MIN = 64 * MIB
-RAM_MIN = 4 * MIB
 #: What is left free for records, however full the images make a datastore.
 RESERVE = 16 * MIB
 _IMAGE_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._+~")
-
-
-def split_ref(ref: str, home: str) -> tuple[str, str]:
-    """(datastore, name) of `ds/name`; a bare name is in `home`."""
-    store, slash, name = ref.partition("/")
-    return (store, name) if slash else (home, ref)
 
 
 def image_name_reasons(name: str, path: str) -> list[Reason]:
@@ -43,7 +34,7 @@ def image_name_reasons(name: str, path: str) -> list[Reason]:
 def volume_name_reasons(name: str, path: str) -> list[Reason]:
     """A name of our kind that cannot be mistaken for a disk in a VM's directory (`vm-….disk0`)."""
     found = name_reasons(name, path)
-    if not found and name.startswith("vm-") and "." in name:
+    if not found and Ref("", name).vm_disk is not None:
         found.append(Reason(message=f"{name!r}: names such as vm-….… are those of VMs' own disks", path=path))
     return found
 
@@ -97,62 +88,13 @@ def disk_reasons(spec: DiskSpec, path: str) -> list[Reason]:
     ]
 
 
-def overcommit(size: int, promised: int, free: int, name: str) -> str:
-    """A warning when sparse disks may outgrow what is free; empty if not.
+def overcommit(size: int, promised: int, free: int, name: str) -> list[str]:
+    """A warning when sparse disks may outgrow what is free.
 
     `promised`: what the volumes that are there may still grow by.
     """
     if size + promised <= free:
-        return ""
-    others = f", the volumes there by {show_size(promised)} more" if promised else ""
-    return (
-        f"{name} may grow to {show_size(size)}{others}, and {show_size(free)} are free:"
-        f" the datastore can fill up"
-    )
-
-
-def datastore_reasons(request: DatastoreCreate, memory: int) -> list[Reason]:
-    """Names, and which fields go with which kind; `memory`: of the host, in bytes."""
-    found = name_reasons(request.name, "$.name")
-    for field, kind, given in (
-        ("path", DatastoreKind.DIRECTORY, bool(request.path)),
-        ("device", DatastoreKind.DISK, bool(request.device)),
-        ("size_bytes", DatastoreKind.RAM, request.size_bytes is not None),
-    ):
-        if given and kind is not request.kind:
-            found.append(Reason(message=f"{field} goes with kind {kind}", path=f"$.{field}"))
-        if not given and kind is request.kind:
-            found.append(Reason(message=f"kind {kind} needs {field}", path=f"$.{field}"))
-    if request.erase and not request.format:
-        found.append(Reason(message="erase goes with format", path="$.erase"))
-    if request.format and request.kind is not DatastoreKind.DISK:
-        found.append(Reason(message="format goes with kind disk", path="$.format"))
-    if request.path and not request.path.startswith("/"):
-        found.append(Reason(message="path is an absolute one", path="$.path"))
-    if request.device and not request.device.startswith("/dev/"):
-        found.append(Reason(message="device begins with /dev/", path="$.device"))
-    if request.size_bytes is not None and request.kind is DatastoreKind.RAM:
-        found += _ram_reasons(request.size_bytes, memory)
-    return found
-
-
-def _ram_reasons(size: int, memory: int) -> list[Reason]:
-    if size < RAM_MIN:
-        return [Reason(message=f"at least {show_size(RAM_MIN)}", path="$.size_bytes")]
-    if size > memory:
-        return [
-            Reason(
-                message=f"the host has only {show_size(memory)} of memory",
-                code=Code.NO_MEMORY,
-                path="$.size_bytes",
-            )
-        ]
-    return []
-
-
-def free_reasons(facts: VolumeFacts, users: dict[str, str], vm: str, path: str) -> list[Reason]:
-    """A volume has one user; `vm` is the asking one."""
-    user = users.get(facts.ref)
-    if user is None or user == vm:
         return []
-    return [Reason(message=f"{facts.ref} is used by {user}", code=Code.IN_USE, path=path)]
+    others = f", the volumes there by {show_size(promised)} more" if promised else ""
+    grows = f"{name} may grow to {show_size(size)}{others}"
+    return [f"{grows}, and {show_size(free)} are free: the datastore can fill up"]

@@ -1,31 +1,57 @@
 """Volumes: made whole or not at all, found again by their names.
 
-A volume is made under a temporary name, fsynced, then renamed; so whatever has its final name is complete.
+A volume is made under a temporary name, fsynced, gets its record and then its name; so whatever has its final
+name is complete.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thimble.contract.vm import DiskFormat
+from thimble.core.lazy import Lazy
 from thimble.core.problem import Code, Problem
-from thimble.storage import formats
+from thimble.state.background import Background
+from thimble.storage import homes, refs
+from thimble.storage.attachments import Claims
+from thimble.storage.catalog import Catalog, Sized
 from thimble.storage.datastores import Datastores
-from thimble.storage.qemu_img import QemuImg
+from thimble.storage.headers import Headers
+from thimble.storage.homes import Home, VolumeFile
 from thimble.storage.records import ImageFacts, VolumeFacts
-from thimble.storage.rules import RESERVE, no_room, split_ref
-from thimble.sys import block, files
+from thimble.storage.rules import RESERVE, no_room
+from thimble.storage.volume_files import give_name, make_empty, settle, size_of
+from thimble.sys import files
+from thimble.sys.worker import Worker
+
+if TYPE_CHECKING:
+    from thimble.storage.qemu_img import QemuImg
 
 
 class Volumes:
-    """All volumes of all mounted datastores: those of their own, and the disks in VMs' directories."""
+    """All volumes of all datastores that are there: those of their own, and the disks in VMs' directories."""
 
-    def __init__(self, datastores: Datastores, tool: QemuImg) -> None:
+    def __init__(
+        self,
+        datastores: Datastores,
+        tool: Lazy[QemuImg],
+        claims: Claims,
+        background: Background,
+        *,
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+    ) -> None:
         self._datastores = datastores
         self._tool = tool
-        self._making: set[Path] = set()
+        self.claims = claims
+        self._sizes = Headers(lambda path: size_of(path, homes.volume_file(path).format))
+        self.catalog = Catalog(
+            datastores, background, files=self._sized, busy=self._busy, clock=clock, entropy=entropy
+        )
 
     async def make(
         self,
@@ -34,137 +60,127 @@ class Volumes:
         size: int | None,
         image: ImageFacts | None,
         format: DiskFormat,
+        made_by: str = "",
         progress: Callable[[float], None],
     ) -> int:
-        """Make `target`, empty or a copy; when it is there already, it is the one. Its virtual size."""
-        if target.exists():
-            return size_of(target, format)
-        name = target.with_suffix("")
-        if name in self._making:
-            raise Problem(Code.CONFLICT, f"{name.name} is being made already")
-        self._making.add(name)
-        unfinished = target.with_name(f".{target.name}.new")
+        """Make `target`, empty or a copy; when it is there already, it is the one. Its virtual size.
+
+        The caller has claimed it.
+        """
+        worker = Worker(f"make {target.name}")
+        if await worker.run(target.exists):
+            return await worker.run(partial(self._sizes.get, target))
+        datastore = self._datastores.holding(target)
+        unfinished = homes.unfinished(target)
         try:
-            target.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-            await self._fill(unfinished, size, image, format, progress)
-            unfinished.chmod(0o600)
-            await _sync(unfinished)
-            if target.exists():  # a VM's volume was kept under this name meanwhile
-                raise Problem(Code.EXISTS, f"there is a volume {name.name} already")
-            unfinished.rename(target)
-            files.sync_directory(target.parent)
+            await worker.run(lambda: target.parent.mkdir(mode=0o711, parents=True, exist_ok=True))
+            await self._fill(worker, unfinished, size, image, format, progress)
+            await worker.run(partial(settle, unfinished))
+            await self._name(worker, datastore, unfinished, target, made_by)
         except OSError as error:
             raise files.problem(error, f"cannot make {target}") from error
         finally:
-            try:
-                if unfinished.exists():
-                    await files.remove_large(unfinished)
-            finally:
-                self._making.discard(name)
+            await worker.run(partial(files.remove_large, unfinished))
         progress(1.0)
-        return size_of(target, format)
+        await self._datastores.measure(datastore)
+        return await worker.run(partial(self._sizes.get, target))
+
+    async def _name(
+        self, worker: Worker, datastore: str, unfinished: Path, target: Path, made_by: str
+    ) -> None:
+        """The record, then the name."""
+        file = homes.volume_file(target)
+        size = await worker.run(lambda: size_of(unfinished, file.format))
+        await self.catalog.add(datastore, file, size, made_by=made_by or file.vm)
+        try:
+            await worker.run(lambda: give_name(unfinished, target))
+        except BaseException:
+            if not await worker.run(target.exists):
+                await self.catalog.remove(datastore, file.vm, file.name)
+            raise
 
     async def _fill(
         self,
+        worker: Worker,
         path: Path,
         size: int | None,
         image: ImageFacts | None,
         format: DiskFormat,
         progress: Callable[[float], None],
     ) -> None:
-        path.unlink(missing_ok=True)
+        await worker.run(lambda: path.unlink(missing_ok=True))
         if image is None:
             assert size is not None
             if format is DiskFormat.RAW:
-                with open(path, "xb") as file:
-                    file.truncate(size)
+                await worker.run(lambda: make_empty(path, size))
             else:
-                await self._tool.create(path, size, format)
+                await self._tool.get().create(path, size, format)
             return
-        free = files.space(path.parent)[1]
+        free = (await worker.run(lambda: files.space(path.parent)))[1]
         if image.used_bytes > free - RESERVE:
             reason = no_room(image.used_bytes, free, "")
             raise Problem(Code.NO_SPACE, f"a copy of {image.ref} {reason.message}")
-        await self._tool.copy(
+        await self._tool.get().copy(
             image.path, image.format, path, format, lambda part: progress(part * 0.98), size=image.size_bytes
         )
-        if size is not None and size > size_of(path, format):
-            await self._tool.grow(path, size, format)
+        if size is not None and size > await worker.run(lambda: size_of(path, format)):
+            await self._tool.get().grow(path, size, format)
 
     async def remove(self, target: Path) -> None:
-        """Delete it and what an interrupted making left; a missing one is fine."""
-        for path in (target.with_name(f".{target.name}.new"), target):
-            await files.remove_large(path)
+        """Delete it, what an interrupted making left, and its record; a missing one is fine."""
+        worker = Worker(f"remove {target.name}")
+        for path in (homes.unfinished(target), target):
+            await worker.run(partial(files.remove_large, path))
+        file, datastore = homes.volume_file(target), self._datastores.holding(target)
+        await self.catalog.remove(datastore, file.vm, file.name)
+        await self._datastores.measure(datastore)
 
     def resolve(self, ref: str, home: str) -> VolumeFacts:
         """The volume that `ref` names. Raises `Problem` NOT_FOUND, UNAVAILABLE."""
-        store, name = split_ref(ref, home)
-        root = self._datastores.root(store)
-        found = None if "/" in name or name.startswith(".") else _find(root, name)
+        whole = refs.parse(ref, home)
+        found = self._datastores.home(whole.datastore).find_volume(whole)
         if found is None:
-            raise Problem(Code.NOT_FOUND, f"there is no volume {store}/{name}")
-        return facts(f"{store}/{name}", *found)
+            raise Problem(Code.NOT_FOUND, f"there is no volume {whole}")
+        return self._facts(whole.datastore, found)
 
-    def all(self) -> Iterator[VolumeFacts]:
-        """Every volume; one that cannot be read is left out."""
-        for store, root in self._datastores.mounted().items():
-            for path in sorted((root / "volumes").iterdir()) + sorted((root / "vms").glob("*/*")):
-                if path.suffix not in _FORMATS or path.name.startswith(".") or not files.regular(path, root):
-                    continue
-                inside = "" if path.parent.name == "volumes" else f"{path.parent.name}."
-                try:
-                    yield facts(f"{store}/{inside}{path.stem}", path, _FORMATS[path.suffix])
-                except Problem:
-                    continue
+    async def all(self) -> list[VolumeFacts]:
+        """Every volume, but those that cannot be read or whose datastore does not answer."""
+        found = await self._datastores.each(lambda store, home: list(self._of(store, home)))
+        return [facts for part in found for facts in part]
 
     def promised(self, store: str) -> int:
-        """Bytes by which the volumes of a datastore may still grow."""
-        mine = (facts for facts in self.all() if facts.ref.startswith(f"{store}/"))
+        """Bytes by which the volumes of a datastore may still grow. Raises `Problem` UNAVAILABLE."""
+        mine = self._of(store, self._datastores.home(store))
         return sum(max(0, facts.size_bytes - facts.used_bytes) for facts in mine)
 
+    def _of(self, store: str, home: Home) -> Iterator[VolumeFacts]:
+        for file in home.volume_files():
+            try:
+                yield self._facts(store, file)
+            except Problem:
+                continue
 
-_FORMATS = {f".{format}": format for format in DiskFormat}
+    def _sized(self, home: Home) -> list[Sized]:
+        found = []
+        for file in home.volume_files():
+            with suppress(Problem, OSError):
+                found.append((file, self._sizes.get(file.path)))
+        return found
 
+    def _busy(self, datastore: str, vm: str, name: str) -> bool:
+        return self.claims.claimed(str(refs.volume(datastore, vm, name)))
 
-def _find(root: Path, name: str) -> tuple[Path, DiskFormat] | None:
-    vm, dot, disk = name.partition(".")
-    places = [root / "volumes" / name]
-    if dot and vm.startswith("vm-"):
-        places.append(root / "vms" / vm / disk)
-    for place in places:
-        for format in DiskFormat:
-            path = place.with_name(f"{place.name}.{format}")
-            if files.regular(path, root):
-                return path, format
-    return None
-
-
-def facts(ref: str, path: Path, format: DiskFormat) -> VolumeFacts:
-    """Raises `Problem`."""
-    try:
-        used = path.stat().st_blocks * 512
-    except OSError as error:
-        raise files.problem(error, f"cannot look at {path}") from error
-    return VolumeFacts(ref=ref, path=path, format=format, size_bytes=size_of(path, format), used_bytes=used)
-
-
-def size_of(path: Path, format: DiskFormat) -> int:
-    """The virtual size, from the file itself. Raises `Problem`."""
-    length, head, _ = block.read_ends(str(path), 104, 0)
-    if format is DiskFormat.RAW:
-        return length
-    header = formats.qcow2(head)
-    if header is None:
-        raise Problem(Code.FAILED, f"{path} is not a qcow2 file")
-    return header.size_bytes
-
-
-async def _sync(path: Path) -> None:
-    """fsync without holding up the agent."""
-    import asyncio
-
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        await asyncio.to_thread(os.fsync, descriptor)
-    finally:
-        os.close(descriptor)
+    def _facts(self, store: str, file: VolumeFile) -> VolumeFacts:
+        """Raises `Problem`."""
+        try:
+            used = file.path.stat().st_blocks * 512
+            size = self._sizes.get(file.path)
+        except OSError as error:
+            raise files.problem(error, f"cannot look at {file.path}") from error
+        return VolumeFacts(
+            ref=str(homes.ref_of(store, file)),
+            path=file.path,
+            format=file.format,
+            size_bytes=size,
+            used_bytes=used,
+        )

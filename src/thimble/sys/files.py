@@ -90,13 +90,11 @@ def remove(path: Path) -> None:
         raise problem(error, f"cannot remove {path}") from error
 
 
-async def remove_large(path: Path) -> None:
-    """Out of sight at once, its blocks given back in a thread: that takes a while for a large file.
+def remove_large(path: Path) -> None:
+    """Out of sight at once, then give its blocks back: that takes a while for a large file, so in a thread.
 
     What an agent that dies meanwhile leaves is called `.<name>.gone.new`. A missing file is fine.
     """
-    import asyncio
-
     doomed = path.with_name(f".{path.name}.gone.new")
     try:
         path.rename(doomed)
@@ -104,7 +102,7 @@ async def remove_large(path: Path) -> None:
         return
     except OSError:  # a full disk may have no room for another name
         doomed = path
-    await asyncio.to_thread(remove, doomed)
+    remove(doomed)
 
 
 def space(path: Path) -> tuple[int, int]:

@@ -15,37 +15,37 @@ import msgspec
 
 from thimble.contract.vm import DiskFormat, Firmware
 from thimble.core.problem import Problem
-from thimble.state.store import Collection
 from thimble.state.tasks import Progress
+from thimble.storage.homes import UEFI_VARIABLES, VM_RECORD
 from thimble.sys import cgroup, files
-from thimble.vm.driver import Driver
-from thimble.vm.qemu.context import World
+from thimble.vm.qemu.context import Context
 from thimble.vm.qemu.launch_fds import Source
-from thimble.vm.record.spec import Disk, Phase, VmRecord
+from thimble.vm.record.spec import Definition, Disk
+from thimble.vm.table import VmTable
 
 replace = msgspec.structs.replace
 
 
-async def create(id: str, world: World, store: Collection[VmRecord], progress: Progress) -> None:
+async def create(id: str, table: VmTable, progress: Progress) -> None:
     """Make what the record says; then its phase is `ready`. Raises `Problem` after taking all back."""
-    found = store.get(id)
-    source = Source(world.storage, world.network, id, found.root)
+    found, context = table.get(id), table.context
+    source, vm = Source(context.storage, context.network, id, found.root), found.value.definition
     try:
         async with progress.step("volumes"):
-            disks = await make_volumes(source, found.value, found.value.disks, world, progress)
+            disks = await make_volumes(source, vm, vm.disks, context, progress)
         async with progress.step("firmware"):
-            if found.value.firmware is Firmware.UEFI:
-                make_variables(source, world)
+            if vm.firmware is Firmware.UEFI:
+                await asyncio.to_thread(make_variables, source, context)
         async with progress.step("ready"):
-            protect(source.directory, found.value, world)
-            store.put(id, replace(found.value, disks=disks, phase=Phase.READY))
+            protect(source.directory, vm, context)
+            await table.ready(id, {disk.name: disk.size_bytes for disk in disks})
     except BaseException:
-        await take_back(id, source, world, store)
+        await take_back(id, source, table)
         raise
 
 
 async def make_volumes(
-    source: Source, record: VmRecord, disks: tuple[Disk, ...], world: World, progress: Progress
+    source: Source, vm: Definition, disks: tuple[Disk, ...], context: Context, progress: Progress
 ) -> tuple[Disk, ...]:
     """Make the volumes of our own that are missing; the disks with their true sizes."""
     result = []
@@ -57,7 +57,7 @@ async def make_volumes(
         def tell(fraction: float, n: int = n) -> None:
             progress.at((n + fraction) / len(disks))
 
-        size = await world.storage.create_volume(
+        size = await context.storage.create_volume(
             source.directory / disk.file,
             size_bytes=disk.size_bytes or None,
             image=disk.image or None,
@@ -65,65 +65,64 @@ async def make_volumes(
             format=disk.format,
             progress=tell,
         )
-        if world.own_users:
-            os.chown(source.directory / disk.file, record.uid, record.uid, follow_symlinks=False)
+        if context.own_users:
+            os.chown(source.directory / disk.file, vm.uid, vm.uid, follow_symlinks=False)
         result.append(replace(disk, size_bytes=size))
     return tuple(result)
 
 
-def make_variables(source: Source, world: World) -> None:
+def make_variables(source: Source, context: Context) -> None:
     """The VM's own UEFI variables, from the template; existing ones stay."""
-    target = source.directory / "efivars.fd"
+    target = source.directory / UEFI_VARIABLES
     if target.exists():
         return
     try:
-        data = world.qemu.ovmf_vars.read_bytes()
+        data = context.qemu.ovmf_vars.read_bytes()
     except OSError as error:
-        raise files.problem(error, f"cannot read the UEFI firmware {world.qemu.ovmf_vars}") from error
+        raise files.problem(error, f"cannot read the UEFI firmware {context.qemu.ovmf_vars}") from error
     files.write_atomic(target, data)
 
 
-def protect(directory: Path, record: VmRecord, world: World) -> None:
+def protect(directory: Path, vm: Definition, context: Context) -> None:
     """The directory is the VM's to read, the record ours alone."""
-    if world.own_users:
-        os.chown(directory, 0, record.uid)
+    if context.own_users:
+        os.chown(directory, 0, vm.uid)
     directory.chmod(0o750)
 
 
-async def take_back(id: str, source: Source, world: World, store: Collection[VmRecord]) -> None:
+async def take_back(id: str, source: Source, table: VmTable) -> None:
     """As if the create had never been asked for; where that fails, the record stays."""
     with suppress(Problem, OSError):
         await asyncio.to_thread(_remove_files, source.directory)
+        await source.storage.forget_volumes(source.home, id)
     with suppress(Problem):
-        store.delete(id)
+        await table.remove(id)
     with suppress(Problem, OSError):
         source.directory.rmdir()
-    if store.find(id) is None:
-        world.events.publish("vm.deleted", id)
+    if table.find(id) is None:
+        table.context.events.publish("vm.deleted", id)
 
 
-async def delete(
-    id: str, driver: Driver, world: World, store: Collection[VmRecord], progress: Progress
-) -> None:
+async def delete(id: str, table: VmTable, progress: Progress) -> None:
     """Take away what the record in phase `deleting` has. Raises `Problem`; can be done again."""
-    found = store.get(id)
-    source = Source(world.storage, world.network, id, found.root)
+    found, context = table.get(id), table.context
+    source, vm = Source(context.storage, context.network, id, found.root), found.value.definition
     async with progress.step("volumes"):
-        for disk in found.value.disks:
-            if not disk.volume and found.value.keep_volumes:
-                release_volume(source, found.value, disk)
-        for disk in stray_disks(source, found.value) if found.value.keep_volumes else ():
-            release_volume(source, found.value, disk)
-        for nic in found.value.nics:
-            await world.network.close_port(id, nic.name)
+        if found.value.noted.keep_volumes:
+            own = [disk for disk in vm.disks if not disk.volume]
+            for disk in (*own, *stray_disks(source, vm)):
+                release_volume(source, vm, disk)
+        for nic in vm.nics:
+            await context.network.close_port(id, nic.name)
     async with progress.step("files"):
         await asyncio.to_thread(_remove_files, source.directory)
-        driver.rundir.remove()
-        await world.consoles.forget(id)
-        if (group := world.group(id)) is not None:
+        await context.storage.forget_volumes(source.home, id)
+        table.drivers[id].rundir.remove()
+        await context.consoles.forget(id)
+        if (group := context.group(id)) is not None:
             cgroup.delete(group)
     async with progress.step("record"):
-        store.delete(id)
+        await table.remove(id)
         with suppress(OSError):
             source.directory.rmdir()
 
@@ -131,7 +130,7 @@ async def delete(
 def _remove_files(directory: Path) -> None:
     """Everything but the record, which goes last: until then a restart finds the work to finish."""
     for path in directory.iterdir() if directory.exists() else ():
-        if path.name == "vm.json":
+        if path.name == VM_RECORD:
             continue
         try:
             if path.is_dir() and not path.is_symlink():
@@ -154,9 +153,9 @@ async def discard(source: Source, disks: tuple[Disk, ...], *, directory: bool) -
             source.directory.rmdir()
 
 
-def stray_disks(source: Source, record: VmRecord) -> list[Disk]:
+def stray_disks(source: Source, vm: Definition) -> list[Disk]:
     """Own volumes that the record does not know: of a change that was cut off, or a guest that held on."""
-    known = {disk.file for disk in record.disks if not disk.volume}
+    known = {disk.file for disk in vm.disks if not disk.volume}
     paths = sorted(source.directory.glob("[!.]*"))
     return [
         Disk(name=path.stem, format=DiskFormat(path.suffix[1:]))
@@ -165,22 +164,6 @@ def stray_disks(source: Source, record: VmRecord) -> list[Disk]:
     ]
 
 
-def release_volume(source: Source, record: VmRecord, disk: Disk) -> str:
+def release_volume(source: Source, vm: Definition, disk: Disk) -> str:
     """Make an own volume stand alone, as `datastore/VM-DISK`; its new name, empty when it went before."""
-    path = source.directory / disk.file
-    if not path.exists():
-        return ""
-    root = source.directory.parent.parent / "volumes"
-    try:
-        root.mkdir(mode=0o711, exist_ok=True)
-        name = stem = f"{record.name}-{disk.name}"[:63]
-        number = 1
-        while any((root / f"{name}.{format}").exists() for format in DiskFormat):
-            number += 1
-            name = f"{stem[: 62 - len(str(number))]}-{number}"
-        os.chown(path, os.geteuid(), os.getegid(), follow_symlinks=False)
-        path.rename(root / f"{name}.{disk.format}")
-        files.sync_directory(root)
-    except OSError as error:
-        raise files.problem(error, f"cannot keep {path}") from error
-    return f"{source.home}/{name}"
+    return source.storage.release_volume(source.home, source.id, disk.file, f"{vm.name}-{disk.name}")

@@ -19,7 +19,7 @@ from thimble.state.store import Record
 from thimble.sys import files
 from thimble.vm.record import rules
 from thimble.vm.record.assign import UID_FIRST, UID_LAST, AddressFor, free_uid, new_uuid
-from thimble.vm.record.spec import Nic, VmRecord, volume_ref
+from thimble.vm.record.spec import Card, Definition, Nic, VmRecord, volume_ref
 
 replace = msgspec.structs.replace
 
@@ -38,32 +38,32 @@ class Taken:
             self.add(record)
 
     def add(self, record: Record[VmRecord]) -> None:
-        value = record.value
-        self.uids.add(value.uid)
-        self.uuids.add(value.uuid)
-        self.names.add(value.name)
-        self.macs |= {nic.mac for nic in value.nics}
-        self.ips |= {nic.ip for nic in value.nics if nic.ip}
-        self.volumes |= {volume_ref(record.root, record.id, disk): record.id for disk in value.disks}
+        given, vm = record.value.assigned, record.value.definition
+        self.uids.add(given.uid)
+        self.uuids.add(given.uuid)
+        self.names.add(vm.name)
+        self.macs |= {nic.mac for nic in vm.nics}
+        self.ips |= {nic.ip for nic in vm.nics if nic.ip}
+        self.volumes |= {volume_ref(record.root, record.id, disk): record.id for disk in vm.disks}
 
 
 def refusal(record: Record[VmRecord], taken: Taken) -> str:
     """Why this record is not used; empty when it can be."""
-    value = record.value
+    vm = record.value.definition
     reasons = [
         *name_reasons(record.id, "its directory"),
-        *name_reasons(value.name, "$.name"),
-        *rules.check_names("disks", [disk.name for disk in value.disks]),
-        *rules.check_names("nics", [nic.name for nic in value.nics]),
-        *rules.check_names("cdroms", [cdrom.name for cdrom in value.cdroms]),
-        *rules.check_macs([nic.mac for nic in value.nics]),
+        *name_reasons(vm.name, "$.name"),
+        *rules.check_names("disks", [disk.name for disk in vm.disks]),
+        *rules.check_names("nics", [nic.name for nic in vm.nics]),
+        *rules.check_names("cdroms", [cdrom.name for cdrom in vm.cdroms]),
+        *rules.check_macs([nic.mac for nic in vm.nics]),
     ]
     if reasons:
         return f"{reasons[0].path}: {reasons[0].message}"
-    for nic in value.nics:
+    for nic in vm.nics:
         if nic.ip and subnet.number_of(nic.ip) is None:
             return f"{nic.ip!r} is not an IPv4 address"
-    for disk in value.disks:
+    for disk in vm.disks:
         if disk.volume and disk.volume in taken.volumes:
             return f"the volume {disk.volume} is used by {taken.volumes[disk.volume]}"
     return ""
@@ -73,13 +73,21 @@ def settled(
     value: VmRecord, taken: Taken, entropy: Callable[[int], bytes], address_for: AddressFor
 ) -> VmRecord:
     """`value` with new ones for what is taken; itself when nothing is."""
-    sound = UID_FIRST <= value.uid <= UID_LAST and value.uid not in taken.uids
+    given = value.assigned
+    sound = UID_FIRST <= given.uid <= UID_LAST and given.uid not in taken.uids
+    cards = {
+        nic.name: _settled_nic(nic, taken, entropy, address_for) for nic in value.definition.nics
+    }  # fmt: skip
+    nics = tuple(nic if nic.mac is None else replace(nic, mac=cards[nic.name].mac) for nic in value.spec.nics)
     return replace(
         value,
-        name=_free_name(value.name, taken.names),
-        uid=value.uid if sound else free_uid(taken.uids),
-        uuid=new_uuid(entropy(16)) if value.uuid in taken.uuids else value.uuid,
-        nics=tuple(_settled_nic(nic, taken, entropy, address_for) for nic in value.nics),
+        spec=replace(value.spec, name=_free_name(value.spec.name, taken.names), nics=nics),
+        assigned=replace(
+            given,
+            uid=given.uid if sound else free_uid(taken.uids),
+            uuid=new_uuid(entropy(16)) if given.uuid in taken.uuids else given.uuid,
+            nics=cards,
+        ),
     )
 
 
@@ -91,7 +99,7 @@ def _free_name(name: str, taken: set[str]) -> str:
     return free
 
 
-def _settled_nic(nic: Nic, taken: Taken, entropy: Callable[[int], bytes], address_for: AddressFor) -> Nic:
+def _settled_nic(nic: Nic, taken: Taken, entropy: Callable[[int], bytes], address_for: AddressFor) -> Card:
     mac, ip = nic.mac, nic.ip
     while mac in taken.macs:
         mac = mac_address(entropy(3))
@@ -100,23 +108,24 @@ def _settled_nic(nic: Nic, taken: Taken, entropy: Callable[[int], bytes], addres
             ip = address_for(nic.switch, mac, taken.ips)
         except Problem:
             ip = ""  # there is no such switch here, or it is full
-    return replace(nic, mac=mac, ip=ip)
+    return Card(mac=mac, ip=ip)
 
 
-def differences(old: VmRecord, new: VmRecord) -> str:
+def differences(before: VmRecord, after: VmRecord) -> str:
     """For the log."""
+    old, new = before.definition, after.definition
     lines = [f"{f} {getattr(old, f)} is {getattr(new, f)} now" for f in ("name", "uid", "uuid")
              if getattr(old, f) != getattr(new, f)]  # fmt: skip
-    for before, nic in zip(old.nics, new.nics, strict=True):
-        if before != nic:
-            lines.append(f"{nic.name} has {nic.mac} {nic.ip} now, not {before.mac} {before.ip}")
+    for was, nic in zip(old.nics, new.nics, strict=True):
+        if was != nic:
+            lines.append(f"{nic.name} has {nic.mac} {nic.ip} now, not {was.mac} {was.ip}")
     return ", ".join(lines)
 
 
-def hand_over(directory: Path, value: VmRecord) -> None:
+def hand_over(directory: Path, vm: Definition) -> None:
     """Give the VM's own files to its new user. Raises OSError."""
-    os.chown(directory, 0, value.uid, follow_symlinks=False)
-    for disk in value.disks:
+    os.chown(directory, 0, vm.uid, follow_symlinks=False)
+    for disk in vm.disks:
         path = directory / disk.file
         if not disk.volume and files.regular(path, directory):
-            os.chown(path, value.uid, value.uid, follow_symlinks=False)
+            os.chown(path, vm.uid, vm.uid, follow_symlinks=False)

@@ -25,16 +25,16 @@ from thimble.vm.qemu import stream
 from thimble.vm.qemu.engine import Engine
 from thimble.vm.record import cpus, saved_state
 from thimble.vm.record.saved_state import Saved
-from thimble.vm.record.spec import VmRecord
+from thimble.vm.record.spec import Definition
 
 DISCARD = "Start it with discard_saved (--discard-saved) to boot it afresh; what was saved is gone then."
 
 
-def blockers(engine: Engine, record: VmRecord) -> list[Reason]:
+def blockers(engine: Engine, vm: Definition) -> list[Reason]:
     """Why it cannot be saved now; only for one that runs."""
     if engine.running is None or engine.who is None:
         return []
-    reasons = saved_state.blockers(engine.running, record)
+    reasons = saved_state.blockers(engine.running, vm)
     try:
         free = files.space(engine.state_file().path.parent)[1] - RESERVE
     except Problem as problem:
@@ -55,8 +55,8 @@ async def save(
     cancelled: Callable[[], bool],
 ) -> int:
     """Until the commit; the length of the file. Raises `Problem` after undoing it."""
-    record = engine.record.value
-    refuse(blockers(engine, record), "it cannot be saved")
+    vm = engine.record.value.definition
+    refuse(blockers(engine, vm), "it cannot be saved")
     qmp, file = engine.control, engine.state_file()
     assert engine.running is not None
     value = Saved(
@@ -96,7 +96,7 @@ def loadable(engine: Engine, accel: str) -> Saved:
         value = engine.state_file().read()
     except Problem as problem:
         raise Problem(problem.code, problem.detail, hint=DISCARD) from problem
-    why = saved_state.refusal(value, engine.record.value, accel, cpus.host_cpu(hardware.cpuinfo()))
+    why = saved_state.refusal(value, engine.record.value.definition, accel, cpus.host_cpu(hardware.cpuinfo()))
     if why:
         raise Problem(Code.CONFLICT, why, hint=DISCARD)
     return value

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from api_client import Got, ask, run
 from api_world import HASH, PASSWORD, World, counted
-
 from thimble.access import passwords
 from thimble.access.attempts import Attempts, TooMany
-from thimble.access.auth import SESSION_S, TICKET_S, Auth
+from thimble.access.auth import Auth
+from thimble.access.records import UserRecord
+from thimble.access.sessions import SESSION_S, TICKET_S
 from thimble.access.verbs import entries
 from thimble.contract.host import Role
 from thimble.core.problem import Code, Problem
@@ -87,7 +90,7 @@ def test_a_strange_authorization_is_refused(world: World, header: str) -> None:
 
 def test_sessions_are_bounded(world: World) -> None:
     tokens = [world.admin() for _ in range(2100)]
-    assert len(world.auth._sessions) <= 2000
+    assert len(world.auth.sessions) <= 2000
     assert do(world, "GET", "/session", token=tokens[-1]).status == 200
 
 
@@ -312,7 +315,7 @@ def test_a_ticket_expires(world: World) -> None:
 
 def test_a_ticket_dies_with_its_session(world: World) -> None:
     ticket = do(world, "POST", "/session/ticket").json["ticket"]
-    world.auth.close_sessions("admin")
+    world.auth.sessions.close_all("admin")
     with pytest.raises(Problem) as caught:
         world.auth.use_ticket(ticket)
     assert caught.value.code is Code.UNAUTHENTICATED
@@ -437,3 +440,83 @@ def test_who_changes_the_own_password_as_an_admin_stays_signed_in_here_only(worl
     assert do(world, "PATCH", "/users/admin", {"password_hash": STRONG}, token=here).status == 200
     assert do(world, "GET", "/session", token=here).status == 200
     assert do(world, "GET", "/session", token=there).status == 401
+
+
+# ---------------------------------------------------------------------- two at once
+
+
+def at_once(world: World, *requests: tuple[str, str, object]) -> list[Got]:
+    """Several requests of administrators in one breath."""
+    token = world.admin()
+
+    async def all_of_them() -> list[Got]:
+        sent = (
+            ask(world, method, "/api/v1" + path, body, token=token, headers={"idempotency-key": str(number)})
+            for number, (method, path, body) in enumerate(requests)
+        )
+        return list(await asyncio.gather(*sent))
+
+    return run(all_of_them())
+
+
+def test_of_two_users_of_one_name_at_once_one_is_made(world: World) -> None:
+    bodies = [{"name": "ann", "password": f"long enough {n}", "role": "operator"} for n in (1, 2)]
+    found = at_once(world, *(("POST", "/users", body) for body in bodies))
+    assert sorted(got.status for got in found) == [201, 409]
+    winner = next(body for got, body in zip(found, bodies, strict=True) if got.status == 201)
+    assert sign_in(world, winner["password"], "ann").status == 201
+
+
+@pytest.mark.parametrize(
+    ("method", "body"), [("DELETE", None), ("PATCH", {"role": "viewer", "password": "long enough"})]
+)
+def test_of_two_last_admins_who_go_at_once_one_stays(world: World, method: str, body: object) -> None:
+    world.person("second", Role.ADMIN)
+    found = at_once(world, (method, "/users/admin", body), (method, "/users/second", body))
+    assert sorted(got.status for got in found) in ([200, 409], [204, 409])
+    admins = [user.id for user in world.auth.users.all() if user.value.role is Role.ADMIN]
+    assert len(admins) == 1
+
+
+def test_of_two_tokens_of_one_name_at_once_one_is_made(world: World) -> None:
+    found = at_once(world, ("POST", "/tokens", {"name": "t"}), ("POST", "/tokens", {"name": "t"}))
+    assert sorted(got.status for got in found) == [201, 409]
+    assert len(world.auth.tokens.all()) == 1
+
+
+def test_no_token_outlives_a_user_who_is_deleted_at_once(world: World) -> None:
+    do(world, "POST", "/users", {"name": "ann", "role": "operator", "password_hash": STRONG})
+    body = {"name": "ci", "sha256": "0" * 64, "user": "ann"}
+    at_once(world, ("DELETE", "/users/ann", None), ("POST", "/tokens", body))
+    assert not world.auth.users.find("ann") and not world.auth.tokens.all()
+
+
+def test_a_sign_in_that_strengthens_a_hash_does_not_undo_a_new_role(world: World) -> None:
+    world.person("second", Role.ADMIN)  # with a hash below full strength
+
+    async def both() -> None:
+        await asyncio.gather(
+            world.auth.prove("second", PASSWORD, "192.0.2.1"),
+            ask(world, "PATCH", "/api/v1/users/second", {"role": "viewer"}, token=token),
+        )
+
+    token = world.admin()
+    run(both())
+    kept = world.auth.users.get("second").value
+    assert kept.role is Role.VIEWER and not passwords.is_weak(kept.password)
+
+
+# ---------------------------------------------------------------------- for the rest of the agent
+
+
+def test_what_a_bundle_may_not_hold_and_what_is_broken_is_said_by_its_owner(tmp_path: Path) -> None:
+    (tmp_path / "users").mkdir()
+    (tmp_path / "users" / "broken.json").write_text("{")
+    world = World(tmp_path)
+    world.auth.users.put("ann", UserRecord(role=Role.VIEWER, password=STRONG))
+    do(world, "POST", "/tokens", {"name": "t"}, token=world.auth.open_session("ann")[0])
+    (warning,) = world.auth.warnings()
+    assert "broken.json: not used" in warning
+    digests = {token.value.digest for token in world.auth.tokens.all()}
+    hashes = {user.value.password for user in world.auth.users.all()}
+    assert set(world.auth.secrets()) == digests | hashes and STRONG in hashes

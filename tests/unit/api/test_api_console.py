@@ -212,7 +212,7 @@ def test_revoked_access_ends_the_session(world: World, monkeypatch: pytest.Monke
     async def story() -> None:
         async with served(world) as wire, open_console(world, wire) as socket:
             await socket.recv()
-            world.auth.close_sessions("admin")
+            world.auth.sessions.close_all("admin")
             with pytest.raises(ConnectionClosed) as caught:
                 await socket.recv()
             assert caught.value.rcvd is not None and caught.value.rcvd.code == 1008

@@ -13,7 +13,7 @@ from api_world import World
 from thimble.api import sse
 from thimble.contract.call import Call
 from thimble.core.problem import Code, Problem
-from thimble.state import event_verbs
+from thimble.dispatch import event_verbs
 from thimble.sys import log
 
 

@@ -16,7 +16,7 @@ from thimble.boot import children
 from thimble.boot.backoff import Backoff
 from thimble.boot.children import Children
 from thimble.boot.loop import FATAL, Loop
-from thimble.boot.ring import Ring
+from thimble.boot.ramlog import RamLog
 from thimble.boot.supervise import Supervised
 
 
@@ -31,7 +31,7 @@ class World:
         self.errors: list[str] = []
         self.said: list[str] = []
         self.loop = Loop(lambda what, error: self.errors.append(str(error)))
-        self.ring = Ring(str(where / "log"), limit=2000)
+        self.ring = RamLog(str(where / "log"), limit=2000)
         self.log = where / "log"
         self.children = Children(self.loop, self.ring)
 
@@ -39,7 +39,7 @@ class World:
         end = time.monotonic() + timeout
         while not true():
             assert time.monotonic() < end, f"never happened; said {self.said}, errors {self.errors}"
-            self.loop.turn(0.02)
+            self.loop.run_once(0.02)
             self.children.reap()
 
 
@@ -90,11 +90,11 @@ def test_a_job_that_hangs_is_late_and_its_end_is_only_logged(
     told: list[Any] = []
     world.children.job("kvm", gate.read_text, lambda *answer: told.append(answer), told.append)
     world.until(lambda: told)
-    assert told == ["not done after 0 s"]
-    assert "the boot goes on without it" in world.log.read_text()
+    assert told == ["timed out after 0 s"]
+    assert "the boot continues without it" in world.log.read_text()
     gate.write_text("at last")
-    world.until(lambda: "too late: at last" in world.log.read_text())
-    assert told == ["not done after 0 s"]
+    world.until(lambda: "after its deadline: at last" in world.log.read_text())
+    assert told == ["timed out after 0 s"]
 
 
 def test_a_job_in_time_is_never_late(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,13 +129,13 @@ def test_a_fallen_child_is_started_again_and_its_last_words_are_told(world: Worl
         world.loop,
         lambda on_exit: world.children.spawn(argv, on_exit, name="child"),
         world.said.append,
-        world.children.words,
+        world.children.last_output,
         Backoff(first=0.01),
     )
     child.start()
     world.until(lambda: len(world.said) >= 3)
     child.stop()
-    assert world.said[0] == "child ended (exit code 1), next start in 0 s: no more"
+    assert world.said[0] == "child ended (exit code 1), restarting in 0 s: no more"
 
 
 def test_a_stopped_child_stays_down(world: World) -> None:
@@ -145,7 +145,7 @@ def test_a_stopped_child_stays_down(world: World) -> None:
         world.loop,
         lambda on_exit: world.children.spawn(argv, on_exit),
         world.said.append,
-        world.children.words,
+        world.children.last_output,
     )
     child.start()
     assert child.pid
@@ -161,7 +161,7 @@ def test_a_restart_asked_for_comes_at_once_and_is_not_a_fall(world: World) -> No
         world.loop,
         lambda on_exit: world.children.spawn(argv, on_exit),
         world.said.append,
-        world.children.words,
+        world.children.last_output,
         Backoff(first=30),
     )
     child.start()
@@ -184,7 +184,7 @@ def test_too_many_errors_end_the_loop(world: World) -> None:
     for _ in range(FATAL):
         world.loop.after(0, fail)
     with pytest.raises(ZeroDivisionError):
-        world.loop.turn(0.1)
+        world.loop.run_once(0.1)
 
 
 def test_a_cancelled_timer_does_nothing(world: World) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thimble.boot.cmdline import Settings, split_words, valid_hostname
+from thimble.boot.cmdline import CommandLine, split_words, valid_hostname
 
 
 def test_words_are_split_at_blanks_outside_quotes() -> None:
@@ -23,7 +23,7 @@ def test_joined_words_come_back(words: list[str]) -> None:
 
 
 def test_the_last_of_repeated_parameters_wins_and_every_ip_is_kept() -> None:
-    settings = Settings("console=tty0 console=ttyS0 ip=dhcp ip=[2001:db8::1]::: quiet")
+    settings = CommandLine("console=tty0 console=ttyS0 ip=dhcp ip=[2001:db8::1]::: quiet")
     assert settings.values["console"] == "ttyS0"
     assert settings.values["quiet"] == ""
     assert settings.ip == ["dhcp", "[2001:db8::1]:::"]
@@ -31,12 +31,12 @@ def test_the_last_of_repeated_parameters_wins_and_every_ip_is_kept() -> None:
 
 
 def test_defaults_look_for_a_state_partition_and_name_nothing() -> None:
-    settings = Settings("")
+    settings = CommandLine("")
     assert (settings.hostname, settings.nic, settings.ntp, settings.state) == ("", "", [], "auto")
 
 
 def test_all_of_ours_are_read() -> None:
-    settings = Settings(
+    settings = CommandLine(
         "thimble.hostname=Host-1.example thimble.nic=52:54:00:AA:BB:CC "
         "thimble.ntp=a,b thimble.state=ram thimble.state_wait=3"
     )
@@ -50,7 +50,7 @@ def test_all_of_ours_are_read() -> None:
     "text", ["thimble.state=usb", "thimble.state_wait=soon", "thimble.state_wait=-1", "thimble.hostname=a_b"]
 )
 def test_a_wrong_value_is_a_warning_and_the_default_holds(text: str) -> None:
-    settings = Settings(text)
+    settings = CommandLine(text)
     assert len(settings.warnings) == 1
     assert (settings.state, settings.state_wait, settings.hostname) == ("auto", 10.0, "")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from thimble.boot import confirm, ipparam, management
-from thimble.boot.confirm import Tentative
+from thimble.boot.net import confirm, ipparam, management
+from thimble.boot.net.confirm import CommitConfirm
 
 NEW = {"address": "10.0.0.6/24", "address6": "off", "vlan": 0, "dns": []}
 CARD = "52:54:00:00:00:01"
@@ -23,7 +23,7 @@ class Stage:
         self.timers: dict[float, Any] = {}
         self.followed = self.told = 0
         loop: Any = SimpleNamespace(after=self.after)
-        self.it = Tentative(loop, self.said.append, self.follow, self.tell)
+        self.it = CommitConfirm(loop, self.said.append, self.follow, self.tell)
 
     def after(self, seconds: float, call: Any) -> Any:
         self.timers[seconds] = call
@@ -98,5 +98,5 @@ def test_in_force_is_since_when_all_was_settled_without_a_break(stage: Stage) ->
 def test_settings_on_trial_win_over_record_and_document_but_not_over_the_command_line() -> None:
     nothing, line = ipparam.plan([]), ipparam.plan(["dhcp"])
     found = management.plan(nothing, record(vlan=3), {"vlan": 5}, NEW)
-    assert (found.source, found.static[0].address) == ("the settings on trial", "10.0.0.6")
+    assert (found.source, found.static[0].address) == ("the unconfirmed settings", "10.0.0.6")
     assert management.plan(line, "", None, NEW) is line

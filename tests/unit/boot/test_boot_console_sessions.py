@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from thimble.boot import console_sessions, consoles
 from thimble.boot.children import Children
-from thimble.boot.console_sessions import INVITATION, Seats
-from thimble.boot.consoles import Consoles
+from thimble.boot.console import consoles, sessions
+from thimble.boot.console.consoles import SystemConsoles
+from thimble.boot.console.sessions import INVITATION, ConsoleSessions
 from thimble.boot.loop import Loop
-from thimble.boot.ring import Ring
+from thimble.boot.ramlog import RamLog
 
 
 class Machine:
@@ -34,12 +34,14 @@ class Machine:
         printk.write_text("3\t4\t1\t7\n")
         self.printk = printk
         monkeypatch.setattr(consoles, "ACTIVE", str(active))
-        monkeypatch.setattr(console_sessions, "PRINTK", str(printk))
+        monkeypatch.setattr(sessions, "PRINTK", str(printk))
         self.loop = Loop(lambda what, error: pytest.fail(f"{what}: {error}"))
-        self.consoles = Consoles(self.loop)
-        self.children = Children(self.loop, Ring(str(where / "log")))
+        self.consoles = SystemConsoles(self.loop)
+        self.children = Children(self.loop, RamLog(str(where / "log")))
         self.up = True
-        self.seats = Seats(self.loop, self.children, self.consoles, self.consoles.show, lambda: self.up, work)
+        self.sessions = ConsoleSessions(
+            self.loop, self.children, self.consoles, self.consoles.show, lambda: self.up, work
+        )
         self.shown = b""
 
     def types(self, data: bytes) -> None:
@@ -52,7 +54,7 @@ class Machine:
             self.turn()
 
     def turn(self) -> None:
-        self.loop.turn(0.01)
+        self.loop.run_once(0.01)
         self.children.reap()
         try:
             self.shown += os.read(self.keyboard, 65536)
@@ -64,7 +66,7 @@ class Machine:
 
     @property
     def taken(self) -> bool:
-        return any(seat.pid for seat in self.seats._seats.values())
+        return any(session.pid for session in self.sessions._sessions.values())
 
 
 def draw(_tty: str) -> int:
@@ -88,15 +90,15 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     made = Machine(tmp_path, monkeypatch, draw)
     yield made
     made.up = False
-    for seat in made.seats._seats.values():
-        if seat.pid:
-            os.kill(seat.pid, signal.SIGKILL)
+    for session in made.sessions._sessions.values():
+        if session.pid:
+            os.kill(session.pid, signal.SIGKILL)
     signal.set_wakeup_fd(-1)
 
 
 def test_it_invites_once_and_starts_nothing_by_itself(machine: Machine) -> None:
-    machine.seats.open()
-    machine.seats.open()
+    machine.sessions.open()
+    machine.sessions.open()
     machine.sees(INVITATION.encode())
     assert machine.shown.count(INVITATION.encode()) == 1
     assert not machine.taken
@@ -104,7 +106,7 @@ def test_it_invites_once_and_starts_nothing_by_itself(machine: Machine) -> None:
 
 @pytest.mark.parametrize("noise", [b"root\r", b" \r", b"\x01\x02\xff\xfe\r", b"ls -l\n", b"a" * 5000 + b"\r"])
 def test_noise_on_the_line_starts_nothing(machine: Machine, noise: bytes) -> None:
-    machine.seats.open()
+    machine.sessions.open()
     machine.types(noise)
     for _ in range(20):
         machine.turn()
@@ -113,10 +115,10 @@ def test_noise_on_the_line_starts_nothing(machine: Machine, noise: bytes) -> Non
 
 @pytest.mark.parametrize("enter", [b"\r", b"\n"])
 def test_enter_hands_the_console_over_and_lines_wait_until_it_ends(machine: Machine, enter: bytes) -> None:
-    machine.seats.open()
+    machine.sessions.open()
     machine.types(enter)
     machine.sees(b"drawn")
-    assert machine.printk.read_text() == console_sessions.QUIET
+    assert machine.printk.read_text() == sessions.QUIET_PRINTK
     machine.consoles.show("a disk is full")
     for _ in range(10):
         machine.turn()
@@ -130,7 +132,7 @@ def test_enter_hands_the_console_over_and_lines_wait_until_it_ends(machine: Mach
 
 
 def test_the_first_password_is_there_again_afterwards(machine: Machine) -> None:
-    machine.seats.open()
+    machine.sessions.open()
     machine.consoles.show_login("login admin, password x")
     machine.types(b"\r")
     machine.sees(b"drawn")
@@ -139,7 +141,7 @@ def test_the_first_password_is_there_again_afterwards(machine: Machine) -> None:
 
 
 def test_a_terminal_that_was_hung_up_with_the_session_is_opened_anew(machine: Machine) -> None:
-    machine.seats.open()
+    machine.sessions.open()
     machine.types(b"\r")
     machine.sees(b"drawn")
     deaf = os.open("/dev/null", os.O_RDONLY)  # as a hung up one it takes no byte
@@ -152,7 +154,7 @@ def test_a_terminal_that_was_hung_up_with_the_session_is_opened_anew(machine: Ma
 
 
 def test_it_can_be_started_again(machine: Machine) -> None:
-    machine.seats.open()
+    machine.sessions.open()
     for round_ in (1, 2):
         machine.types(b"\r")
         machine.until(lambda round_=round_: machine.shown.count(b"drawn") == round_)  # type: ignore[misc]
@@ -161,25 +163,25 @@ def test_it_can_be_started_again(machine: Machine) -> None:
 
 
 def test_one_that_is_killed_leaves_a_terminal_in_order(machine: Machine) -> None:
-    machine.seats.open()
+    machine.sessions.open()
     machine.types(b"\r")
     machine.sees(b"drawn")
-    (seat,) = machine.seats._seats.values()
-    os.kill(seat.pid, signal.SIGKILL)
+    (session,) = machine.sessions._sessions.values()
+    os.kill(session.pid, signal.SIGKILL)
     machine.sees(b"killed by signal 9")
     assert termios.tcgetattr(machine.inner) == machine.before
 
 
 def test_a_fall_is_said_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(tmp_path, monkeypatch, fall)
-    machine.seats.open()
+    machine.sessions.open()
     machine.types(b"\r")
     machine.sees(b"ended (exit code 3): no memory")
     signal.set_wakeup_fd(-1)
 
 
 def test_on_the_way_down_nothing_is_started(machine: Machine) -> None:
-    machine.seats.open()
+    machine.sessions.open()
     machine.up = False
     machine.types(b"\r")
     for _ in range(20):
@@ -187,13 +189,15 @@ def test_on_the_way_down_nothing_is_started(machine: Machine) -> None:
     assert not machine.taken
 
 
-def test_a_line_that_is_gone_costs_no_time(machine: Machine) -> None:
-    machine.seats.open()
+def test_a_line_that_hung_up_is_not_watched_until_its_pause_is_over(machine: Machine) -> None:
+    """It would be readable for ever."""
+    machine.sessions.open()
+    (session,) = machine.sessions._sessions.values()
+    watched = session.fd
+    assert watched >= 0
     os.close(machine.inner)
     keyboard, machine.keyboard = machine.keyboard, os.open("/dev/null", os.O_RDONLY)
     os.close(keyboard)
-    turns, end = 0, time.monotonic() + 0.5
-    while time.monotonic() < end:
-        machine.loop.turn(0.1)
-        turns += 1
-    assert turns < 50, "a line that hung up is readable for ever and must not be watched"
+    machine.until(lambda: session.fd < 0)
+    assert watched not in machine.loop._watched
+    assert [timer.call is not None for timer in machine.loop._timers] == [True], "it is looked at again later"

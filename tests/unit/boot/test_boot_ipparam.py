@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thimble.boot.ipparam import plan, split_fields
+from thimble.boot.net.ipparam import plan, split_fields
 
 
 def test_without_ip_both_families_are_automatic() -> None:

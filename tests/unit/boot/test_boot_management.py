@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from thimble.boot import addressing, document, ipparam, management
-from thimble.boot.addressing import Addressing, removal, setting
-from thimble.boot.ipparam import Plan
+from thimble.boot.disks import document
+from thimble.boot.net import addressing, ipparam, management
+from thimble.boot.net.addressing import Addressing, removal, setting
+from thimble.boot.net.ipparam import UplinkPlan
 from thimble.contract.management import ManagementSettings
 from thimble.state.store import Collection
 
@@ -22,7 +23,7 @@ def record(**values: Any) -> str:
     return json.dumps({"format": 1, "rev": 3, "record": values})
 
 
-def planned(table: object) -> Plan:
+def planned(table: object) -> UplinkPlan:
     return management.from_table(table, "the record")
 
 
@@ -69,7 +70,7 @@ def test_one_family_can_be_static_and_the_other_automatic() -> None:
         ({"adress": "dhcp"}, "'adress'"),
         ({"address": "off", "address6": "off"}, "both"),
         ("expected = at line 1", "line 1"),
-        ([], "no table"),
+        ([], "not a table"),
     ],
 )
 def test_wrong_settings_are_told_and_dhcp_is_used(table: object, word: str) -> None:
@@ -140,12 +141,14 @@ class Wire:
         self.said: list[str] = []
         self.timers: list[Any] = []
         self.leased: list[str] = []
+        self.signalled: list[int] = []
         monkeypatch.setattr(addressing, "BATCH", str(tmp_path / "{}.ip"))
         monkeypatch.setattr(addressing, "DHCPCD_CONF", str(tmp_path / "dhcpcd.conf"))
         loop = SimpleNamespace(after=self.after)
-        children = SimpleNamespace(spawn=self.spawn, words=lambda _: "")
+        children = SimpleNamespace(spawn=self.spawn, last_output=lambda _: "")
         anything: Any = (loop, children)
         self.it = Addressing(*anything, "uplink", self.said.append, lambda: None)
+        monkeypatch.setattr(self.it.dhcpcd, "signal", self.signalled.append)
 
     def after(self, _seconds: float, call: Any) -> Any:
         self.timers.append(call)
@@ -161,10 +164,10 @@ class Wire:
             on_exit(0)
         else:
             self.ran.append(argv[-1])
-        return 77
+        return 77  # nobody's: what it would be sent is only noted
 
-    def told(self, address: str) -> None:
-        self.it.told(address, 24, gone=False, usable=True)
+    def on_address(self, address: str) -> None:
+        self.it.on_address(address, 24, gone=False, usable=True)
 
 
 @pytest.fixture
@@ -174,65 +177,65 @@ def wire(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Wire:
 
 def test_old_addresses_go_only_when_a_new_one_is_there(wire: Wire) -> None:
     wire.it.apply(planned({}))
-    wire.told("10.0.0.77")
+    wire.on_address("10.0.0.77")
     wire.ran.clear()
     wire.it.apply(planned(STATIC))
     assert "address delete 10.0.0.77/24 dev uplink" not in wire.ran
-    wire.told("10.0.0.5")
+    wire.on_address("10.0.0.5")
     assert wire.ran[-1] == "address delete 10.0.0.77/24 dev uplink"
 
 
 def test_a_static_address_stays_until_dhcp_brings_another(wire: Wire) -> None:
     wire.it.apply(planned(STATIC))
-    wire.told("10.0.0.5")
+    wire.on_address("10.0.0.5")
     wire.it.apply(planned({}))
-    wire.told("169.254.3.4")
+    wire.on_address("169.254.3.4")
     assert not any("delete" in line for line in wire.ran)
-    wire.told("10.0.0.80")
+    wire.on_address("10.0.0.80")
     assert "address delete 10.0.0.5/24 dev uplink" in wire.ran
 
 
 def test_a_silent_dhcp_server_is_told_with_what_there_is_instead(wire: Wire) -> None:
     wire.it.apply(planned({}))
-    wire.told("169.254.3.4")
+    wire.on_address("169.254.3.4")
     silent = wire.timers[0]
     silent()
     assert wire.it.problem == "no DHCP server answers on uplink: the host has 169.254.3.4"
     assert wire.said == [f"warning: {wire.it.problem}"]
-    wire.told("10.0.0.80")
+    wire.on_address("10.0.0.80")
     assert wire.it.problem == ""
 
 
 def test_settings_that_are_taken_back_keep_the_address_they_come_back_to(wire: Wire) -> None:
     """A wrong VLAN: no address ever came there, and the old one was never taken away."""
     wire.it.apply(planned({}))
-    wire.told("10.0.0.77")
+    wire.on_address("10.0.0.77")
     assert wire.it.settled
     wire.it.apply(planned({"vlan": 7}))
     assert not wire.it.settled and wire.it.addresses == {}
     wire.it.apply(planned({}))
     wire.ran.clear()
-    wire.told("10.0.0.77")
+    wire.on_address("10.0.0.77")
     assert wire.ran == ["link delete uplink.7"]
     assert wire.it.settled
 
 
 def test_a_wrong_address_goes_when_the_old_settings_are_back(wire: Wire) -> None:
     wire.it.apply(planned(STATIC))
-    wire.told("10.0.0.5")
+    wire.on_address("10.0.0.5")
     wire.it.apply(planned({**STATIC, "address": "10.0.0.6/24"}))
-    wire.told("10.0.0.6")
-    wire.it.told("10.0.0.5", 24, gone=True, usable=False)
+    wire.on_address("10.0.0.6")
+    wire.it.on_address("10.0.0.5", 24, gone=True, usable=False)
     assert wire.it.settled
     wire.it.apply(planned(STATIC))
     wire.ran.clear()
-    wire.told("10.0.0.5")
+    wire.on_address("10.0.0.5")
     assert wire.ran == ["address delete 10.0.0.6/24 dev uplink"]
 
 
 def test_settings_taken_back_before_they_were_there_delete_nothing_that_is_wanted(wire: Wire) -> None:
     wire.it.apply(planned({}))
-    wire.told("10.0.0.77")
+    wire.on_address("10.0.0.77")
     wire.it.apply(planned({**STATIC, "address": "10.0.0.6/24"}))  # never seen on the link
     wire.it.apply(planned({}))
     assert wire.it.settled and wire.it.addresses == {"10.0.0.77": 24}
@@ -241,21 +244,21 @@ def test_settings_taken_back_before_they_were_there_delete_nothing_that_is_wante
 
 def test_an_old_address_that_stays_for_want_of_a_new_one_is_told(wire: Wire) -> None:
     wire.it.apply(planned(STATIC))
-    wire.told("10.0.0.5")
+    wire.on_address("10.0.0.5")
     wire.it.apply(planned({}))
     wire.timers[-1]()
     assert wire.it.problem == "no DHCP server answers on uplink: the host keeps 10.0.0.5"
     assert not wire.it.settled
-    wire.told("10.0.0.80")
+    wire.on_address("10.0.0.80")
     assert wire.it.settled and wire.it.problem == ""
 
 
 def test_a_static_address_that_the_dhcp_server_gives_as_well_stays(wire: Wire) -> None:
     wire.it.apply(planned(STATIC))
-    wire.told("10.0.0.5")
+    wire.on_address("10.0.0.5")
     wire.it.apply(planned({}))
     wire.leased = ["reason=BOUND", "ip_address=10.0.0.5", "routers=10.0.0.1"]
-    wire.told("10.0.0.5")
+    wire.on_address("10.0.0.5")
     assert not wire.it.settled
     wire.ran.clear()
     wire.timers[-1]()  # a moment later the client is asked what it has
@@ -267,10 +270,10 @@ def test_router_advertisements_are_no_reason_to_take_an_ipv4_address_that_dhcp_i
     wire: Wire,
 ) -> None:
     wire.it.apply(planned({**STATIC, "address6": "auto"}))
-    wire.told("10.0.0.5")
-    wire.told("2001:db8::7")
+    wire.on_address("10.0.0.5")
+    wire.on_address("2001:db8::7")
     wire.it.apply(planned({}))
-    wire.told("2001:db8::8")
+    wire.on_address("2001:db8::8")
     assert not wire.it.settled and not any("delete 10.0.0.5" in line for line in wire.ran)
-    wire.told("10.0.0.80")
+    wire.on_address("10.0.0.80")
     assert wire.it.settled and "address delete 10.0.0.5/24 dev uplink" in wire.ran

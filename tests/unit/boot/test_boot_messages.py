@@ -8,8 +8,12 @@ from types import SimpleNamespace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thimble.boot import events, lease, rtnl, stage2, superblock, uevent
-from thimble.boot.netaddr import is_link_local
+from thimble.boot import events
+from thimble.boot.devices import uevent
+from thimble.boot.disks import superblock
+from thimble.boot.net import lease, rtnl
+from thimble.boot.net.netaddr import is_link_local
+from thimble.boot.pid1 import Pid1
 
 DUMP = """\
 reason=BOUND
@@ -48,16 +52,16 @@ def link(kind: int, flags: int, name: str = "eth0") -> bytes:
 def test_the_password_is_shown_each_time_it_is_new_and_never_logged() -> None:
     shown: list[str] = []
     logged: list[str] = []
-    boot = stage2.Boot.__new__(stage2.Boot)
-    boot.is_ready, boot.ready_done = False, lambda: None
-    boot.say = logged.append  # type: ignore[method-assign]
-    boot.uplink = SimpleNamespace(urls=list)  # type: ignore[assignment]
-    boot.write_facts = lambda: None  # type: ignore[method-assign]
-    boot.consoles = SimpleNamespace(show_login=shown.append)  # type: ignore[assignment]
-    boot.power = SimpleNamespace(agent_ready=lambda: None)  # type: ignore[assignment]
-    events.on_ready(boot, ["certificate"], "password one")
-    events.on_ready(boot, ["certificate"], "password two")
-    events.on_ready(boot, ["certificate"], "")
+    pid1 = Pid1.__new__(Pid1)
+    pid1.is_ready, pid1.ready_done = False, lambda: None
+    pid1.say = logged.append  # type: ignore[method-assign]
+    pid1.uplink = SimpleNamespace(urls=list)  # type: ignore[assignment]
+    pid1.write_facts = lambda: None  # type: ignore[method-assign]
+    pid1.consoles = SimpleNamespace(show_login=shown.append)  # type: ignore[assignment]
+    pid1.power = SimpleNamespace(agent_ready=lambda: None)  # type: ignore[assignment]
+    events.on_ready(pid1, ["certificate"], "password one")
+    events.on_ready(pid1, ["certificate"], "password two")
+    events.on_ready(pid1, ["certificate"], "")
     assert shown == ["password one", "password two"]
     assert not any("password" in line for line in logged)
 
@@ -74,7 +78,7 @@ def test_what_is_no_uevent_of_the_kernel_is_nothing() -> None:
 
 def test_a_link_tells_name_mac_and_carrier() -> None:
     (up,) = rtnl.parse(link(rtnl.RTM_NEWLINK, rtnl.IFF_UP | rtnl.IFF_LOWER_UP))
-    assert isinstance(up, rtnl.Link)
+    assert isinstance(up, rtnl.LinkMessage)
     assert (up.index, up.name, up.mac, up.has_carrier(), up.gone) == (
         3,
         "eth0",
@@ -83,7 +87,7 @@ def test_a_link_tells_name_mac_and_carrier() -> None:
         False,
     )
     (down,) = rtnl.parse(link(rtnl.RTM_NEWLINK, rtnl.IFF_UP))
-    assert isinstance(down, rtnl.Link)
+    assert isinstance(down, rtnl.LinkMessage)
     assert not down.has_carrier()
 
 
@@ -97,10 +101,10 @@ def test_an_address_is_usable_only_after_duplicate_detection() -> None:
         1, bytes.fromhex("20010db8" + "0" * 22 + "07")
     )
     (tentative,) = rtnl.parse(message(rtnl.RTM_NEWADDR, body))
-    assert isinstance(tentative, rtnl.Address)
+    assert isinstance(tentative, rtnl.AddressMessage)
     assert (tentative.address, tentative.prefix, tentative.usable) == ("2001:db8::7", 64, False)
     (final,) = rtnl.parse(message(rtnl.RTM_NEWADDR, body + attribute(8, (0x80).to_bytes(4, "little"))))
-    assert isinstance(final, rtnl.Address)
+    assert isinstance(final, rtnl.AddressMessage)
     assert final.usable
 
 

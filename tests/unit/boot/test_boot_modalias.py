@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thimble.boot.driver_table import compile_table
-from thimble.boot.modalias import LATER, NETWORK, STORAGE, Table, glob_matches, rank
+from thimble.boot.devices.driver_table import compile_table
+from thimble.boot.devices.modalias import LATER, NETWORK, STORAGE, DriverTable, glob_matches, rank
 
 DEP = """\
 kernel/drivers/net/igb/igb.ko.xz: kernel/drivers/i2c/algos/i2c-algo-bit.ko.xz kernel/drivers/dca/dca.ko.xz
@@ -43,43 +43,43 @@ SOFTDEP = "softdep ext4 pre: crypto-crc32c\nsoftdep jbd2 pre: crypto-crc32c\nsof
 
 
 @pytest.fixture
-def table() -> Table:
-    return Table(marshal.loads(marshal.dumps(compile_table(DEP, ALIAS, SOFTDEP))))
+def table() -> DriverTable:
+    return DriverTable(marshal.loads(marshal.dumps(compile_table(DEP, ALIAS, SOFTDEP))))
 
 
-def test_a_pci_device_finds_its_driver_by_vendor_and_device(table: Table) -> None:
+def test_a_pci_device_finds_its_driver_by_vendor_and_device(table: DriverTable) -> None:
     assert table.drivers_for("pci:v00008086d00001533sv00008086sd00000001bc02sc00i00") == ["igb"]
 
 
-def test_a_pci_device_finds_its_driver_by_class(table: Table) -> None:
+def test_a_pci_device_finds_its_driver_by_class(table: DriverTable) -> None:
     assert table.drivers_for("pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01") == ["ahci"]
 
 
-def test_any_of_an_acpi_devices_identifiers_counts(table: Table) -> None:
+def test_any_of_an_acpi_devices_identifiers_counts(table: DriverTable) -> None:
     assert table.drivers_for("acpi:XXX0001:PNP0C0C:") == ["button"]
 
 
-def test_a_device_nobody_knows_has_no_driver(table: Table) -> None:
+def test_a_device_nobody_knows_has_no_driver(table: DriverTable) -> None:
     assert table.drivers_for("pci:v0000DEADd0000BEEFsv00000000sd00000000bc12sc00i00") == []
     assert table.drivers_for("nosuchbus:x") == []
 
 
-def test_a_driver_missing_from_the_image_is_not_offered(table: Table) -> None:
+def test_a_driver_missing_from_the_image_is_not_offered(table: DriverTable) -> None:
     assert table.drivers_for("pci:v00008086d00009999sv00000000sd00000000bc12sc00i00") == []
 
 
-def test_one_driver_named_by_two_aliases_is_offered_once(table: Table) -> None:
+def test_one_driver_named_by_two_aliases_is_offered_once(table: DriverTable) -> None:
     assert table.drivers_for("usb:v0644p0000d0115dc00dsc00dp00ic08isc06ip50in00") == ["usb_storage"]
 
 
-def test_dependencies_and_soft_dependencies_come_first(table: Table) -> None:
+def test_dependencies_and_soft_dependencies_come_first(table: DriverTable) -> None:
     order = table.load_order(["ext4", "igb"])
     assert order.index("crc32c_generic") < order.index("jbd2") < order.index("ext4")
     assert order.index("i2c_algo_bit") < order.index("igb")
     assert len(order) == len(set(order))
 
 
-def test_names_resolve_as_modprobe_does(table: Table) -> None:
+def test_names_resolve_as_modprobe_does(table: DriverTable) -> None:
     assert table.resolve("usb-storage") == ["usb_storage"]
     assert table.resolve("fs-ext4") == ["ext4"]
     assert table.resolve("virtio:d00000002v00001AF4") == ["virtio_blk"]
@@ -88,7 +88,7 @@ def test_names_resolve_as_modprobe_does(table: Table) -> None:
 
 def test_a_table_of_another_format_is_refused() -> None:
     with pytest.raises(ValueError, match="reads 2"):
-        Table({"format": 1})
+        DriverTable({"format": 1})
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from thimble.boot import trial
-from thimble.boot.trial import Trial
-from thimble.boot.watchdog import Watchdog
+from thimble.boot.devices.watchdog import Watchdog
+from thimble.boot.trial import BootTrial
 
 
 class Loop:
@@ -26,11 +26,11 @@ class Loop:
         return timer
 
 
-def begun(monkeypatch: pytest.MonkeyPatch, up: float) -> tuple[Trial, Loop, list[str], list[str]]:
+def begun(monkeypatch: pytest.MonkeyPatch, up: float) -> tuple[BootTrial, Loop, list[str], list[str]]:
     monkeypatch.setattr(trial.time, "clock_gettime", lambda _: up)
     loop, said, failed = Loop(), [], []
     made: Any = loop
-    one = Trial(made, 300.0, said.append, failed.append)
+    one = BootTrial(made, 300.0, said.append, failed.append)
     one.begin()
     return one, loop, said, failed
 
@@ -39,14 +39,14 @@ def test_a_trial_is_given_up_when_nobody_confirms_it(monkeypatch: pytest.MonkeyP
     _, loop, _, failed = begun(monkeypatch, up=20.0)
     assert [timer.seconds for timer in loop.timers] == [280.0]
     loop.timers[0].call()
-    assert failed == ["this image was not confirmed within 300 s"]
+    assert failed == ["the trial boot was not confirmed within 300 s"]
 
 
 def test_a_confirmed_trial_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     one, loop, said, _ = begun(monkeypatch, up=20.0)
     one.confirmed()
     assert loop.timers[0].cancelled
-    assert said[-1] == "this image is confirmed"
+    assert said[-1] == "the trial boot is confirmed"
     one.confirmed()
     assert len(said) == 2
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from thimble.cli.main import run
-from thimble.cli.session import Session
+from thimble.cli.session import CliSession
 from thimble.client import profile
 from thimble.client.profile import Profile, Profiles
 from thimble.contract.verbs import PREFIX, VERBS
@@ -101,7 +101,7 @@ def thimble(
     """Run a command line against the fake host."""
 
     def command(*words: str, interactive: bool = False) -> Line:
-        session = Session(
+        session = CliSession(
             transport=httpx.MockTransport(host),
             location=location,
             certificate=lambda *_: FINGERPRINT,

@@ -419,10 +419,10 @@ def test_the_shell_completes_vm_names(host, location: Path) -> None:
     from click.shell_completion import ShellComplete
 
     from thimble.cli.main import cli
-    from thimble.cli.session import Session
+    from thimble.cli.session import CliSession
 
     host.answers["vm.list"] = LISTED
-    session = Session(transport=httpx.MockTransport(host), location=location)
+    session = CliSession(transport=httpx.MockTransport(host), location=location)
     complete = ShellComplete(cli, {"obj": session}, "thimble", "_THIMBLE_COMPLETE")
     assert [item.value for item in complete.get_completions(["vm", "start"], "we")] == ["web1"]
     assert "vm" in [item.value for item in complete.get_completions([], "")]

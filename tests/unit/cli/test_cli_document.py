@@ -137,12 +137,12 @@ def test_an_export_is_written_for_its_owner_alone(host, thimble, tmp_path: Path)
 
 def test_show_tells_how_the_host_has_moved_away(host, thimble) -> None:
     host.answers["document.get"] = DocumentState()
-    assert thimble("document", "show").out == "no document was applied to this host\n"
+    assert thimble("document", "show").out == "no document has been applied to this host\n"
     host.answers["document.get"] = DocumentState(
         sha256="ab", source="stick", applied=1.0, complete=False, changes=("starts VM web1",)
     )
     told = thimble("document", "show").out
-    assert "not to its end" in told and "not so any more  starts VM web1" in told
+    assert "incompletely" in told and "changed since  starts VM web1" in told
 
 
 def test_the_schema_needs_no_host(host, thimble) -> None:

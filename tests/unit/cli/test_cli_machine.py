@@ -112,7 +112,7 @@ def test_sensors_without_a_reading_say_why() -> None:
     shown = view.sensors(wire.Sensors(sensors=(broken,), bmc=bmc, problems=("BMC is slow",)))
     for words in ("–", "Input/output error", "IPMI 2.0", "10.0.0.7", "PSU1", "warning: BMC is slow"):
         assert words in shown
-    assert view.sensors(wire.Sensors()) == "this machine shows no sensors"
+    assert view.sensors(wire.Sensors()) == "no sensors found"
 
 
 def test_the_clock_is_shown_with_its_servers() -> None:

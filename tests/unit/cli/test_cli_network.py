@@ -65,8 +65,8 @@ def test_a_host_that_is_not_reached_goes_back_and_when_is_said(host, thimble) ->
     }
     words = ("host", "network", "set", "--vlan", "7", "--confirm-within", "1s")
     line = thimble(*words)
-    assert line.code != 0 and "not reached with its new settings" in line.err
-    assert "undone by themselves at " in line.err and "management.confirm" not in host.verbs
+    assert line.code != 0 and "cannot reach the host with its new settings" in line.err
+    assert "undone automatically at " in line.err and "management.confirm" not in host.verbs
 
 
 def test_an_answer_that_went_with_the_old_address_is_not_missed(host, thimble) -> None:
@@ -87,7 +87,7 @@ def test_what_is_undone_meanwhile_is_not_called_confirmed(host, thimble) -> None
         "management.get": management(OLD),
     }
     line = thimble("host", "network", "set", "--vlan", "7")
-    assert line.code != 0 and "not on trial any more" in line.err
+    assert line.code != 0 and "no longer on trial" in line.err
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,10 @@ def test_what_cannot_cut_the_host_off_or_shall_be_kept_is_not_tried(
 def test_what_is_so_already_needs_no_confirmation(host, thimble) -> None:
     host.answers["management.change"] = management(NEW)
     line = thimble("host", "network", "set", "--vlan", "0")
-    assert (line.code, line.out) == (0, "the management network is so already\n")
+    assert (line.code, line.out) == (
+        0,
+        "nothing to change: the management network has these settings already\n",
+    )
 
 
 def test_the_settings_are_shown_and_what_waits_for_confirmation(host, thimble) -> None:
@@ -124,8 +127,8 @@ def test_the_settings_are_shown_and_what_waits_for_confirmation(host, thimble) -
 
 def test_confirming_and_undoing_by_hand(host, thimble) -> None:
     host.answers |= {"management.confirm": management(NEW), "management.undo": management(OLD)}
-    assert thimble("host", "network", "confirm").out == "the management network is so from now on\n"
-    assert "as it was before" in thimble("host", "network", "undo").out
+    assert thimble("host", "network", "confirm").out == "the new management network settings are permanent\n"
+    assert "has its old settings" in thimble("host", "network", "undo").out
     host.answers["management.confirm"] = Problem(Code.CONFLICT, "nothing is confirmed")
     assert thimble("host", "network", "confirm").code == 6
 

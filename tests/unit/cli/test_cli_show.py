@@ -98,6 +98,6 @@ def test_what_a_host_starts_from_reads_as_a_page() -> None:
         "slot a        0.1.0, build b1, good",
         "slot b        0.2.0, build b2, trial, 2 tries left, running",
         "mirror        healthy",
-        "not in step   /dev/sdb: slot b is another one there",
+        "out of sync   /dev/sdb: slot b is another one there",
         "updates       VMs as each one says, started by kexec",
     ]

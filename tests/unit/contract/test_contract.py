@@ -17,7 +17,8 @@ from thimble.contract.host import Role
 from thimble.contract.openapi import answered, document
 from thimble.contract.verbs import BY_NAME, PATHS, PREFIX, VERBS, Shape, Verb
 from thimble.core.ids import name_reasons
-from thimble.storage.rules import image_name_reasons, split_ref
+from thimble.storage import refs
+from thimble.storage.rules import image_name_reasons
 
 DOCUMENT: dict[str, Any] = msgspec.json.decode(document("1.2.3"))
 by_name = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
@@ -116,8 +117,8 @@ def test_what_is_described_of_a_name_is_what_the_rules_take(name: str) -> None:
 def test_what_is_described_of_an_image_is_what_the_rules_take(name: str) -> None:
     pattern, longest = PATHS["image"]
     described = re.search(pattern.replace("$", r"\Z"), name) is not None and len(name) <= longest
-    store, image = split_ref(name, "local")
-    taken = not name_reasons(store, "$") and not image_name_reasons(image, "$")
+    ref = refs.parse(name, "local")
+    taken = not name_reasons(ref.datastore, "$") and not image_name_reasons(ref.name, "$")
     assert taken <= described, "whatever is taken is described"
 
 

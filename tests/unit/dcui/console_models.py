@@ -10,7 +10,18 @@ from thimble.contract.host import Host
 from thimble.contract.storage import Datastore, DatastoreKind
 from thimble.contract.vm import Intent, PowerState, VmSummary
 from thimble.core.problem import Problem
-from thimble.dcui.model import Answer, Ask, Effect, Failed, Key, Local, Message, Model, Session, Tick
+from thimble.dcui.model import (
+    Answer,
+    Ask,
+    Effect,
+    Failed,
+    KeyPress,
+    LocalFacts,
+    Message,
+    Model,
+    SignedIn,
+    Tick,
+)
 from thimble.dcui.update import update
 
 GIB = 1 << 30
@@ -63,7 +74,7 @@ STORES = (
         free_bytes=480 * GIB,
     ),
 )
-LOCAL = Local(
+LOCAL = LocalFacts(
     hostname="rack3-node7",
     addresses=("10.0.0.7",),
     state="partition /dev/sda3",
@@ -122,7 +133,7 @@ def home() -> Model:
     )
 
 
-class Desk:
+class FakeConsole:
     """A console in a test: keys in, effects out, answers back."""
 
     def __init__(self, model: Model | None = None) -> None:
@@ -135,7 +146,7 @@ class Desk:
 
     def keys(self, *names: str) -> None:
         for name in names:
-            self.send(Key(name))
+            self.send(KeyPress(name))
 
     def types(self, text: str) -> None:
         self.keys(*text)
@@ -156,7 +167,7 @@ class Desk:
         self.send(Failed(self.asked(verb), problem))
 
 
-def signed_in() -> Desk:
-    desk = Desk(replace(home(), session=Session(user="admin", role="admin", token="t0ken")))
-    desk.keys("enter")
-    return desk
+def signed_in() -> FakeConsole:
+    console = FakeConsole(replace(home(), session=SignedIn(user="admin", role="admin", token="t0ken")))
+    console.keys("enter")
+    return console

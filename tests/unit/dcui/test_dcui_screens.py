@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from console_models import LOCAL, VMS, Desk, home, signed_in
+from console_models import LOCAL, VMS, FakeConsole, home, signed_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -20,7 +20,7 @@ from thimble.contract.verbs import Started
 from thimble.contract.vm import VmList
 from thimble.core.problem import Code, Problem, Reason
 from thimble.dcui.draw import width
-from thimble.dcui.model import Key, Model
+from thimble.dcui.model import KeyPress, Model
 from thimble.dcui.update import update
 from thimble.dcui.view import view
 
@@ -28,82 +28,82 @@ GOLDEN = Path(__file__).parent / "golden"
 NET = ManagementSettings(address="10.0.0.7/24", gateway="10.0.0.1", dns=("10.0.0.1",))
 
 
-def listed() -> Desk:
-    desk = signed_in()
-    desk.keys("1")
-    desk.answers("vm.list", VmList(rev=1, vms=VMS))
-    return desk
+def listed() -> FakeConsole:
+    console = signed_in()
+    console.keys("1")
+    console.answers("vm.list", VmList(rev=1, vms=VMS))
+    return console
 
 
-def one_vm() -> Desk:
-    desk = listed()
-    desk.keys("enter", "down")
-    return desk
+def one_vm() -> FakeConsole:
+    console = listed()
+    console.keys("enter", "down")
+    return console
 
 
-def network() -> Desk:
-    desk = signed_in()
-    desk.keys("2")
-    desk.answers("management.get", Management(rev=3, managed=True, settings=NET))
-    return desk
+def network() -> FakeConsole:
+    console = signed_in()
+    console.keys("2")
+    console.answers("management.get", Management(rev=3, managed=True, settings=NET))
+    return console
 
 
-def network_proposed() -> Desk:
-    desk = network()
-    desk.keys("down", "down", "ctrl u")
-    desk.types("10.0.0.8/24")
-    desk.keys("f2")
+def network_proposed() -> FakeConsole:
+    console = network()
+    console.keys("down", "down", "ctrl u")
+    console.types("10.0.0.8/24")
+    console.keys("f2")
     effects = (Effect(what="sets address of the management network to 10.0.0.8/24"),)
-    desk.answers("management.change", DryRun(possible=True, effects=effects))
-    return desk
+    console.answers("management.change", DryRun(possible=True, effects=effects))
+    return console
 
 
-def network_on_trial() -> Desk:
-    desk = network_proposed()
-    desk.keys("enter")
-    pending = PendingNet(until=desk.model.clock + 88, left_s=88, previous=NET, in_force=True)
+def network_on_trial() -> FakeConsole:
+    console = network_proposed()
+    console.keys("enter")
+    pending = PendingNet(until=console.model.clock + 88, left_s=88, previous=NET, in_force=True)
     now = replace(NET, address="10.0.0.8/24")
-    desk.answers("management.change", Management(rev=4, managed=True, settings=now, pending=pending))
-    return desk
+    console.answers("management.change", Management(rev=4, managed=True, settings=now, pending=pending))
+    return console
 
 
-def editor() -> Desk:
-    desk = signed_in()
-    desk.keys("3", "3")
-    desk.types("[[switch]]")
-    desk.keys("enter")
-    desk.types('name = "lan"')
-    return desk
+def editor() -> FakeConsole:
+    console = signed_in()
+    console.keys("3", "3")
+    console.types("[[switch]]")
+    console.keys("enter")
+    console.types('name = "lan"')
+    return console
 
 
-def planned() -> Desk:
-    desk = editor()
-    desk.keys("f2")
+def planned() -> FakeConsole:
+    console = editor()
+    console.keys("f2")
     effects = (
         PlannedEffect(what="creates switch lan on port 3c:ec:ef:12:34:57", subject="switch lan", verbs=()),
     )
     plan = DocumentPlan(sha256="0" * 64, effects=effects, warnings=(), drift=("VM web1",))
-    desk.answers("document.plan", plan)
-    return desk
+    console.answers("document.plan", plan)
+    return console
 
 
-def document_wrong() -> Desk:
-    desk = editor()
-    desk.keys("f2")
+def document_wrong() -> FakeConsole:
+    console = editor()
+    console.keys("f2")
     reasons = (
         Reason(message="unknown field `nmae`", path="$.switch[0].nmae", line=6, column=1),
         Reason(message="the field `kind` is missing", path="$.switch[0]", line=5, column=1),
     )
     hint = "docs/document.md has every field."
-    desk.fails(
+    console.fails(
         "document.plan", Problem(Code.INVALID, "the document has 2 errors", hint=hint, reasons=reasons)
     )
-    return desk
+    return console
 
 
-def deploy() -> Desk:
-    desk = signed_in()
-    desk.keys("4")
+def deploy() -> FakeConsole:
+    console = signed_in()
+    console.keys("4")
     last = Outcome(
         kind="update",
         state=OutcomeState.FAILED,
@@ -119,7 +119,7 @@ def deploy() -> Desk:
         Slot(slot="a", state=SlotState.GOOD, version="0.1.0", running=True),
         Slot(slot="b", state=SlotState.BAD, version="0.2.0"),
     )
-    desk.answers(
+    console.answers(
         "deploy.get",
         Deploy(
             firmware="uefi",
@@ -133,27 +133,27 @@ def deploy() -> Desk:
             last=last,
         ),
     )
-    return desk
+    return console
 
 
-def updating() -> Desk:
-    desk = deploy()
-    desk.keys("2")
-    desk.types("https://10.0.0.2/thimble.efi")
-    desk.keys("f2")
-    desk.answers("deploy.update", DryRun(possible=True, effects=(Effect(what="writes slot b"),)))
-    desk.keys("enter")
+def updating() -> FakeConsole:
+    console = deploy()
+    console.keys("2")
+    console.types("https://10.0.0.2/thimble.efi")
+    console.keys("f2")
+    console.answers("deploy.update", DryRun(possible=True, effects=(Effect(what="writes slot b"),)))
+    console.keys("enter")
     task = Task(
         id="t1", verb="deploy.update", subject="host", state=TaskState.RUNNING, step="fetch", progress=0.4
     )
-    desk.answers("deploy.update", Started(task=task, subject="host"))
-    return desk
+    console.answers("deploy.update", Started(task=task, subject="host"))
+    return console
 
 
-def in_the_way() -> Desk:
-    desk = signed_in()
-    desk.keys("4")
-    desk.answers(
+def in_the_way() -> FakeConsole:
+    console = signed_in()
+    console.keys("4")
+    console.answers(
         "deploy.get",
         Deploy(
             firmware="bios",
@@ -165,36 +165,36 @@ def in_the_way() -> Desk:
             trial=False,
         ),
     )
-    desk.keys("1", "f2")
+    console.keys("1", "f2")
     blockers = (Reason(message="/dev/sda has partitions: say `erase` to lose them", path="$.disk"),)
-    desk.answers("deploy.install", DryRun(possible=False, blockers=blockers))
-    return desk
+    console.answers("deploy.install", DryRun(possible=False, blockers=blockers))
+    return console
 
 
-def silent() -> Desk:
-    return Desk(replace(home(), host=None, silent="cannot reach 127.0.0.1:443: connection refused"))
+def silent() -> FakeConsole:
+    return FakeConsole(replace(home(), host=None, silent="cannot reach 127.0.0.1:443: connection refused"))
 
 
-def password() -> Desk:
-    desk = signed_in()
-    desk.keys("5")
-    desk.types("old one")
-    desk.keys("enter")
-    return desk
+def password() -> FakeConsole:
+    console = signed_in()
+    console.keys("5")
+    console.types("old one")
+    console.keys("enter")
+    return console
 
 
-def sign_in() -> Desk:
-    desk = Desk()
-    desk.keys("f2")
-    desk.types("wrong")
-    desk.keys("enter")
+def sign_in() -> FakeConsole:
+    console = FakeConsole()
+    console.keys("f2")
+    console.types("wrong")
+    console.keys("enter")
     problem = Problem(Code.UNAUTHENTICATED, "the user name or the password is wrong")
-    desk.fails("session.create", problem)
-    return desk
+    console.fails("session.create", problem)
+    return console
 
 
-SCREENS: dict[str, Callable[[], Desk]] = {
-    "home": Desk,
+SCREENS: dict[str, Callable[[], FakeConsole]] = {
+    "home": FakeConsole,
     "silent": silent,
     "sign-in": sign_in,
     "menu": signed_in,
@@ -294,7 +294,7 @@ NAMES = st.sampled_from(
 def test_no_key_and_no_size_breaks_a_screen(name: str, typed: list[str], w: int, h: int, utf8: bool) -> None:
     model = SCREENS[name]().model
     for key in typed:
-        model, _ = update(model, Key(key))
+        model, _ = update(model, KeyPress(key))
     frame = view(model, w, h, utf8=utf8)
     assert len(frame.rows) == h
     assert {width(row) for row in frame.rows} == {w}

@@ -1,17 +1,31 @@
-"""Images, boot partitions in directories, and loaders that choose as systemd-boot and GRUB do."""
+"""Images, boot partitions in directories, loaders that choose as systemd-boot and GRUB do; and a host."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
+import itertools
 import struct
 import tarfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+from thimble.contract.common import DryRun, TaskState
+from thimble.contract.verbs import Started
+from thimble.contract.vm import HostShutdown
+from thimble.core.problem import Code, Problem
 from thimble.deploy import esp, slots
-from thimble.deploy.esp import Source
-from thimble.deploy.image import Image, inspect
+from thimble.deploy.boot_files import Op
+from thimble.deploy.context import DeployContext, DeployParts
+from thimble.deploy.esp import SlotImage
+from thimble.deploy.image import BootImage, inspect
+from thimble.host.pid1 import BootFacts
 from thimble.medium import loader
+from thimble.state.events import Events
+from thimble.state.tasks import Tasks
 
 BIOS, UEFI = slots.BIOS, slots.UEFI
 
@@ -58,20 +72,20 @@ def _tar() -> bytes:
     return out.getvalue()
 
 
-def made(path: Path, **options: str | bytes) -> Image:
+def made(path: Path, **options: Any) -> BootImage:
     """An image in a file, inspected."""
-    path.write_bytes(image_bytes(**options))  # type: ignore[arg-type]
+    path.write_bytes(image_bytes(**options))
     return inspect(path)
 
 
-def apply(root: Path, ops: tuple[slots.Op, ...], image: Image | None = None) -> None:
+def apply(root: Path, ops: tuple[Op, ...], image: BootImage | None = None) -> None:
     images = {}
     if image is not None:
-        images = {f"thimble/{slot}.efi": Source(path=image.path, sha256=image.sha256) for slot in "ab"}
+        images = {f"thimble/{slot}.efi": SlotImage(path=image.path, sha256=image.sha256) for slot in "ab"}
     esp.apply(root, ops, images=images)
 
 
-def stick(root: Path, image: Image) -> Path:
+def stick(root: Path, image: BootImage) -> Path:
     """A new boot partition."""
     root.mkdir()
     apply(root, slots.fresh(image.manifest, image.menu("a"), systemd_boot=b"boot"), image)
@@ -122,3 +136,118 @@ def whole(root: Path, slot: str) -> bool:
         return path.is_file() and bool(inspect(path).build)
     except Exception:
         return False
+
+
+class FakeInit:
+    """PID 1, of whom only the verbs are kept; with them what becomes of the VMs."""
+
+    present, searched = True, True
+    warnings: tuple[str, ...] = ()
+    state = ("partition", "/dev/none")
+
+    def __init__(self, boot: BootFacts) -> None:
+        self.words: dict[str, str] = {}
+        self.boot = boot
+        self.told: list[str] = []
+        self.lines: list[str] = []
+        self.stopped: list[tuple[float, HostShutdown | None]] = []
+        self.rebooting: asyncio.Event | None = None
+        self.deaf_to: tuple[str, ...] = ()
+
+    def tell(self, verb: str, **more: object) -> None:
+        self.told.append(verb)
+        if verb in self.deaf_to:
+            raise Problem(Code.UNAVAILABLE, f"PID 1 does not take {verb!r}")
+        if verb == "say":
+            self.lines.append(str(more["line"]))
+        if verb == "reboot" and self.rebooting is not None:
+            self.rebooting.set()
+
+    @asynccontextmanager
+    async def guests_stopped(self, timeout: float, how: HostShutdown | None) -> AsyncIterator[None]:
+        self.told.append("guests")
+        self.stopped.append((timeout, how))
+        try:
+            yield
+        except BaseException:
+            self.stopped.clear()
+            raise
+
+
+class FakeHealth:
+    """`before` is what works now; `wrong` what a trial boot finds, which was asked for `asked`."""
+
+    def __init__(self, before: Any) -> None:
+        self.before = before
+        self.wrong = ""
+        self.asked: list[Any] = []
+
+    async def expectations(self) -> Any:
+        return self.before
+
+    async def prove(self, expect: Any) -> str:
+        self.asked.append(expect)
+        return self.wrong
+
+
+class FakeKeys:
+    """Trusts every signature, unless it is told `refusal`."""
+
+    def __init__(self) -> None:
+        self.refusal: Exception | None = None
+
+    async def signer(self, image: Path, *, signed: bool) -> str:
+        if self.refusal is not None:
+            raise self.refusal
+        return "tests"
+
+
+class FakeStorage:
+    """`local`, with nothing in it."""
+
+    default = "local"
+
+    def names(self) -> list[str]:
+        return ["local"]
+
+    def homes(self) -> dict[str, Path]:
+        return {}
+
+
+def context(base: Path, init: FakeInit, *, health: Any, keys: Any = None) -> DeployContext:
+    """A host with its state and run directories below `base`."""
+    numbers = itertools.count()
+    events = Events(base=1, clock=lambda: 1.0)
+    tasks = Tasks(events, clock=lambda: 1.0, entropy=lambda count: next(numbers).to_bytes(count, "big"))
+    pid1: Any = init
+    storage: Any = FakeStorage()
+    parts = DeployParts(
+        state=base / "state",
+        run=base / "run",
+        durable=False,
+        hosted=False,
+        port=443,
+        init=pid1,
+        storage=storage,
+        tasks=tasks,
+        events=events,
+        fingerprint="ab" * 32,
+        guests_stopped=init.guests_stopped,
+        ram_vms=lambda: (),
+    )
+    return DeployContext(parts, keys=keys or FakeKeys(), health=health)
+
+
+def finished(deploy: DeployContext, verb: Callable[[], Awaitable[Started | DryRun]]) -> dict[str, str]:
+    """The result of the task that `verb` starts. Raises the verb's `Problem`, or the task's."""
+
+    async def work() -> dict[str, str]:
+        started = await verb()
+        assert isinstance(started, Started)
+        task = await deploy.parts.tasks.wait(started.task.id, 30)
+        if task.problem is not None:
+            raise task.problem.problem()
+        assert task.state is TaskState.DONE, task
+        return task.result
+
+    return asyncio.run(work())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -68,7 +67,8 @@ class Owner:
         request = folder / f"{name}.csr"
         openssl("req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", self.key, "-subj", f"/CN={name}",
                 "-out", request)  # fmt: skip
-        openssl("x509", "-req", "-in", request, "-signkey", self.key, "-days", "-1", "-out", self.certificate)
+        openssl("x509", "-req", "-in", request, "-signkey", self.key, "-out", self.certificate,
+                "-not_before", "20200101000000Z", "-not_after", "20200102000000Z")  # fmt: skip
 
     def sign(self, image: Path, target: Path) -> Path:
         box = toolbox.ensure(on_stderr)
@@ -78,7 +78,7 @@ class Owner:
 
 
 def openssl(*words: object) -> None:
-    program = shutil.which("openssl") or pytest.skip("needs openssl")
+    program = toolbox.ensure(on_stderr).wrappers / "openssl"  # Debian 12's own knows no such dates
     subprocess.run([program, *map(str, words)], check=True, capture_output=True)
 
 

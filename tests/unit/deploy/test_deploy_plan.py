@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
 from thimble.contract.deploy import InstallRequest, OldState
-from thimble.core.decision import Accept, Deny, Ignore
+from thimble.core.decision import Decision
 from thimble.core.units import GIB, MIB
 from thimble.deploy import plan
-from thimble.deploy.plan import DiskFacts, Facts, Fresh, InstallPlan, PartFacts, Renew
+from thimble.deploy.disk_facts import DiskFacts, PartFacts, largest
+from thimble.deploy.plan import Fresh, InstallFacts, InstallPlan, Renew
 from thimble.medium import layout
 
 BLANK = DiskFacts(device="/dev/vda", size_bytes=20 * GIB, serial="one", model="Disk")
@@ -32,33 +35,36 @@ UNFINISHED = replace(
 CARRIED = replace(BLANK, kind="ext4", datastore=True)
 
 
-def decided(disk: DiskFacts, *, booted: str = "", build: str = "build2", **asked: object) -> plan.Decision:
-    request = InstallRequest(disk="serial:one", **asked)  # type: ignore[arg-type]
+def decided(
+    disk: DiskFacts, *, booted: str = "", build: str = "build2", **asked: Any
+) -> Decision[InstallPlan]:
+    request = InstallRequest(disk="serial:one", **asked)
     return plan.install(request, facts(disk, booted=booted, build=build))
 
 
-def facts(*disks: DiskFacts, booted: str = "", build: str = "build2", mirrored: bool = False) -> Facts:
+def facts(*disks: DiskFacts, booted: str = "", build: str = "build2", mirrored: bool = False) -> InstallFacts:
     named = {f"serial:{disk.serial}": disk.device for disk in disks}
-    return Facts(disks=disks, booted=booted, build=build, version="0.1.0", named=named, mirrored=mirrored)
+    return InstallFacts(
+        disks=disks, booted=booted, build=build, version="0.1.0", named=named, mirrored=mirrored
+    )
 
 
-def accepted(decision: plan.Decision) -> InstallPlan:
-    assert isinstance(decision, Accept), decision
+def accepted(decision: Decision[InstallPlan]) -> InstallPlan:
+    assert decision.possible and decision.plan is not None, decision
     return decision.plan
 
 
-def why(decision: plan.Decision) -> str:
-    assert isinstance(decision, Deny), decision
-    return "; ".join(reason.message for reason in decision.reasons)
+def why(decision: Decision[InstallPlan]) -> str:
+    assert decision.plan is None and not decision.effects and decision.refusal == "this cannot be installed"
+    return "; ".join(reason.message for reason in decision.blockers)
 
 
 def test_a_disk_with_big_sectors_is_refused_under_a_bios_and_started_by_uefi_alone() -> None:
     big = replace(BLANK, sector_bytes=4096)
     request = InstallRequest(disk="serial:one")
     assert "set the firmware to UEFI" in why(plan.install(request, replace(facts(big), bios=True)))
-    wanted = accepted(plan.install(request, facts(big)))
-    assert plan.effects(wanted, request)[-1].endswith("boot loaders, for UEFI")
-    assert plan.effects(accepted(decided(BLANK)), request)[-1].endswith("for UEFI and BIOS")
+    assert plan.install(request, facts(big)).effects[-1].endswith("boot loaders, for UEFI")
+    assert decided(BLANK).effects[-1].endswith("for UEFI and BIOS")
 
 
 def test_a_blank_disk_is_divided_in_five() -> None:
@@ -67,7 +73,7 @@ def test_a_blank_disk_is_divided_in_five() -> None:
     assert [part.name for part in target.parts] == [
         layout.GRUB, layout.BOOT, layout.DOCUMENT, layout.STATE, layout.DATA,
     ]  # fmt: skip
-    said = plan.effects(InstallPlan(targets=(target,)), InstallRequest(disk="serial:one", reboot=True))
+    said = decided(BLANK, reboot=True).effects
     assert said[0] == "makes new partitions on /dev/vda (20 GiB, Disk, serial one)"
     assert "makes a datastore of 18.5 GiB on /dev/vda" in said and said[-1] == "reboots the host"
 
@@ -101,7 +107,8 @@ def test_an_installation_cut_short_is_begun_anew_without_a_question() -> None:
 
 def test_the_same_build_again_is_nothing_to_do() -> None:
     decision = decided(OURS, build="build1")
-    assert isinstance(decision, Ignore) and "installed on /dev/vda already" in decision.why
+    assert decision.possible and decision.plan is None and not decision.effects
+    assert "installed on /dev/vda already" in decision.note
 
 
 @pytest.mark.parametrize(
@@ -139,9 +146,14 @@ def test_the_largest_disk_is_one_inside_the_machine_that_nobody_uses() -> None:
     stick = replace(BLANK, device="/dev/sdb", size_bytes=90 * GIB, removable=True)
     busy = replace(BLANK, device="/dev/sdc", size_bytes=80 * GIB, in_use=True)
     mine = replace(BLANK, device="/dev/sdd", size_bytes=70 * GIB)
-    assert plan.largest((BLANK, stick, busy, mine), ("/dev/sdd",)) == "/dev/vda"
+    assert largest((BLANK, stick, busy, mine), ("/dev/sdd",)) == "/dev/vda"
 
 
 def test_two_images_have_to_fit() -> None:
     assert not plan.image_fits(200 * MIB)
     assert "do not fit" in plan.image_fits(300 * MIB)[0].message
+
+
+def test_vms_that_would_be_lost_are_a_warning() -> None:
+    found = plan.install(InstallRequest(disk="serial:one"), replace(facts(BLANK), lost_vms=("web1", "db")))
+    assert found.possible and found.warnings == ("VMs on a datastore in memory do not come along: web1, db",)

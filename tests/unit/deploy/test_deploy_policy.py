@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ SAVE = UpdatePolicy(url="https://u.example/x.efi", vms=Guests.SAVE, reboot=Reboo
 def policy(tmp_path: Path, value: UpdatePolicy | None = None) -> Policy:
     made = Policy(tmp_path, durable=False)
     if value is not None:
-        made.put(value)
+        asyncio.run(made.commit(value))
     return made
 
 

@@ -10,25 +10,25 @@ import pytest
 from deploy_world import BIOS, UEFI, apply, made, starts, stick, whole
 
 from thimble.contract.deploy import SlotState
-from thimble.deploy import esp, slots
-from thimble.deploy.image import Image
-from thimble.deploy.slots import Delete, Op, Put, PutImage, Trial
+from thimble.deploy import esp, mirror, slots
+from thimble.deploy.boot_files import Delete, Op, Put, PutImage, Trial
+from thimble.deploy.image import BootImage
 from thimble.medium import loader
 
 BOTH = pytest.mark.parametrize("firmware", [BIOS, UEFI])
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> Image:
+def old(tmp_path: Path) -> BootImage:
     return made(tmp_path / "old.efi", kernel=b"old kernel")
 
 
 @pytest.fixture
-def new(tmp_path: Path) -> Image:
+def new(tmp_path: Path) -> BootImage:
     return made(tmp_path / "new.efi", version="0.2.0", kernel=b"new kernel" * 900)
 
 
-def trial_of(root: Path, image: Image, old: Image) -> Trial:
+def trial_of(root: Path, image: BootImage, old: BootImage) -> Trial:
     return Trial(
         kind="update",
         slot="b",
@@ -40,14 +40,14 @@ def trial_of(root: Path, image: Image, old: Image) -> Trial:
     )
 
 
-def update(root: Path, image: Image, old: Image, firmware: str) -> tuple[Op, ...]:
+def update(root: Path, image: BootImage, old: BootImage, firmware: str) -> tuple[Op, ...]:
     """All that an update does to a boot partition whose slot a runs."""
     there = esp.read(root)
     before = (*slots.clear(there, "b"), *slots.fill("b", image.manifest, image.menu("b")))
     return (*before, *slots.offer(there, trial_of(root, image, old), firmware))
 
 
-def cuts(root: Path, ops: tuple[Op, ...], image: Image, scratch: Path) -> Iterator[tuple[Path, int]]:
+def cuts(root: Path, ops: tuple[Op, ...], image: BootImage, scratch: Path) -> Iterator[tuple[Path, int]]:
     """Copies of `root` as a power cut leaves them: between any two operations, and within each."""
     for count in range(len(ops) + 1):
         for torn in (False, True) if count < len(ops) else (False,):
@@ -59,7 +59,7 @@ def cuts(root: Path, ops: tuple[Op, ...], image: Image, scratch: Path) -> Iterat
             yield copy, count
 
 
-def tear(root: Path, op: Op, image: Image) -> None:
+def tear(root: Path, op: Op, image: BootImage) -> None:
     """Half of an operation. What is overwritten in place fits into a sector, and a sector is whole or not."""
     target = root / op.path
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def tear(root: Path, op: Op, image: Image) -> None:
 
 
 @BOTH
-def test_a_new_medium_starts_its_slot(tmp_path: Path, old: Image, firmware: str) -> None:
+def test_a_new_medium_starts_its_slot(tmp_path: Path, old: BootImage, firmware: str) -> None:
     root = stick(tmp_path / "esp", old)
     assert starts(root, firmware) == "a"
     a, b = slots.states(esp.read(root), "a")
@@ -80,7 +80,7 @@ def test_a_new_medium_starts_its_slot(tmp_path: Path, old: Image, firmware: str)
 
 @BOTH
 def test_an_update_is_tried_three_times_and_then_the_old_slot_is_back(
-    tmp_path: Path, old: Image, new: Image, firmware: str
+    tmp_path: Path, old: BootImage, new: BootImage, firmware: str
 ) -> None:
     root = stick(tmp_path / "esp", old)
     apply(root, update(root, new, old, firmware), new)
@@ -96,7 +96,7 @@ def test_an_update_is_tried_three_times_and_then_the_old_slot_is_back(
 
 
 @BOTH
-def test_a_confirmed_update_stays(tmp_path: Path, old: Image, new: Image, firmware: str) -> None:
+def test_a_confirmed_update_stays(tmp_path: Path, old: BootImage, new: BootImage, firmware: str) -> None:
     root = stick(tmp_path / "esp", old)
     apply(root, update(root, new, old, firmware), new)
     assert starts(root, firmware) == "b"
@@ -109,7 +109,7 @@ def test_a_confirmed_update_stays(tmp_path: Path, old: Image, new: Image, firmwa
 
 @BOTH
 def test_an_update_cut_off_anywhere_starts_the_old_slot_or_tries_the_whole_new_one(
-    tmp_path: Path, old: Image, new: Image, firmware: str
+    tmp_path: Path, old: BootImage, new: BootImage, firmware: str
 ) -> None:
     root = stick(tmp_path / "esp", old)
     ops = update(root, new, old, firmware)
@@ -122,7 +122,7 @@ def test_an_update_cut_off_anywhere_starts_the_old_slot_or_tries_the_whole_new_o
             again(copy, new, old, firmware)
 
 
-def again(root: Path, new: Image, old: Image, firmware: str) -> None:
+def again(root: Path, new: BootImage, old: BootImage, firmware: str) -> None:
     """After a cut the host settles, and the same update succeeds."""
     apply(root, slots.settle(esp.read(root), "a", firmware))
     assert starts(root, BIOS) == starts(root, UEFI) == "a"
@@ -133,7 +133,7 @@ def again(root: Path, new: Image, old: Image, firmware: str) -> None:
 
 @BOTH
 def test_a_second_update_cut_off_anywhere_never_starts_a_torn_slot(
-    tmp_path: Path, old: Image, new: Image, firmware: str
+    tmp_path: Path, old: BootImage, new: BootImage, firmware: str
 ) -> None:
     """Slot b holds an older good one, which is overwritten while a runs."""
     root = stick(tmp_path / "esp", old)
@@ -153,7 +153,7 @@ def test_a_second_update_cut_off_anywhere_never_starts_a_torn_slot(
 
 @BOTH
 def test_a_confirmation_cut_off_anywhere_starts_the_new_slot(
-    tmp_path: Path, old: Image, new: Image, firmware: str
+    tmp_path: Path, old: BootImage, new: BootImage, firmware: str
 ) -> None:
     root = stick(tmp_path / "esp", old)
     apply(root, update(root, new, old, firmware), new)
@@ -167,7 +167,7 @@ def test_a_confirmation_cut_off_anywhere_starts_the_new_slot(
 
 @BOTH
 def test_what_is_refused_starts_no_more_and_says_why(
-    tmp_path: Path, old: Image, new: Image, firmware: str
+    tmp_path: Path, old: BootImage, new: BootImage, firmware: str
 ) -> None:
     root = stick(tmp_path / "esp", old)
     apply(root, update(root, new, old, firmware), new)
@@ -184,7 +184,7 @@ def test_what_is_refused_starts_no_more_and_says_why(
     assert there.trial is not None and there.trial.why == "the gateway does not answer"
 
 
-def test_leftovers_are_what_nothing_refers_to(tmp_path: Path, old: Image) -> None:
+def test_leftovers_are_what_nothing_refers_to(tmp_path: Path, old: BootImage) -> None:
     root = stick(tmp_path / "esp", old)
     for name in ("thimble/b.efi.new", "FSCK0000.REC", "loader/entries/thimble-b+3.conf"):
         (root / name).write_bytes(b"")
@@ -197,28 +197,28 @@ def test_leftovers_are_what_nothing_refers_to(tmp_path: Path, old: Image) -> Non
 
 @BOTH
 def test_a_mirror_follows_whatever_it_missed_and_a_cut_leaves_it_startable_or_unfinished(
-    tmp_path: Path, old: Image, new: Image, firmware: str
+    tmp_path: Path, old: BootImage, new: BootImage, firmware: str
 ) -> None:
-    truth, mirror = stick(tmp_path / "esp", old), stick(tmp_path / "mirror", old)
-    assert not slots.differences(esp.read(truth), esp.read(mirror))
+    truth, other = stick(tmp_path / "esp", old), stick(tmp_path / "mirror", old)
+    assert not mirror.differences(esp.read(truth), esp.read(other))
     apply(truth, update(truth, new, old, firmware), new)
     assert starts(truth, firmware) == "b"
     apply(truth, slots.confirm(esp.read(truth), "b", firmware))
-    assert slots.differences(esp.read(truth), esp.read(mirror))
-    ops = slots.follow(esp.read(truth), esp.read(mirror))
-    for copy, _ in cuts(mirror, ops, new, tmp_path):
+    assert mirror.differences(esp.read(truth), esp.read(other))
+    ops = mirror.follow(esp.read(truth), esp.read(other))
+    for copy, _ in cuts(other, ops, new, tmp_path):
         slot = starts(copy, firmware)
         assert not slot or whole(copy, slot)
-        apply(copy, slots.follow(esp.read(truth), esp.read(copy)), new)
-        assert not slots.differences(esp.read(truth), esp.read(copy))
-    apply(mirror, ops, new)
-    assert starts(mirror, BIOS) == starts(mirror, UEFI) == "b"
-    assert slots.follow(esp.read(truth), esp.read(mirror)) == ()
+        apply(copy, mirror.follow(esp.read(truth), esp.read(copy)), new)
+        assert not mirror.differences(esp.read(truth), esp.read(copy))
+    apply(other, ops, new)
+    assert starts(other, BIOS) == starts(other, UEFI) == "b"
+    assert mirror.follow(esp.read(truth), esp.read(other)) == ()
 
 
-def test_an_empty_partition_becomes_a_mirror(tmp_path: Path, old: Image) -> None:
-    truth, mirror = stick(tmp_path / "esp", old), tmp_path / "mirror"
-    mirror.mkdir()
-    apply(mirror, slots.follow(esp.read(truth), esp.read(mirror)), old)
-    assert starts(mirror, BIOS) == starts(mirror, UEFI) == "a"
-    assert (mirror / "EFI/BOOT/BOOTX64.EFI").read_bytes() == b"boot"
+def test_an_empty_partition_becomes_a_mirror(tmp_path: Path, old: BootImage) -> None:
+    truth, other = stick(tmp_path / "esp", old), tmp_path / "mirror"
+    other.mkdir()
+    apply(other, mirror.follow(esp.read(truth), esp.read(other)), old)
+    assert starts(other, BIOS) == starts(other, UEFI) == "a"
+    assert (other / "EFI/BOOT/BOOTX64.EFI").read_bytes() == b"boot"

@@ -12,7 +12,7 @@ from thimble.contract.host import Role
 from thimble.contract.management import ManagementSettings
 from thimble.contract.network import SwitchKind
 from thimble.contract.storage import DatastoreKind
-from thimble.contract.vm import Intent, PowerState, VmCreate
+from thimble.contract.vm import DiskSpec, Intent, PowerState, VmCreate, VmSpec
 from thimble.document.facts import DeviceFacts, Facts, VmFacts
 from thimble.document.plan import Plan, plan
 from thimble.document.read import read
@@ -21,9 +21,8 @@ from thimble.network.records import SwitchRecord
 from thimble.storage.contents import Contents
 from thimble.storage.records import DatastoreRecord
 from thimble.sys.disks import Disk
-from thimble.vm.record import assign, change, layout, rules
-from thimble.vm.record.spec import Disk as VmDisk
-from thimble.vm.record.spec import Phase, Running, VmRecord
+from thimble.vm.record import assign, change, rules
+from thimble.vm.record.spec import Noted, Phase, Running, VmRecord
 
 replace = msgspec.structs.replace
 HASH = f"scrypt$14$8$1${'ab' * 16}${'cd' * 32}"
@@ -156,48 +155,51 @@ def _vms(ask: Ask, facts: Facts) -> tuple[VmFacts, ...]:
             *facts.vms,
             VmFacts(home=ask.input.datastore or facts.default, record=record, state=PowerState.STOPPED),
         )
-    return tuple(_vm(ask, vm) if vm.record.name == ask.path["vm"] else vm for vm in facts.vms)
+    return tuple(_vm(ask, vm) if vm.record.spec.name == ask.path["vm"] else vm for vm in facts.vms)
 
 
 def vm_record(want: VmCreate) -> VmRecord:
-    nics = assign.make_nics(want, (), set(), set(), entropy, lambda *_: "")
-    disks = tuple(_disk(disk) for disk in want.disks)
-    record = assign.record(want, uid=100_000, created=1.0, entropy=entropy, nics=nics, disks=disks)
-    return replace(record, phase=Phase.READY)
-
-
-def _disk(want: Any) -> VmDisk:
-    volume = "" if want.volume is None else want.volume if "/" in want.volume else f"local/{want.volume}"
-    return VmDisk(
-        name=want.name, volume=volume, image=want.image or "", size_bytes=want.size_bytes or 4096,
-        format=want.format, bus=want.bus, read_only=want.read_only,
+    want = replace(want, disks=tuple(_full(disk) for disk in want.disks))
+    cards = assign.cards(want.nics, None, set(), set(), entropy, lambda *_: "")
+    return assign.created(
+        want, uid=100_000, now=1.0, entropy=entropy, cards=cards, sizes=_sizes(want),
+        noted=Noted(phase=Phase.READY),
     )  # fmt: skip
+
+
+def _full(disk: DiskSpec) -> DiskSpec:
+    short = disk.volume is not None and "/" not in disk.volume
+    return replace(disk, volume=f"local/{disk.volume}") if short else disk
+
+
+def _sizes(want: VmSpec) -> dict[str, int]:
+    return {disk.name: disk.size_bytes or 4096 for disk in want.disks}
+
+
+def _intending(record: VmRecord, intent: Intent) -> VmRecord:
+    return replace(record, noted=replace(record.noted, intent=intent))
 
 
 def _vm(ask: Ask, vm: VmFacts) -> VmFacts:
     record = vm.record
     match ask.verb:
         case "vm.start":
-            record = replace(record, intent=Intent.RUNNING)
-            running = Running(record=record, ports=8, accel="kvm", started=1.0)
+            record = _intending(record, Intent.RUNNING)
+            running = Running(record=record.definition, ports=8, accel="kvm", started=1.0)
             return replace(vm, record=record, state=PowerState.RUNNING, running=running, pending=())
         case "vm.stop":
-            record = replace(record, intent=Intent.STOPPED)
+            record = _intending(record, Intent.STOPPED)
             return replace(vm, record=record, state=PowerState.STOPPED, running=None, pending=())
         case "vm.resume":
             return replace(vm, state=PowerState.RUNNING)
         case "vm.change":
-            want = rules.normalise(change.as_spec(record, ask.input, vm.home), vm.home)  # type: ignore[arg-type]
-            fields = {name: getattr(want, name) for name in change.PLAIN}
-            known = {disk.name: disk for disk in record.disks}
-            disks = tuple(
-                change.merged_disk(disk, known[disk.name]) if disk.name in known else _disk(disk)
-                for disk in want.disks
-            )
-            nics = assign.make_nics(want, record.nics, set(), set(), entropy, lambda *_: "")
-            new = replace(record, **fields, disks=disks, nics=nics, cdroms=change.merged_cdroms(want.cdroms))
-            new = replace(new, addresses=layout.assign(new))
-            pending = change.plan(vm.running, new).pending if vm.running else ()
+            want = rules.normalise(change.asked(record, ask.input, vm.home), vm.home)  # type: ignore[arg-type]
+            spec = change.merged(record.spec, replace(want, disks=tuple(_full(disk) for disk in want.disks)))
+            cards = assign.cards(want.nics, record, set(), set(), entropy, lambda *_: "")
+            sizes = _sizes(spec) | {k: v for k, v in record.assigned.disks.items() if v}
+            given = replace(record.assigned, nics=cards, disks=sizes)
+            new = assign.placed(replace(record, spec=spec, assigned=given))
+            pending = change.plan(vm.running, new.definition).pending if vm.running else ()
             return replace(vm, record=new, pending=pending)
     raise AssertionError(ask.verb)
 

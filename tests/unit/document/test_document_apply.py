@@ -140,7 +140,7 @@ def test_what_was_applied_since_the_boot_stays_until_the_document_changes(host: 
     assert not host.document.settled(digest(TEXT))
     host.apply()
     assert host.document.settled(digest(TEXT)), "a hand applied it"
-    host.document.settle(TEXT, "stick")
+    asyncio.run(host.document.settle(TEXT, "stick"))
     host.apply(TEXT.replace("rack7", "rack9"))
     host.restart()
     assert host.document.settled(digest(TEXT)) and not host.document.settled(changed)

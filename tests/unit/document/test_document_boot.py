@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from thimble.contract.call import Call
+from thimble.contract.document import Document, InstallEntry
 from thimble.contract.document_api import DocumentText
 from thimble.contract.verbs import Started
 from thimble.core.problem import Code, Problem, Reason
+from thimble.document import at_boot
 from thimble.document.at_boot import BootDocument
 from thimble.document.read import read
-from thimble.document.records import digest
-from thimble.host.pid1 import DocumentFacts
+from thimble.document.records import digest, warnings
+from thimble.host.pid1 import DocumentFacts, Init
 from thimble.state.events import Events
 from thimble.state.tasks import Tasks
 
@@ -38,7 +40,7 @@ class Service:
     def settled(self, sha256: str) -> bool:
         return sha256 in self.known
 
-    def settle(self, text: str, source: str) -> None:
+    async def settle(self, text: str, source: str) -> None:
         self.known.add(digest(text))
 
     async def apply(self, call: Call[DocumentText]) -> Started:
@@ -214,7 +216,7 @@ def test_a_server_that_comes_up_late_is_in_time(world: World, web: Web) -> None:
 def test_a_pinned_address_believes_nothing_else(world: World, web: Web) -> None:
     web.answers = {"/a": TEXT.encode()}
     world.settle(DocumentFacts(url=f"{web.url}/a#sha256={'0' * 64}"))
-    assert world.service.given == [] and "it is not believed" in world.service.problem
+    assert world.service.given == [] and "it is not accepted" in world.service.problem
     world.settle(DocumentFacts(url=f"{web.url}/a#sha256={digest(TEXT)}"))
     assert len(world.service.given) == 1
 
@@ -229,3 +231,72 @@ def test_a_giant_answer_is_refused(world: World, web: Web) -> None:
 def test_what_is_no_address_is_not_tried_twice(world: World, url: str) -> None:
     world.settle(DocumentFacts(url=url))
     assert world.slept == [] and "is no http or https address" in world.service.problem
+
+
+class First(Init):
+    """PID 1 that searches for a while, then has found this or nothing."""
+
+    def __init__(self, run: Path, found: DocumentFacts | None) -> None:
+        super().__init__(run)
+        self.looks = 0
+        self.found = found
+
+    @property
+    def searched(self) -> bool:
+        self.looks += 1
+        return self.looks > 2
+
+    @property
+    def document(self) -> DocumentFacts | None:
+        return self.found if self.looks > 2 else None
+
+
+class Settled:
+    """`DocumentService` and `BootDocument` in one: applies nothing, and says so."""
+
+    def __init__(self, problem: str, disk: str) -> None:
+        self.problem, self.disk = "", disk
+        self.after = problem
+        self.found: list[DocumentFacts] = []
+
+    async def settle(self, found: DocumentFacts) -> None:
+        self.found.append(found)
+        self.problem = self.after
+
+    def last_document(self) -> Document:
+        return Document(format=1, install=InstallEntry(disk=self.disk))
+
+
+@pytest.mark.parametrize(
+    ("found", "problem", "disk", "settled", "installed"),
+    [
+        (DocumentFacts(path="/x"), "", "largest", 1, ["largest"]),
+        (DocumentFacts(path="/x"), "", "", 1, []),
+        (DocumentFacts(path="/x"), "a mistake", "largest", 1, []),
+        (None, "", "largest", 0, []),
+    ],
+)
+def test_the_host_is_installed_as_the_document_says_once_it_is_applied(
+    tmp_path: Path, found: DocumentFacts | None, problem: str, disk: str, settled: int, installed: list[str]
+) -> None:
+    service: Any = Settled(problem, disk)
+    disks: list[str] = []
+    slept: list[float] = []
+
+    async def install(entry: InstallEntry) -> None:
+        disks.append(entry.disk)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    asyncio.run(at_boot.settle(First(tmp_path, found), service, service, install, sleep=sleep))
+    assert (len(service.found), disks, len(slept)) == (settled, installed, 2)
+
+
+def test_what_came_of_a_document_is_a_warning(tmp_path: Path) -> None:
+    assert warnings(tmp_path, problem="", busy=False) == ()
+    assert warnings(tmp_path, problem="disk: a mistake", busy=False) == ("document disk: a mistake",)
+    (tmp_path / "document").mkdir()
+    (tmp_path / "document" / "applying.json").write_text("{}")
+    assert "not applied to its end" in warnings(tmp_path, problem="", busy=False)[0]
+    assert warnings(tmp_path, problem="", busy=True) == ()

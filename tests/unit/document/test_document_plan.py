@@ -5,7 +5,6 @@ from __future__ import annotations
 import string
 from typing import Any
 
-import msgspec
 import pytest
 from document_host import (
     DATA,
@@ -26,7 +25,7 @@ from thimble.core.problem import Problem
 from thimble.document import export, plan, toml
 from thimble.document.read import read
 from thimble.storage.contents import Contents
-from thimble.vm.record.spec import HIDDEN
+from thimble.vm.record.view import HIDDEN
 
 WEB = (
     '[[vm]]\nname = "web1"\nmemory_mib = 512\ndisks = [{ size_bytes = 1048576 }]\n'
@@ -325,7 +324,7 @@ def test_an_export_is_brief_and_readable() -> None:
         f'[[user]]\nname = "ann"\npassword_hash = "{HASH}"\n'
     )
     exported = export.text(after(text))
-    mac = after(text).vms[0].record.nics[0].mac[:8]
+    mac = after(text).vms[0].record.definition.nics[0].mac[:8]
     body = exported[exported.index("format") :]
     assert body.startswith('format = 1\n\n[host]\nname = "rack7"\n\n[[user]]\nname = "admin"\n')
     assert "[[vm]]\n" in body and 'name = "web1"' in body and 'state = "running"' in body
@@ -338,7 +337,7 @@ def test_an_export_is_brief_and_readable() -> None:
 def test_a_vm_that_crashed_is_exported_as_it_was_wanted(intent: Intent) -> None:
     now = after(LAN + WEB)
     (web,) = now.vms
-    record = msgspec.structs.replace(web.record, intent=intent)
+    record = replace(web.record, noted=replace(web.record.noted, intent=intent))
     crashed = replace(now, vms=(replace(web, record=record, state=PowerState.CRASHED, running=None),))
     assert f'state = "{intent}"' in export.text(crashed)
 

@@ -159,7 +159,7 @@ def test_what_the_types_cannot_say_is_said_as_well() -> None:
     told = "\n".join(faults(text))
     for words in (
         "3:8: 'No Name': use a-z",
-        "5:7: 'eth0' is no MAC address",
+        "5:7: 'eth0' is not a MAC address",
         "6:11: 10.0.0.255/24 is the network's own or broadcast address",
         "7:11: 10.0.1.1 is not in 10.0.0.0/24",
         "8:19: 'dns.example' is no IP address",
@@ -181,8 +181,8 @@ def test_what_the_types_cannot_say_is_said_as_well() -> None:
         "38:43: size_bytes does not go with volume",
         "40:8: there is a vm 'a' above already",
         "41:14: UEFI firmware needs at least 64 MiB",
-        "42:33: 01:00:00:00:00:00 is a multicast address",
-        "43:8: (hidden) stands for what the API does not tell",
+        "42:33: 01:00:00:00:00:00 is not the address of a single card",
+        "43:8: (hidden) stands for a value that the API does not show",
         "46:21: local/v is a disk of a already",
     ):
         assert words in told, f"{words!r} is not among\n{told}"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from thimble.host import state_disk
 from thimble.host.pid1 import BootFacts, DocumentFacts, Init, Medium
-from thimble.host.service import state_warnings
 from thimble.host.wear import Writes, before, whole
 
 
@@ -106,5 +106,5 @@ def test_the_newest_sample_before_the_hour_counts() -> None:
 
 
 def test_a_state_that_can_be_written_needs_no_words(tmp_path: Path) -> None:
-    assert state_warnings(tmp_path) == ()
-    assert "cannot be read" in state_warnings(tmp_path / "none")[0]
+    assert state_disk.warnings(tmp_path) == ()
+    assert "cannot be read" in state_disk.warnings(tmp_path / "none")[0]

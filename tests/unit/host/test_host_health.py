@@ -171,10 +171,13 @@ class Place:
         self.watch = Watch(
             init=Init(root),
             events=self.events,
-            warnings=lambda: self.lines,
+            warnings=self._warnings,
             mounts=lambda: self.mounts,
             root=root,
         )
+
+    async def _warnings(self) -> tuple[str, ...]:
+        return self.lines
 
     def news(self) -> list[tuple[str, str]]:
         found = [(event.subject, event.detail["level"]) for event in self.heard]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from thimble.contract.hardware import LogLevel, LogLine
 from thimble.core.problem import Code, Problem
 from thimble.host import loglines, syslog
-from thimble.host.journal import Logbook
+from thimble.host.journal import Cursor, Logbook
 from thimble.host.loglines import Wanted
 from thimble.host.rules import Target, syslog_reasons, syslog_target
 
@@ -147,3 +149,32 @@ def test_a_line_is_what_rfc_5424_wants() -> None:
     entry = LogLine(time=0.0, level=INFO, source="boot", text="x" * 5000)
     assert syslog.line(entry, "ö").startswith(b"<30>1 1970-01-01T00:00:00.000Z - thimble - boot - xxx")
     assert len(syslog.line(entry, "h")) == 2048
+
+
+def test_a_reader_that_is_closed_while_it_reads_keeps_its_file_until_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its descriptor would be somebody else's file by the time it is read from."""
+    (tmp_path / "log").write_text("")
+    (tmp_path / "kmsg").write_text("")
+    cursor = Cursor(tmp_path, tmp_path / "kmsg")
+    descriptor = cursor._kernel
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slowly(epoch: float) -> list[LogLine]:
+        reading.set()
+        go_on.wait(10)
+        os.fstat(descriptor)
+        return []
+
+    monkeypatch.setattr(cursor, "_read_kernel", slowly)
+    thread = threading.Thread(target=cursor.read)
+    thread.start()
+    reading.wait(10)
+    cursor.close()
+    os.fstat(descriptor)
+    go_on.set()
+    thread.join(10)
+    with pytest.raises(OSError):
+        os.fstat(descriptor)
+    assert cursor.read() == []

@@ -69,7 +69,7 @@ def test_hosted_it_is_refused_with_a_word_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(Problem) as caught:
         change(service(tmp_path), vlan=7)
     assert caught.value.code is Code.UNSUPPORTED and "that system" in caught.value.hint
-    found = asyncio.run(service(tmp_path).get(Call(input=None)))
+    found = service(tmp_path).view()
     assert (found.managed, found.rev, found.settings) == (False, 0, ManagementSettings())
 
 

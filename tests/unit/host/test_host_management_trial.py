@@ -174,7 +174,7 @@ def test_what_nobody_confirms_is_told_when_it_is_undone(made: Callable[..., Desk
         while len(desk.told) < 2:
             await asyncio.sleep(0.01)
         assert desk.told == ["management.pending", "management.undone"]
-        assert (await desk.service.get()).settings.address == "dhcp"
+        assert desk.service.view().settings.address == "dhcp"
 
     story(work())
 
@@ -240,3 +240,16 @@ def test_what_can_be_tried_and_confirmed_is_not() -> None:
     mac = "52:54:00:00:00:01"
     assert trial_reasons(10, decided=False, nic=mac, nics=(mac,)) == []
     assert confirm_reasons(in_force=5.0, since=5.1, console=False, problem="") == []
+
+
+def test_of_two_changes_at_once_one_is_tried_and_the_other_refused(made: Callable[..., Desk]) -> None:
+    async def work() -> None:
+        desk = made()
+        both = await asyncio.gather(
+            desk.change(address=NEW), desk.change(address="10.0.0.7/24"), return_exceptions=True
+        )
+        refusals = [one for one in both if isinstance(one, Problem)]
+        assert [problem.code for problem in refusals] == [Code.CONFLICT]
+        assert len(desk.first.heard) == 1, "PID 1 heard of one"
+
+    story(work())

@@ -14,11 +14,11 @@ import pytest
 
 from thimble.core.problem import Code, Problem
 from thimble.image import efivars, iso, signing, target, write
-from thimble.image.loaders import Loaders
-from thimble.image.target import Target
+from thimble.image.loaders import DiskLoaders
+from thimble.image.target import WriteTarget
 
 GB = 10**9
-STICK = Target(path=Path("/dev/sdx"), is_device=True, size=16 * GB, model="Cheap Stick")
+STICK = WriteTarget(path=Path("/dev/sdx"), is_device=True, size=16 * GB, model="Cheap Stick")
 
 
 def test_a_stick_may_be_written_to() -> None:
@@ -27,32 +27,32 @@ def test_a_stick_may_be_written_to() -> None:
 
 
 def test_a_new_file_has_no_size_to_be_too_small() -> None:
-    assert target.blockers(Target(path=Path("/x"), is_new=True), GB, ()) == []
+    assert target.blockers(WriteTarget(path=Path("/x"), is_new=True), GB, ()) == []
 
 
 def test_all_reasons_are_told_at_once() -> None:
-    bad = Target(
+    bad = WriteTarget(
         path=Path("/dev/sda1"), is_device=True, size=GB, whole=False, removable=False, uses=("sda1 is swap",)
     )
     said = " / ".join(target.blockers(bad, 2 * GB, ()))
-    for word in ("sda1 is swap", "name the whole disk", "too small", "--internal"):
+    for word in ("sda1 is swap", "give the whole disk", "too small", "--internal"):
         assert word in said
 
 
 @pytest.mark.parametrize(
     ("found", "word"),
     [
-        (Target(path=Path("/dev/sda"), is_device=True, size=500 * GB), "large"),
-        (Target(path=Path("/dev/sda"), is_device=True, size=16 * GB, removable=False), "internal"),
+        (WriteTarget(path=Path("/dev/sda"), is_device=True, size=500 * GB), "large"),
+        (WriteTarget(path=Path("/dev/sda"), is_device=True, size=16 * GB, removable=False), "internal"),
     ],
 )
-def test_what_looks_wrong_is_written_when_it_is_meant(found: Target, word: str) -> None:
+def test_what_looks_wrong_is_written_when_it_is_meant(found: WriteTarget, word: str) -> None:
     assert len(target.blockers(found, GB, ())) == 1
     assert target.blockers(found, GB, (word,)) == []
 
 
 def test_nobody_can_mean_a_disk_in_use() -> None:
-    used = Target(path=Path("/dev/sda"), is_device=True, size=16 * GB, uses=("sda2 is mounted on /",))
+    used = WriteTarget(path=Path("/dev/sda"), is_device=True, size=16 * GB, uses=("sda2 is mounted on /",))
     assert target.blockers(used, GB, ("large", "internal"))
 
 
@@ -71,7 +71,7 @@ def test_what_is_no_disk_is_refused(tmp_path: Path) -> None:
 def test_a_document_that_is_no_toml_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "thimble.img").write_bytes(bytes(4096))
     (tmp_path / "thimble.toml").write_text("format = \n")
-    with pytest.raises(Problem, match="no TOML document"):
+    with pytest.raises(Problem, match="not a TOML document"):
         write.plan(tmp_path, tmp_path / "stick", document=tmp_path / "thimble.toml", allowed=())
     assert not (tmp_path / "stick").exists()
 
@@ -127,7 +127,7 @@ def test_a_key_folder_with_one_variable_missing_is_refused(tmp_path: Path) -> No
 
 
 def test_the_loaders_travel_in_one_tar_that_is_always_the_same() -> None:
-    found = Loaders(systemd_boot=b"sd", boot=b"b", core=b"c")
+    found = DiskLoaders(systemd_boot=b"sd", boot=b"b", core=b"c")
     made = found.tar(86400)
     assert made == found.tar(86400)
     with tarfile.open(fileobj=io.BytesIO(made)) as archive:

@@ -64,7 +64,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    lists = packages.Wanted(suite="trixie", sets={"server": (name,)}, skip=frozenset())
+    lists = packages.PackageList(suite="trixie", sets={"server": (name,)}, skip=frozenset())
     monkeypatch.setattr(packages, "wanted", lambda: lists)
 
 
@@ -93,7 +93,7 @@ def test_a_tampered_package_is_refused_by_the_downloader(tmp_path: Path) -> None
     deb.write_bytes(bytes(data))
     mirror = Mirror(tmp_path / "apt", {pin: deb})
     lock = Lock(suite="trixie", epoch=0, sets={"server": (pin,)})
-    with pytest.raises(Problem, match="is not the package that is pinned") as caught:
+    with pytest.raises(Problem, match="is not the pinned package") as caught:
         packages.ensure("server", lambda *_: None, apt=mirror, lock=lock)
     assert caught.value.code is Code.INVALID
 

@@ -34,7 +34,7 @@ deb http://old.example/security bullseye/updates main
 """
 
 
-def derived(found: list[sources.Source]) -> str:
+def derived(found: list[sources.AptSource]) -> str:
     return sources.derive(found, suite="trixie", keyring="/keyring.gpg")
 
 

@@ -6,8 +6,8 @@ import stat
 import subprocess
 from pathlib import Path
 
-from thimble.guest import cloud, cpio, initrd, overlay, packages
-from thimble.image import locking
+from thimble.guest import cloud, initrd, overlay, packages
+from thimble.image import cpio, locking
 
 MODULES = {name: f"module {name}".encode() for name in initrd.TINY_MODULES}
 

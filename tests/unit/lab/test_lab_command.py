@@ -9,7 +9,7 @@ import pytest
 
 from thimble.core.problem import Problem
 from thimble.lab.command import APPEND, main, spec_of_image
-from thimble.lab.spec import Firmware, Medium
+from thimble.lab.spec import LabFirmware, LabMedium
 
 
 @pytest.fixture(autouse=True)
@@ -31,22 +31,22 @@ def test_an_image_is_booted_with_the_words_it_was_built_with(image: Path) -> Non
 
 
 def test_uefi_boots_the_one_file(image: Path) -> None:
-    assert spec_of_image(image, firmware=Firmware.UEFI).efi == str(image / "thimble.efi")
+    assert spec_of_image(image, firmware=LabFirmware.UEFI).efi == str(image / "thimble.efi")
 
 
 def test_a_medium_is_the_first_disk_and_the_image_itself_is_not_written_to(image: Path) -> None:
-    stick = spec_of_image(image, medium=Medium.IMG).disks[0]
+    stick = spec_of_image(image, medium=LabMedium.IMG).disks[0]
     assert (stick.file, stick.keep, stick.order) == (str(image / "thimble.img"), True, 1)
-    disc = spec_of_image(image, medium=Medium.ISO, firmware=Firmware.BIOS).disks[0]
+    disc = spec_of_image(image, medium=LabMedium.ISO, firmware=LabFirmware.BIOS).disks[0]
     assert (disc.file, disc.cd, disc.read_only) == (str(image / "thimble.iso"), True, True)
-    assert spec_of_image(image, medium=Medium.NONE, firmware=Firmware.BIOS).disks == ()
+    assert spec_of_image(image, medium=LabMedium.NONE, firmware=LabFirmware.BIOS).disks == ()
 
 
 def test_firmware_and_medium_follow_from_each_other(image: Path) -> None:
-    assert spec_of_image(image, medium=Medium.ISO).firmware is Firmware.UEFI
-    assert spec_of_image(image, firmware=Firmware.BIOS).disks[0].file.endswith("thimble.img")
-    with pytest.raises(Problem, match="does not start"):
-        spec_of_image(image, medium=Medium.EFI, firmware=Firmware.BIOS)
+    assert spec_of_image(image, medium=LabMedium.ISO).firmware is LabFirmware.UEFI
+    assert spec_of_image(image, firmware=LabFirmware.BIOS).disks[0].file.endswith("thimble.img")
+    with pytest.raises(Problem, match="cannot boot"):
+        spec_of_image(image, medium=LabMedium.EFI, firmware=LabFirmware.BIOS)
 
 
 def test_a_missing_image_says_how_to_build_one(tmp_path: Path) -> None:

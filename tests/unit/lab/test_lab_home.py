@@ -10,7 +10,7 @@ import pytest
 
 from thimble.core.problem import Code, Problem
 from thimble.lab import home
-from thimble.lab.server import Server, _forwards
+from thimble.lab.server import LabServer, _forwards
 from thimble.lab.spec import ServerSpec
 from thimble.sys import process
 
@@ -25,7 +25,7 @@ def test_a_server_whose_process_is_gone_is_listed_as_off() -> None:
     assert here is not None
     for name, who in (("alive", here), ("reused", process.Identity(here.pid, here.start + 1))):
         home.write_spec(home.of(name), ServerSpec(name=name, kernel="/k"))
-        home.write_running(home.of(name), home.Running(who=who, accel="tcg", powered_on=0))
+        home.write_running(home.of(name), home.RunningServer(who=who, accel="tcg", powered_on=0))
     assert {entry.name: entry.running for entry in home.entries()} == {"alive": True, "reused": False}
 
 
@@ -33,15 +33,15 @@ def test_a_running_server_is_not_started_twice() -> None:
     here = process.identify(os.getpid())
     assert here is not None
     home.write_spec(home.of("busy"), ServerSpec(name="busy", kernel="/k"))
-    home.write_running(home.of("busy"), home.Running(who=here, accel="tcg", powered_on=0))
+    home.write_running(home.of("busy"), home.RunningServer(who=here, accel="tcg", powered_on=0))
     with pytest.raises(Problem) as caught:
-        Server.up(ServerSpec(name="busy", kernel="/k"))
+        LabServer.up(ServerSpec(name="busy", kernel="/k"))
     assert caught.value.code is Code.EXISTS
 
 
 def test_an_unknown_server_is_not_found() -> None:
     with pytest.raises(Problem) as caught:
-        Server.attach("nobody")
+        LabServer.attach("nobody")
     assert caught.value.code is Code.NOT_FOUND
 
 

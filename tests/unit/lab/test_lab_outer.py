@@ -66,7 +66,7 @@ def test_after_the_last_attempt_the_crash_is_told() -> None:
         attempts.append(attempt)
         raise OuterCrash("again")
 
-    with pytest.raises(OuterCrash, match="QEMU broke"):
+    with pytest.raises(OuterCrash, match="QEMU crashed"):
         with_retries(run, say=lambda line: None)
     assert attempts == [1, 2, 3]
 

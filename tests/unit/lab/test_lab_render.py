@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from thimble.lab import render
-from thimble.lab.render import Accel, Tools
-from thimble.lab.spec import STATE_LABEL, Bus, Disk, Firmware, Nic, ServerSpec
+from thimble.lab.render import LabAccel, Tools
+from thimble.lab.spec import STATE_LABEL, Bus, LabDisk, LabFirmware, LabNic, ServerSpec
 
 GOLDEN = Path(__file__).parent / "golden"
 TOOLS = Tools(qemu=("qemu-system-x86_64",), ovmf_code="/ovmf/code.fd", ovmf_vars="/ovmf/vars.fd")
-TCG = Accel("tcg", "")
-KVM = Accel("kvm", "")
+TCG = LabAccel("tcg", "")
+KVM = LabAccel("kvm", "")
 
 SECURE = Tools(
     qemu=("qemu-system-x86_64",),
@@ -30,11 +30,11 @@ CASES = {
     "secure-cd": (
         ServerSpec(
             name="four",
-            firmware=Firmware.UEFI,
+            firmware=LabFirmware.UEFI,
             secure_boot=True,
             disks=(
-                Disk(file="/m/thimble.iso", bus=Bus.AHCI, cd=True, read_only=True, order=1),
-                Disk(file="/m/thimble.img", keep=True, order=2),
+                LabDisk(file="/m/thimble.iso", bus=Bus.AHCI, cd=True, read_only=True, order=1),
+                LabDisk(file="/m/thimble.img", keep=True, order=2),
             ),
             nics=(),
         ),
@@ -43,12 +43,12 @@ CASES = {
     "bios-usb-and-net": (
         ServerSpec(
             name="five",
-            firmware=Firmware.BIOS,
+            firmware=LabFirmware.BIOS,
             disks=(
-                Disk(file="/m/thimble.img", bus=Bus.USB, keep=True, order=1),
-                Disk(file="/m/thimble.iso", bus=Bus.USB, cd=True, read_only=True),
+                LabDisk(file="/m/thimble.img", bus=Bus.USB, keep=True, order=1),
+                LabDisk(file="/m/thimble.iso", bus=Bus.USB, cd=True, read_only=True),
             ),
-            nics=(Nic(boot="/tftp/boot.ipxe"),),
+            nics=(LabNic(boot="/tftp/boot.ipxe"),),
         ),
         TCG,
     ),
@@ -61,21 +61,23 @@ CASES = {
             name="two",
             cpus=4,
             memory_mib=4096,
-            firmware=Firmware.UEFI,
+            firmware=LabFirmware.UEFI,
             efi="/image/thimble.efi",
             disks=(
-                Disk(size_bytes=1 << 33, label=STATE_LABEL),
-                Disk(size_bytes=1 << 30, bus=Bus.NVME),
-                Disk(file="/disks/a,b.qcow2", format="qcow2", bus=Bus.AHCI, read_only=True),
+                LabDisk(size_bytes=1 << 33, label=STATE_LABEL),
+                LabDisk(size_bytes=1 << 30, bus=Bus.NVME),
+                LabDisk(file="/disks/a,b.qcow2", format="qcow2", bus=Bus.AHCI, read_only=True),
             ),
-            nics=(Nic(forwards=(443, 22)), Nic(wire="blue", model="e1000e")),
+            nics=(LabNic(forwards=(443, 22)), LabNic(wire="blue", model="e1000e")),
             oem_strings=("io.systemd.credential:a=b,c",),
             display=True,
         ),
         KVM,
     ),
     "bios": (
-        ServerSpec(name="three", firmware=Firmware.BIOS, disks=(Disk(file="/d.raw"),), nested=False, nics=()),
+        ServerSpec(
+            name="three", firmware=LabFirmware.BIOS, disks=(LabDisk(file="/d.raw"),), nested=False, nics=()
+        ),
         TCG,
     ),
 }

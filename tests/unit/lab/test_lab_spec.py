@@ -8,9 +8,9 @@ from thimble.core.problem import Problem
 from thimble.lab.spec import (
     STATE_LABEL,
     Bus,
-    Disk,
-    Firmware,
-    Nic,
+    LabDisk,
+    LabFirmware,
+    LabNic,
     ServerSpec,
     check,
     parse_disk,
@@ -27,28 +27,28 @@ def paths(spec: ServerSpec) -> list[str]:
 
 def test_a_plain_server_is_accepted() -> None:
     check(ServerSpec(kernel="/vmlinuz"))
-    check(ServerSpec(firmware=Firmware.UEFI, efi="/thimble.efi"))
+    check(ServerSpec(firmware=LabFirmware.UEFI, efi="/thimble.efi"))
 
 
 def test_every_reason_is_named_at_once() -> None:
-    bad = ServerSpec(name="Ä b", cpus=0, memory_mib=1, disks=(Disk(),))
+    bad = ServerSpec(name="Ä b", cpus=0, memory_mib=1, disks=(LabDisk(),))
     assert paths(bad) == ["$.name", "$.cpus", "$.memory_mib", "$.kernel", "$.disks[0]"]
 
 
 def test_firmware_needs_something_to_start() -> None:
-    assert paths(ServerSpec(firmware=Firmware.UEFI)) == ["$.efi"]
-    assert paths(ServerSpec(firmware=Firmware.BIOS, disks=(Disk(size_bytes=1),))) == ["$.disks"]
+    assert paths(ServerSpec(firmware=LabFirmware.UEFI)) == ["$.efi"]
+    assert paths(ServerSpec(firmware=LabFirmware.BIOS, disks=(LabDisk(size_bytes=1),))) == ["$.disks"]
 
 
 def test_what_no_machine_has_is_refused() -> None:
-    cd = Disk(file="/x.iso", cd=True, bus=Bus.VIRTIO)
+    cd = LabDisk(file="/x.iso", cd=True, bus=Bus.VIRTIO)
     assert paths(ServerSpec(kernel="/k", disks=(cd,))) == ["$.disks[0].bus"]
     assert paths(ServerSpec(kernel="/k", secure_boot=True)) == ["$.secure_boot"]
-    assert paths(ServerSpec(kernel="/k", nics=(Nic(wire="w", boot="/x"),))) == ["$.nics[0].boot"]
+    assert paths(ServerSpec(kernel="/k", nics=(LabNic(wire="w", boot="/x"),))) == ["$.nics[0].boot"]
 
 
 def test_a_disk_is_either_made_or_given() -> None:
-    assert paths(ServerSpec(kernel="/k", disks=(Disk(size_bytes=1, file="/f"),))) == ["$.disks[0]"]
+    assert paths(ServerSpec(kernel="/k", disks=(LabDisk(size_bytes=1, file="/f"),))) == ["$.disks[0]"]
 
 
 @pytest.mark.parametrize(
@@ -67,24 +67,24 @@ def test_other_sizes_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "disk"),
     [
-        ("10G", Disk(size_bytes=10 << 30)),
-        ("state:8G", Disk(size_bytes=8 << 30, label=STATE_LABEL)),
-        ("nvme:state:8G", Disk(size_bytes=8 << 30, bus=Bus.NVME, label=STATE_LABEL)),
-        ("/d/x.qcow2", Disk(file="/d/x.qcow2", format="qcow2")),
-        ("ahci:./x.img", Disk(file="./x.img", bus=Bus.AHCI)),
-        ("cd:/x.iso", Disk(file="/x.iso", bus=Bus.AHCI, cd=True, read_only=True)),
-        ("usb:cd:/x.iso", Disk(file="/x.iso", bus=Bus.USB, cd=True, read_only=True)),
-        ("usb:keep:/x.img", Disk(file="/x.img", bus=Bus.USB, keep=True)),
+        ("10G", LabDisk(size_bytes=10 << 30)),
+        ("state:8G", LabDisk(size_bytes=8 << 30, label=STATE_LABEL)),
+        ("nvme:state:8G", LabDisk(size_bytes=8 << 30, bus=Bus.NVME, label=STATE_LABEL)),
+        ("/d/x.qcow2", LabDisk(file="/d/x.qcow2", format="qcow2")),
+        ("ahci:./x.img", LabDisk(file="./x.img", bus=Bus.AHCI)),
+        ("cd:/x.iso", LabDisk(file="/x.iso", bus=Bus.AHCI, cd=True, read_only=True)),
+        ("usb:cd:/x.iso", LabDisk(file="/x.iso", bus=Bus.USB, cd=True, read_only=True)),
+        ("usb:keep:/x.img", LabDisk(file="/x.img", bus=Bus.USB, keep=True)),
     ],
 )
-def test_disks_are_read(text: str, disk: Disk) -> None:
+def test_disks_are_read(text: str, disk: LabDisk) -> None:
     assert parse_disk(text) == disk
 
 
 def test_ports_are_read() -> None:
-    assert parse_nic("user") == Nic()
-    assert parse_nic("user:443,22") == Nic(forwards=(443, 22))
-    assert parse_nic("wire:blue,model=e1000e") == Nic(wire="blue", model="e1000e")
+    assert parse_nic("user") == LabNic()
+    assert parse_nic("user:443,22") == LabNic(forwards=(443, 22))
+    assert parse_nic("wire:blue,model=e1000e") == LabNic(wire="blue", model="e1000e")
     for text in ("wire:", "user:https", "bridge:x"):
         with pytest.raises(Problem, match="is not a port"):
             parse_nic(text)

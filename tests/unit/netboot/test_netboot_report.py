@@ -1,68 +1,94 @@
-"""A booted host reports: against a real server on the loopback, which may be deaf, slow or gone."""
+"""A booted host reports: when, and how often; on a clock of the test's own, to a server that is played."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import pytest
 
-from thimble.app import Agent
 from thimble.contract.netboot import NeighbourReport, Stage
 from thimble.core.problem import Problem
-from thimble.netboot import report
-from thimble.netboot.report import Reporter, Server, fitting, own_url, stand
-from thimble.options import Options
+from thimble.netboot.report import (
+    PAUSE_S,
+    REPEAT_S,
+    ROUTE_S,
+    SPACE_S,
+    HostState,
+    Reporter,
+    begin,
+    fitting,
+    own_url,
+)
+from thimble.netboot.report_http import ReportAddress
+from thimble.state.background import Background
+from thimble.state.events import Events
 from thimble.sys import log
 
+URL = "http://10.0.0.1/n/t0k3n/report"
 
-class Listener:
-    """`answer` is what it says, after `delay` seconds; `most` is how many asked at once."""
+
+class Host:
+    """What it has to report."""
 
     def __init__(self) -> None:
-        self.heard: list[NeighbourReport] = []
-        self.paths: list[str] = []
-        self.answer = 204
-        self.delay = 0.0
-        self.most = self.now = 0
-        listener = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                listener.now += 1
-                listener.most = max(listener.most, listener.now)
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                listener.paths.append(self.path)
-                time.sleep(listener.delay)
-                listener.heard.append(msgspec.json.decode(body, type=NeighbourReport))
-                listener.now -= 1
-                self.send_response(listener.answer)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True, args=(0.02,)).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/n/t0k3n/report"
-
-    def stages(self) -> list[Stage]:
-        return [one.stage for one in self.heard]
+        self.problem = ""
+        self.applied = False
+        self.vms: list[tuple[str, str]] = []
+        self.state = HostState(
+            certificate_sha256="ab" * 32,
+            name=lambda: "rack1",
+            ready_s=lambda: 4.5,
+            document=lambda: (self.problem, self.applied),
+            vms=lambda: self.vms,
+        )
 
 
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    one = Listener()
-    yield one
-    one.server.shutdown()
-    one.server.server_close()
+class Server:
+    """The other side and the way to it. `answers`: what is wrong with the next requests, then nothing."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+        self.routes: list[OSError] = []
+        self.got: asyncio.Queue[NeighbourReport] = asyncio.Queue()
+        self.addresses: set[str] = set()
+
+    async def source(self, address: ReportAddress) -> str:
+        if self.routes:
+            raise self.routes.pop()
+        return "10.0.0.7"
+
+    async def post(self, address: ReportAddress, body: bytes, *, timeout: float) -> str:
+        self.addresses.add(address.target)
+        why = self.answers.pop(0) if self.answers else ""
+        if not why:
+            self.got.put_nowait(msgspec.json.decode(body, type=NeighbourReport))
+        return why
+
+
+class Sleeps:
+    """Whoever sleeps does so until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self._asked: asyncio.Queue[tuple[float, asyncio.Future[None]]] = asyncio.Queue()
+
+    async def __call__(self, seconds: float) -> None:
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asked.put_nowait((seconds, over))
+        await over
+
+    async def next(self, expected: float) -> Callable[[], None]:
+        """Wait for somebody to sleep for `expected` seconds; what ends that."""
+        seconds, over = await self._asked.get()
+        assert seconds == expected
+        return lambda: None if over.done() else over.set_result(None)
+
+    async def over(self, expected: float) -> None:
+        """Wait for it, and end it."""
+        (await self.next(expected))()
 
 
 @pytest.fixture
@@ -72,165 +98,118 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-class Host:
-    """What it has to tell."""
+def play(
+    story: Callable[[Reporter, Server, Sleeps], Coroutine[Any, Any, None]],
+    server: Callable[[], Server] = Server,
+    host: Host | None = None,
+    port: int = 443,
+) -> None:
+    """A story beside a reporter that runs."""
 
-    def __init__(self) -> None:
-        self.problem = ""
-        self.applied = False
-        self.vms: list[tuple[str, str]] = []
+    async def whole() -> None:
+        other, sleeps = server(), Sleeps()
+        reporter = Reporter(URL, (host or Host()).state.report, port=port, sleep=sleeps, http=other)
+        running = asyncio.ensure_future(reporter.run())
+        async with asyncio.timeout(30):
+            await story(reporter, other, sleeps)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
 
-    def __call__(self) -> NeighbourReport:
-        return stand(
-            name="rack1",
-            certificate_sha256="ab" * 32,
-            ready_s=4.5,
-            problem=self.problem,
-            applied=self.applied,
-            vms=self.vms,
-        )
-
-
-async def until(condition: Callable[[], Any], timeout: float = 5.0) -> None:
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.01)
+    asyncio.run(whole())
 
 
-def play(story: Callable[[], Any]) -> None:
-    asyncio.run(story())
-
-
-def test_it_reports_when_ready_and_whatever_changes_and_where_it_is_found(listener: Listener) -> None:
+def test_it_reports_when_ready_and_whatever_changes_and_where_it_is_found() -> None:
     host = Host()
 
-    async def story() -> None:
-        reporter = Reporter(listener.url, host, port=8443)
-        running = asyncio.create_task(reporter.run())
-        await until(lambda: listener.stages() == [Stage.READY])
+    async def story(reporter: Reporter, server: Server, sleeps: Sleeps) -> None:
+        first = await server.got.get()
+        assert (first.stage, first.url, first.name, first.ready_s) == (
+            Stage.READY,
+            "https://10.0.0.7:8443/",
+            "rack1",
+            4.5,
+        )
         host.applied, host.vms = True, [("web1", "running")]
         reporter.poke()
-        await until(lambda: len(listener.heard) == 2)
-        for _ in range(3):  # nothing has changed: nothing is said
-            reporter.poke()
-            await asyncio.sleep(0.1)
+        await sleeps.over(SPACE_S)
+        await sleeps.next(REPEAT_S)
+        second = await server.got.get()
+        assert (second.stage, second.vms[0].name, second.vms[0].state) == (Stage.APPLIED, "web1", "running")
         host.problem = "http://10.0.0.1/n/t0k3n/thimble.toml: line 3 is wrong"
         reporter.poke()
-        await until(lambda: len(listener.heard) == 3)
-        running.cancel()
+        await sleeps.over(SPACE_S)
+        await sleeps.next(REPEAT_S)
+        third = await server.got.get()
+        assert (third.stage, third.problem) == (Stage.FAILED, "http://10.0.0.1/thimble.toml: line 3 is wrong")
+        assert server.addresses == {"/n/t0k3n/report"}
 
-    play(story)
-    first, second, third = listener.heard
-    assert first.url == "https://127.0.0.1:8443/" and first.name == "rack1" and first.ready_s == 4.5
-    assert (second.stage, second.vms[0].name, second.vms[0].state) == (Stage.APPLIED, "web1", "running")
-    assert (third.stage, third.problem) == (Stage.FAILED, "http://10.0.0.1/thimble.toml: line 3 is wrong")
-    assert set(listener.paths) == {"/n/t0k3n/report"}
+    play(story, host=host, port=8443)
 
 
-def test_it_says_the_same_again_so_that_it_is_seen(listener: Listener) -> None:
-    async def story() -> None:
-        running = asyncio.create_task(Reporter(listener.url, Host(), port=443, beat=0.1).run())
-        await until(lambda: len(listener.heard) >= 3)
-        running.cancel()
-
-    play(story)
-    assert listener.heard[0] == listener.heard[2] and listener.heard[0].url == "https://127.0.0.1/"
-
-
-def test_a_server_that_refuses_is_said_once_and_asked_less_and_less(
-    listener: Listener, said: list[str]
-) -> None:
-    listener.answer = 403
-
-    async def story() -> None:
-        running = asyncio.create_task(Reporter(listener.url, Host(), port=443, pause=(0.05, 0.4)).run())
-        await asyncio.sleep(1.3)
-        assert 3 <= len(listener.heard) <= 6  # after 0.05, 0.1, 0.2, 0.4, 0.4 s
-        listener.answer = 204
-        count = len(listener.heard)
-        await until(lambda: len(listener.heard) > count)
-        running.cancel()
-
-    play(story)
-    assert len(said) == 1 and "it says 403" in said[0] and "t0k3n" not in said[0]
-
-
-def test_a_server_that_is_not_there_is_found_when_it_comes(said: list[str]) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    async def story() -> None:
-        url = f"http://127.0.0.1:{port}/report"
-        running = asyncio.create_task(Reporter(url, Host(), port=443, pause=(0.05, 0.05)).run())
-        await asyncio.sleep(0.4)
-        running.cancel()
-
-    play(story)
-    assert len(said) == 1 and "refused" in said[0]
-
-
-def test_one_request_at_a_time_and_none_for_longer_than_its_limit(
-    listener: Listener, said: list[str]
-) -> None:
-    listener.delay = 0.3
-
-    async def story() -> None:
-        reporter = Reporter(listener.url, Host(), port=443, timeout=0.1, pause=(0.5, 0.5))
-        running = asyncio.create_task(reporter.run())
-        for _ in range(20):
+def test_a_poke_without_a_change_is_no_report_and_the_same_is_repeated_in_its_time() -> None:
+    async def story(reporter: Reporter, server: Server, sleeps: Sleeps) -> None:
+        first = await server.got.get()
+        await sleeps.over(SPACE_S)
+        repeat = await sleeps.next(REPEAT_S)
+        for _ in range(3):
             reporter.poke()
-            await asyncio.sleep(0.05)
-        running.cancel()
+            await settled()
+        assert server.got.empty()
+        repeat()
+        assert await server.got.get() == first
 
     play(story)
-    assert len(said) == 1 and listener.most == 1
 
 
-def test_an_agent_that_ends_does_not_wait_for_a_server_that_is_silent() -> None:
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen()
+def test_a_server_that_refuses_is_said_once_and_asked_less_and_less(said: list[str]) -> None:
+    async def story(reporter: Reporter, server: Server, sleeps: Sleeps) -> None:
+        for pause in (1, 2, 4, 8, 16, 32, 60, 60):
+            await sleeps.over(pause)
+        await server.got.get()
+        assert said == ["report: 10.0.0.1 takes no report: it answers 403; tried again now and then"], (
+            "and nowhere the token"
+        )
+        server.answers = ["gone"]
+        (await _after_one(sleeps))()
+        await sleeps.over(PAUSE_S[0])
+        await server.got.get()
+        assert len(said) == 2, "a new failure is said, and begins with the shortest pause"
 
-        async def story() -> None:
-            url = f"http://127.0.0.1:{deaf.getsockname()[1]}/report"
-            running = asyncio.create_task(Reporter(url, Host(), port=443).run())
-            await asyncio.sleep(0.3)
-            running.cancel()
-
-        began = time.monotonic()
-        play(story)  # asyncio.run waits for the threads there are
-        assert time.monotonic() - began < 2.0
+    play(story, lambda: Server(*["it answers 403"] * 8))
 
 
-def test_without_a_way_to_the_server_nothing_is_asked_or_said(
-    listener: Listener, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(report, "ROUTE_S", 0.02)
-    ways: list[bool] = []
+async def settled() -> None:
+    """Everybody who can go on without the test has done so."""
+    for _ in range(50):
+        await asyncio.sleep(0)
 
-    def source(_: Server) -> str:
-        ways.append(True)
-        if len(ways) < 4:
-            raise OSError(101, "Network is unreachable")
-        return "127.0.0.1"
 
-    monkeypatch.setattr(Server, "source", source)
+async def _after_one(sleeps: Sleeps) -> Callable[[], None]:
+    await sleeps.over(SPACE_S)
+    return await sleeps.next(REPEAT_S)
 
-    async def story() -> None:
-        running = asyncio.create_task(Reporter(listener.url, Host(), port=443).run())
-        await until(lambda: listener.heard)
-        running.cancel()
 
-    play(story)
-    assert len(ways) >= 4 and not said
+def test_without_a_way_to_the_server_nothing_is_asked_or_said(said: list[str]) -> None:
+    def unreachable() -> Server:
+        server = Server()
+        server.routes = [OSError(101, "Network is unreachable")] * 3
+        return server
+
+    async def story(reporter: Reporter, server: Server, sleeps: Sleeps) -> None:
+        for _ in range(3):
+            assert server.got.empty() and not server.addresses
+            await sleeps.over(ROUTE_S)
+        await server.got.get()
+        assert not said
+
+    play(story, unreachable)
 
 
 def test_what_is_too_long_is_cut_so_that_the_contract_takes_it() -> None:
-    vms = [(f"vm{n}" + "x" * 100, "running" * 10) for n in range(300)]
-    long = stand(
-        name="é" * 99, certificate_sha256="ab" * 32, ready_s=1, problem="\udc80" * 2000, applied=True, vms=vms
-    )
+    host = Host()
+    host.problem, host.vms = "\udc80" * 2000, [(f"vm{n}" + "x" * 100, "running" * 10) for n in range(300)]
+    long = msgspec.structs.replace(host.state.report(), name="é" * 99)
     back = msgspec.json.decode(msgspec.json.encode(fitting(long)), type=NeighbourReport)
     assert (len(back.vms), len(back.name), len(back.problem), back.stage) == (256, 64, 1024, Stage.FAILED)
 
@@ -238,7 +217,7 @@ def test_what_is_too_long_is_cut_so_that_the_contract_takes_it() -> None:
 @pytest.mark.parametrize("url", ["https://a/report", "ftp://a/", "report", "http://", "http://a:x/"])
 def test_only_plain_http_addresses_are_taken(url: str) -> None:
     with pytest.raises(Problem):
-        Server(url)
+        ReportAddress(url)
 
 
 def test_the_own_url_has_a_port_only_where_it_must() -> None:
@@ -246,43 +225,22 @@ def test_the_own_url_has_a_port_only_where_it_must() -> None:
     assert own_url("2001:db8::7", 8443) == "https://[2001:db8::7]:8443/"
 
 
-def agent(tmp_path: Path, facts: dict[str, Any], *, hosted: bool) -> Agent:
-    """Composed, not run."""
-    made = Agent(Options(state=tmp_path / "state", run=tmp_path / "run", hosted=hosted, port=443))
-    (tmp_path / "run" / "boot.json").write_bytes(msgspec.json.encode(facts))
-    made.fingerprint = "ab" * 32
-    made.services["host"] = made._host_service(made.fingerprint)
-    return made
+def test_begun_it_hears_of_vms_and_ends_with_the_background() -> None:
+    host = Host()
 
-
-def test_the_agent_reports_when_the_kernel_command_line_says_where(
-    tmp_path: Path, listener: Listener
-) -> None:
     async def story() -> None:
-        facts = {
-            "cmdline": {"thimble.report": listener.url},
-            "document": {"problem": "its disk is gone", "source": "disk"},
-            "searched": True,
-        }
-        one = agent(tmp_path, facts, hosted=False)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as init:
-            init.bind(str(tmp_path / "run" / "init.sock"))
-            await one._begin_report()
-            await until(lambda: listener.heard)
-            await one._begin_document()
-            await until(lambda: len(listener.heard) == 2)
+        server, sleeps = Server(), Sleeps()
+        events, background = Events(base=1, clock=lambda: 1.0), Background()
+        reporter = Reporter(URL, host.state.report, port=443, sleep=sleeps, http=server)
+        begin(reporter, events, background)
+        async with asyncio.timeout(30):
+            await server.got.get()
+            await _after_one(sleeps)
+            events.publish("switch.changed", "lan")
+            await settled()
+            host.vms = [("web1", "running")]
+            events.publish("vm.changed", "web1")
+            assert (await server.got.get()).vms[0].name == "web1"
+        await background.close()
 
-    play(story)
-    assert listener.stages() == [Stage.READY, Stage.FAILED]
-    assert "its disk is gone" in listener.heard[1].problem
-
-
-@pytest.mark.parametrize("hosted", [True, False])
-def test_other_agents_do_not_report(tmp_path: Path, listener: Listener, *, hosted: bool) -> None:
-    async def story() -> None:
-        words = {"thimble.report": listener.url} if hosted else {}
-        one = agent(tmp_path, {"cmdline": words}, hosted=hosted)
-        await one._begin_report()
-        assert one.reporter is None
-
-    play(story)
+    asyncio.run(story())

@@ -6,16 +6,18 @@ import asyncio
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from typing import Any
 
 import msgspec
 import pytest
 
 from thimble.contract.netboot import DocumentFor, NeighbourReport, NeighbourVm, ServeBoot, Stage
 from thimble.core.problem import Problem
+from thimble.http.request import Receive, Scope, Send
 from thimble.http.server import Server
 from thimble.netboot.http import REPORT_MAX, Span, application
-from thimble.netboot.image import Image
+from thimble.netboot.image import ServedImage
 from thimble.netboot.responder import Responder
 from thimble.state.events import Events
 
@@ -26,11 +28,14 @@ TEXT = 'format = 1\n[host]\nname = "node{{n}}"\n'
 class World:
     """A responder behind a port; `mac` is whom the kernel sees asking, `now` the time."""
 
+    port: int
+    loop: asyncio.AbstractEventLoop
+
     def __init__(self, root: Path) -> None:
         self.root, self.mac, self.now = root, MAC, 100.0
         self.told: list[str] = []
         (root / "image.efi").write_bytes(b"....KERNEL" + b"r" * 300_000)
-        self.image = Image(
+        self.image = ServedImage(
             300_010, Span(root / "image.efi", 4, 6), Span(root / "image.efi", 10, 300_000), "quiet"
         )
         self.again()
@@ -69,33 +74,32 @@ class World:
         assert status == 200
         return script.decode().split("/n/", 1)[1].split("/", 1)[0]
 
-    def report(self, token: str, stage: Stage, **more: object) -> int:
-        told = NeighbourReport(stage=stage, name="node1", **more)  # type: ignore[arg-type]
+    def report(self, token: str, stage: Stage, **more: Any) -> int:
+        told = NeighbourReport(stage=stage, name="node1", **more)
         return self.ask(f"/n/{token}/report", "POST", msgspec.json.encode(told))[0]
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
-    loop = asyncio.new_event_loop()
-    ready: asyncio.Future[None] = loop.create_future()
+    loop = made.loop = asyncio.new_event_loop()
+    ready = Event()
 
-    async def app(*args: object) -> None:
-        await application(made.responder)(*args)  # type: ignore[arg-type]
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await application(made.responder)(scope, receive, send)
 
     async def serve() -> None:
         server = Server(app, tls=None)
         await server.listen("127.0.0.1", 0)
-        made.port = server.port  # type: ignore[attr-defined]
-        ready.set_result(None)
+        made.port = server.port
+        ready.set()
         await over.wait()
         await server.close(0.1)
 
     over = asyncio.Event()
     thread = Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
     thread.start()
-    while not ready.done():
-        pass
+    assert ready.wait(10)
     yield made
     loop.call_soon_threadsafe(over.set)
     thread.join(10)
@@ -181,7 +185,7 @@ def test_no_more_than_so_many_and_a_forgotten_one_makes_room(world: World) -> No
     world.mac = "52:54:00:00:00:03"
     assert world.ask("/boot")[0] == 403
     token = world.responder._records.get("52-54-00-00-00-01").value.token
-    world.responder.forget(world.responder.known(MAC))
+    asyncio.run_coroutine_threadsafe(world.responder.forget(MAC), world.loop).result(30)
     assert world.ask(f"/n/{token}/vmlinuz")[0] == 404
     world.token()
     assert [(one.number, one.mac[-2:]) for one in world.responder.neighbours()] == [(1, "03"), (2, "02")]
@@ -196,3 +200,19 @@ def test_when_nothing_is_served_nothing_is_answered(world: World) -> None:
     assert world.ask(f"/n/{token}/initrd")[0] == 404
     assert world.ask("/snponly.efi")[0] == 404
     assert world.report(token, Stage.READY) == 204, "those that run are heard"
+
+
+def test_two_that_come_at_once_get_two_numbers_and_one_place_is_given_once(world: World) -> None:
+    world.open("any", most=2)
+
+    async def three() -> list[str | None]:
+        asking = []
+        for last in (1, 2, 3):
+            world.mac = f"52:54:00:00:00:0{last}"
+            asking.append(asyncio.ensure_future(world.responder.boot("127.0.0.1", b"")))
+            await asyncio.sleep(0)  # up to its record, which is being written
+        return await asyncio.gather(*asking)
+
+    scripts = asyncio.run_coroutine_threadsafe(three(), world.loop).result(30)
+    assert [script is not None for script in scripts] == [True, True, False]
+    assert [(one.number, one.mac[-2:]) for one in world.responder.neighbours()] == [(1, "01"), (2, "02")]

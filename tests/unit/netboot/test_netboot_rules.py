@@ -100,7 +100,7 @@ def test_serial_numbers_are_a_line_of_plain_text(text: str) -> None:
     ],
 )
 def test_an_address_tells_its_subnet(cidr: str, net: str) -> None:
-    assert rules.lent_subnet(cidr) == net
+    assert rules.assigned_subnet(cidr) == net
 
 
 def config(mode: Mode, macs: tuple[str, ...] = ()) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -52,10 +51,8 @@ def dhcp(namespace: str, tmp: Path) -> str:
         'ip address replace $ip/$mask dev $interface\nip route replace default via $router\necho "DNS $dns"\n'
     )
     script.chmod(0o755)
-    busybox = shutil.which("busybox") or pytest.skip("needs busybox")
-    inside(
-        namespace, busybox, "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "5", "-T", "1", "-s", str(script)
-    )
+    words = f"-i eth0 -n -q -f -t 5 -T 1 -s {script}"
+    inside(namespace, "busybox", "udhcpc", *words.split())
     return ip("-n", namespace, "-4", "-br", "address", "show", "eth0").split()[2].split("/")[0]
 
 
@@ -76,9 +73,8 @@ async def test_a_guest_behind_nat_has_all_it_needs(tmp_path: Path) -> None:
 
     machine("guest", bridge=nat.bridge, mac=MAC)
     assert dhcp("guest", tmp_path) == wanted, "the address is the one in the VM's record"
-    busybox = shutil.which("busybox") or ""
-    assert wanted in inside("guest", busybox, "nslookup", "web1.internal", nat.gateway)
-    assert wanted in inside("guest", busybox, "nslookup", "web1", nat.gateway)
+    assert wanted in inside("guest", "busybox", "nslookup", "web1.internal", nat.gateway)
+    assert wanted in inside("guest", "busybox", "nslookup", "web1", nat.gateway)
 
     forward = Forward(port=2222, vm="web1", to_port=22)
     await switch.change(Call(input=SwitchChange(forwards=(forward,)), path={"switch": "nat"}))
@@ -99,7 +95,7 @@ async def test_a_guest_behind_nat_has_all_it_needs(tmp_path: Path) -> None:
         assert "sees" not in ask("outside", wanted, 22, timeout=1), "nobody routes past the forwards"
         assert "53" in inside("", "ss", "-lnuH", "src", nat.gateway)
         assert "timed out" in inside(
-            "outside", busybox, "nslookup", "web1.internal", "203.0.113.1", check=False, timeout=40
+            "outside", "busybox", "nslookup", "web1.internal", "203.0.113.1", check=False, timeout=40
         ), "the guests' DNS answers nobody else"
     finally:
         for server in servers:
@@ -128,7 +124,7 @@ async def test_guests_reach_of_the_host_what_they_need_and_nothing_else(tmp_path
     guest = serve("guest", 22)
     try:
         address = dhcp("guest", tmp_path)
-        inside("guest", shutil.which("busybox") or "", "ping", "-c", "1", nat.gateway)
+        inside("guest", "busybox", "ping", "-c", "1", nat.gateway)
         assert ask("outside", "203.0.113.1", 8443) == "sees 203.0.113.2"
         assert "refused" in ask("guest", nat.gateway, 8443)
         assert "refused" in ask("guest", "203.0.113.1", 8443), "by no address of the host"
@@ -204,7 +200,7 @@ async def test_switches_are_isolated_from_each_other(tmp_path: Path) -> None:
 @own_network.own_network
 async def test_a_port_is_a_tap_that_lives_as_long_as_its_holder(tmp_path: Path) -> None:
     network, switch = await agent(tmp_path)
-    port = await network.open_port("vm-1", "nic0", switch="nat", mac=MAC, ip="", uid=0, hostname="web1")
+    port = await network.open_port("vm-1", "nic0", switch="nat", mac=MAC, ip="", hostname="web1")
     bridge = (await get(switch)).bridge
     assert hostnet.is_bridge(bridge), "opening a port brought the switch up"
     found = (await link.links())[port.name]
@@ -271,7 +267,9 @@ async def test_flushed_rules_and_deleted_bridges_are_made_again(tmp_path: Path) 
     before = inside("", "nft", "list", "ruleset")
     bridge = (await get(switch)).bridge
     inside("", "nft", "add", "table", "inet", "somebody")
-    inside("", "nft", "delete", "table", "inet", "thimble-" + network._owner.removeprefix("thimble:"))
+    inside(
+        "", "nft", "delete", "table", "inet", "thimble-" + network._switches.owner.removeprefix("thimble:")
+    )
     ip("link", "delete", bridge)
     assert not (await get(switch)).up
     await network.sync()

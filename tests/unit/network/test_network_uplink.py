@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from thimble.contract.network import SwitchKind
 from thimble.core.problem import Code, Problem
 from thimble.network.records import SwitchRecord
 from thimble.network.service import Network
+from thimble.network.switches import Switches
 from thimble.state.events import Events
 from thimble.sys import hostnet
 
@@ -20,14 +22,13 @@ def remembered(place: Path) -> tuple[int, str]:
     return found["rev"], found["record"].get("uplink", "")
 
 
-def start(place: Path, nic: str) -> Network:
-    """An agent's networks, started when PID 1 knew this card."""
+def start(place: Path, nic: str) -> Switches:
+    """An agent's switches, when it started with PID 1 knowing this card."""
     (place / "run").mkdir(exist_ok=True)
     (place / "run/boot.json").write_text(json.dumps({"uplink": {"bridge": "uplink", "nic": nic}}))
-    network = Network(place / "state", place / "run", events=Events(base=1, clock=lambda: 0.0))
-    network._records.add_root("", place / "state/switches")
-    network._adopt_uplink()
-    return network
+    switches = Switches(place / "state", place / "run")
+    asyncio.run(switches.open())
+    return switches
 
 
 def test_a_card_not_known_yet_is_no_news(tmp_path: Path) -> None:
@@ -42,33 +43,51 @@ def test_a_card_not_known_yet_is_no_news(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_no_host_from_being_reachable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start(tmp_path, "eth0")
-    network = start(tmp_path, "eth0")
+    switches = start(tmp_path, "eth0")
 
-    def full(*_: object, **__: object) -> None:
+    async def full(*_: object, **__: object) -> None:
         raise Problem(Code.NO_SPACE, "no space left")
 
-    monkeypatch.setattr(network._records, "put", full)
     (tmp_path / "run/boot.json").write_text(json.dumps({"uplink": {"bridge": "uplink", "nic": "eth9"}}))
-    network._adopt_uplink()
+    with monkeypatch.context() as patched:
+        patched.setattr(switches.records, "commit", full)
+        asyncio.run(switches.adopt_uplink())
     assert remembered(tmp_path) == (1, "eth0")
+    asyncio.run(switches.adopt_uplink())
+    assert remembered(tmp_path) == (2, "eth9"), "it is tried again"
 
 
 def test_a_switch_is_bound_to_the_card_and_not_to_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = start(tmp_path, "eth0")
+    switches = start(tmp_path, "eth0")
     mac = "3c:ec:ef:00:00:02"
     record = SwitchRecord(kind=SwitchKind.BRIDGED, bridge="tb-1", uplink=mac)
-    network._records.put("lan", record)
+    switches.records.put("lan", record)
     cards = {mac: "eth1", "3c:ec:ef:00:00:01": "eth0"}
     monkeypatch.setattr(hostnet, "macs", lambda: cards)
-    assert network.switches()["lan"].uplink == "eth1"
+    assert switches.all()["lan"].uplink == "eth1"
     cards = {mac: "eth0", "3c:ec:ef:00:00:01": "eth1"}  # another card was put in
-    assert network.switches()["lan"].uplink == "eth0"
+    assert switches.all()["lan"].uplink == "eth0"
     cards = {}
-    assert network.switches()["lan"].uplink == mac
+    assert switches.all()["lan"].uplink == mac
     assert json.loads((tmp_path / "state/switches/lan.json").read_text())["record"]["uplink"] == mac
+
+
+def test_what_a_card_is_for_is_said_by_the_switches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = {"3c:ec:ef:00:00:01": "eth0", "3c:ec:ef:00:00:02": "eth1", "3c:ec:ef:00:00:03": "eth2"}
+    monkeypatch.setattr(hostnet, "macs", lambda: cards)
+    start(tmp_path, "eth0").records.put(
+        "lan", SwitchRecord(kind=SwitchKind.BRIDGED, bridge="tb-1", uplink="3c:ec:ef:00:00:02")
+    )
+
+    async def work() -> dict[str, str]:
+        network = Network(tmp_path / "state", tmp_path / "run", events=Events(base=1, clock=lambda: 0.0))
+        await network.open()
+        return network.card_uses()
+
+    uses = asyncio.run(work())
+    assert uses == {"3c:ec:ef:00:00:01": "management", "3c:ec:ef:00:00:02": "switch lan"}
 
 
 def test_a_card_is_remembered_by_its_mac_and_a_bridge_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

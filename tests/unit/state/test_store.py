@@ -90,8 +90,8 @@ def test_a_directory_in_the_place_of_a_record_is_refused_too(tmp_path: Path) -> 
 def test_an_old_format_is_upgraded_step_by_step(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"format":1,"rev":4,"record":{"title":"one"}}')
     upgrades = (
-        lambda old: {"name": old["title"]},
-        lambda old: {**old, "size": 7},
+        lambda old, rev: {"name": old["title"]},
+        lambda old, rev: {**old, "size": 7},
     )
     things = root(tmp_path, upgrades=upgrades)
     assert things.format == 3
@@ -102,7 +102,7 @@ def test_an_old_format_is_upgraded_step_by_step(tmp_path: Path) -> None:
 
 def test_a_record_its_upgrade_stumbles_over_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"format":1,"rev":4,"record":{}}')
-    things = root(tmp_path, upgrades=(lambda old: {"name": old["title"]},))
+    things = root(tmp_path, upgrades=(lambda old, rev: {"name": old["title"]},))
     assert not things.all() and len(things.broken) == 1
 
 

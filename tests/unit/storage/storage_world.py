@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-
-import pytest
 
 from thimble.contract.call import Call
 from thimble.contract.common import Task
 from thimble.core.problem import Problem
 from thimble.state.events import Events
 from thimble.state.tasks import Tasks
+from thimble.storage.attachments import Ports
+from thimble.storage.datastore_verbs import DatastoreService
+from thimble.storage.image_verbs import ImageService
 from thimble.storage.service import Storage
-from thimble.storage.verbs import DatastoreService, ImageService, VolumeService
-
-needs_qemu_img = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
+from thimble.storage.volume_verbs import VolumeService
 
 
 class World:
@@ -31,12 +29,26 @@ class World:
         self.restart()
 
     def restart(self) -> None:
+        self._make()
+        asyncio.run(self.storage.open())
+
+    async def reopen(self) -> None:
+        """The same inside a loop."""
+        await self.storage.close()
+        self._make()
+        await self.storage.open()
+
+    def _make(self) -> None:
         self.events = Events(base=1, clock=time.time)
         self.tasks = Tasks(self.events, clock=time.time, entropy=os.urandom)
+        self.ports = Ports()
         self.storage = Storage(
-            self.directory / "state", self.directory / "run", events=self.events, tasks=self.tasks
+            self.directory / "state",
+            self.directory / "run",
+            events=self.events,
+            tasks=self.tasks,
+            ports=self.ports,
         )
-        asyncio.run(self.storage.open())
         self.datastore = DatastoreService(self.storage)
         self.volume = VolumeService(self.storage)
         self.image = ImageService(self.storage)
@@ -83,4 +95,4 @@ def scenario(test: Callable[[World], Awaitable[None]]) -> Callable[[Path], None]
         asyncio.run(asyncio.wait_for(test(world), 60))
 
     run.__name__ = test.__name__
-    return needs_qemu_img(run)  # type: ignore[no-any-return]
+    return run

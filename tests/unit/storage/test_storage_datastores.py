@@ -16,8 +16,10 @@ from thimble.contract.storage import Datastore, DatastoreCreate, DatastoreKind, 
 from thimble.contract.vm import DiskFormat
 from thimble.core.problem import Code
 from thimble.core.units import MIB
+from thimble.state.background import Background
 from thimble.state.events import Events
 from thimble.storage.datastores import Datastores
+from thimble.storage.kinds.base import Surroundings
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
 
@@ -230,8 +232,10 @@ def test_a_disk_that_comes_back_is_noticed_by_itself(world: World, disk: Disk) -
 
     async def scenario() -> None:
         events = Events(base=1, clock=time.time)
-        datastores = Datastores(world.directory / "state", world.directory / "run" / "datastores", events)
-        datastores.open()
+        around = Surroundings(state=world.directory / "state", mounts=world.directory / "run" / "datastores")
+        background = Background()
+        datastores = Datastores(around, events, background)
+        await datastores.open()
         assert sorted(datastores.mounted()) == ["local"]
         disk.plug()
         async with asyncio.timeout(20):
@@ -239,7 +243,8 @@ def test_a_disk_that_comes_back_is_noticed_by_itself(world: World, disk: Disk) -
                 if any(event.subject == "d" and event.detail["mounted"] == "true" for event in batch):
                     break
         assert sorted(datastores.mounted()) == ["d", "local"]
-        datastores.close()
+        datastores.arrivals.close()
+        await background.close()
 
     asyncio.run(scenario())
 

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thimble.contract.storage import DatastoreCreate, DatastoreKind
-from thimble.core.decision import Accept, Deny
 from thimble.core.problem import Code
-from thimble.storage import contents, formats, plan, rules
-from thimble.storage.contents import Contents
+from thimble.storage import contents, formats, rules
+from thimble.storage.contents import LABEL, STATE_LABEL, Contents
+from thimble.storage.disks import DeviceFacts
+from thimble.storage.kinds import disk
 from thimble.storage.qemu_img import Meter
 
 
@@ -72,42 +73,40 @@ def _disk(*, format: bool = False, erase: bool = False) -> DatastoreCreate:
 
 
 kinds = st.sampled_from(["", "ext4", "xfs", "unknown data", "a GPT partition table"])
-labels = st.sampled_from(["", plan.LABEL, plan.STATE_LABEL, "root"])
+labels = st.sampled_from(["", LABEL, STATE_LABEL, "root"])
 
 
 @given(kinds, labels, st.booleans(), st.booleans(), st.booleans(), st.integers(0, 1 << 40))
 def test_nothing_is_ever_lost_unasked(
     kind: str, label: str, in_use: bool, format: bool, erase: bool, size: int
 ) -> None:
-    facts = plan.DeviceFacts(
+    facts = DeviceFacts(
         device="/dev/sdb", size_bytes=size, contents=Contents(kind, label, "u"), in_use=in_use
     )
-    decision = plan.datastore(_disk(format=format, erase=erase), facts)
-    if isinstance(decision, Deny):
+    decision = disk.decide(_disk(format=format, erase=erase), facts)
+    if decision.plan is None:
+        assert decision.blockers
         return
     assert not in_use
-    assert label != plan.STATE_LABEL
-    made = [effect for effect in decision.plan if isinstance(effect, plan.MakeFileSystem)]
-    if made:
+    assert label != STATE_LABEL
+    if decision.plan.format:
         assert format
         assert erase or not kind
-        assert size >= rules.DISK_MIN
+        assert size >= disk.DISK_MIN
     else:
-        assert (kind, label) == ("ext4", plan.LABEL)
+        assert (kind, label) == ("ext4", LABEL)
 
 
 def test_a_blank_disk_is_formatted_and_mounted_when_asked() -> None:
-    facts = plan.DeviceFacts(device="/dev/sdb", size_bytes=1 << 40)
-    decision = plan.datastore(_disk(format=True), facts)
-    assert isinstance(decision, Accept)
-    assert [effect.describe() for effect in decision.plan] == [
+    facts = DeviceFacts(device="/dev/sdb", size_bytes=1 << 40)
+    decision = disk.decide(_disk(format=True), facts)
+    assert decision.effects == (
         "makes an ext4 file system on /dev/sdb (1 TiB)",
         "mounts /dev/sdb",
-    ]
-    small = plan.DeviceFacts(device="/dev/sdb", size_bytes=1 << 20)
-    refused = plan.datastore(_disk(format=True), small)
-    assert isinstance(refused, Deny)
-    assert refused.reasons[0].code is Code.INVALID
+    )
+    small = DeviceFacts(device="/dev/sdb", size_bytes=1 << 20)
+    refused = disk.decide(_disk(format=True), small)
+    assert refused.blockers[0].code is Code.INVALID
 
 
 @given(st.text(max_size=80))

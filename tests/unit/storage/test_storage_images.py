@@ -62,7 +62,8 @@ async def test_a_cancelled_upload_leaves_nothing(world: World) -> None:
     work = asyncio.create_task(world.image.upload(call))
     await stuck.wait()
     second = await refused(world.upload("slow", b"y"))
-    assert second.code is Code.CONFLICT
+    assert second.code is Code.IN_USE
+    assert "for image.upload" in second.detail
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
     assert list((world.local / "images").iterdir()) == []
@@ -161,10 +162,10 @@ async def test_an_image_in_a_drive_is_not_deleted(world: World) -> None:
     await world.upload("x.iso", bytes(32769) + b"CD001" + bytes(4096))
     assert world.storage.resolve_image("x.iso", "local").kind == "iso"
     assert world.storage.resolve_image("x.iso", "local").format == "raw"
-    world.storage.image_users = lambda: {"local/x.iso": "vm-1"}
+    world.ports.image_users = lambda: {"local/x.iso": "vm-1"}
     error = await refused(world.image.delete(Call(input=None, path={"image": "x.iso"})))
     assert error.code is Code.IN_USE
-    world.storage.image_users = dict
+    world.ports.image_users = dict
     await world.image.delete(Call(input=None, path={"image": "x.iso"}))
     assert list((world.local / "images").iterdir()) == []
 
@@ -190,7 +191,7 @@ async def test_what_a_symbolic_link_leads_to_is_no_image(world: World) -> None:
         with pytest.raises(Problem) as found:
             world.storage.resolve_image(name, "local")
         assert found.value.code is Code.NOT_FOUND
-    assert [facts.ref for facts in world.storage.images.all()] == ["local/plain"]
+    assert [facts.ref for facts in await world.storage.images.all()] == ["local/plain"]
 
 
 @scenario

@@ -122,12 +122,12 @@ async def test_a_dry_run_tells_what_would_happen_and_warns_of_overcommitment(wor
 @scenario
 async def test_a_used_volume_is_neither_deleted_nor_given_twice(world: World) -> None:
     await world.done(await world.volume.create(create("data", size_bytes=MIB)))
-    world.storage.users = lambda: {"local/data": "vm-1"}
+    world.ports.volume_users = lambda: {"local/data": "vm-1"}
     assert (await refused(world.volume.delete(named("data")))).code is Code.IN_USE
     spec = DiskSpec(volume="data")
     assert world.storage.check_disk(spec, "local", DISK)[0].code is Code.IN_USE
     assert world.storage.check_disk(spec, "local", DISK, vm="vm-1") == []
-    world.storage.users = dict
+    world.ports.volume_users = dict
     await world.volume.delete(named("local/data"))
     assert (await refused(world.volume.delete(named("data")))).code is Code.NOT_FOUND
 
@@ -195,4 +195,4 @@ async def test_what_a_symbolic_link_leads_to_is_no_volume(world: World) -> None:
         with pytest.raises(Problem) as found:
             world.storage.resolve_volume(name, "local")
         assert found.value.code is Code.NOT_FOUND
-    assert list(world.storage.volumes.all()) == []
+    assert await world.storage.volumes.all() == []

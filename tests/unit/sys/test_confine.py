@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 def sh(script: str, cell: Cell, *descriptors: int) -> command.Result:
-    work = command.run(["/bin/sh", "-c", script], check=False, fds=descriptors, enter=cell.enter)
+    """By the programs' own paths: their links may lie in a home that only its owner may enter."""
+    found = {str(Path(shutil.which(name) or name).resolve().parent) for name in ("cat", "head", "ip")}
+    env = {**os.environ, "PATH": os.pathsep.join(found)}
+    work = command.run(["/bin/sh", "-c", script], check=False, fds=descriptors, enter=cell.enter, env=env)
     return asyncio.run(work)
 
 

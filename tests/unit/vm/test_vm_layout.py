@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 from msgspec.structs import replace
-from vm_examples import record
+from vm_examples import definition
 
 from thimble.contract.vm import CdromSpec, DiskSpec, Firmware, Machine
 from thimble.core.problem import Problem
@@ -19,7 +19,7 @@ NAMES = some.lists(some.sampled_from([f"disk{n}" for n in range(12)]), unique=Tr
 
 @given(some.lists(NAMES, min_size=1, max_size=6), some.booleans())
 def test_a_device_keeps_its_address_as_long_as_it_is_there(history: list[list[str]], vga: bool) -> None:
-    vm = record()
+    vm = definition()
     for names in history:
         disks = tuple(Disk(name=name, size_bytes=GIB) for name in names)
         changed = replace(vm, disks=disks, vga=vga)
@@ -34,18 +34,18 @@ def test_a_device_keeps_its_address_as_long_as_it_is_there(history: list[list[st
 
 
 def test_there_are_spare_ports_for_hot_plug() -> None:
-    vm = record(disks=(DiskSpec(size_bytes=GIB),))
+    vm = definition(disks=(DiskSpec(size_bytes=GIB),))
     assert layout.ports(vm) == 1 + layout.SPARE
 
 
 def test_what_does_not_fit_is_refused_with_what_to_do() -> None:
     with pytest.raises(Problem, match="no free place for cd-cd6") as caught:
-        record(cdroms=tuple(CdromSpec() for _ in range(7)))
+        definition(cdroms=tuple(CdromSpec() for _ in range(7)))
     assert "SATA" in caught.value.hint
 
 
 def test_a_microvm_has_mmio_slots_only() -> None:
-    vm = record(machine=Machine.MICROVM, firmware=Firmware.DIRECT, disks=(DiskSpec(size_bytes=GIB),))
+    vm = definition(machine=Machine.MICROVM, firmware=Firmware.DIRECT, disks=(DiskSpec(size_bytes=GIB),))
     assert vm.addresses == {
         "channels": "mmio/0",
         "rng": "mmio/1",

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from thimble.contract.vm import PowerState
-from thimble.core.decision import Accept, Deny, Ignore
 from thimble.core.problem import Code
 from thimble.vm.record import lifecycle
 from thimble.vm.record.lifecycle import LIVE, NEXT, VERBS, Ending, Verb
@@ -31,28 +30,28 @@ def test_every_state_is_reached_from_creating() -> None:
 
 @pytest.mark.parametrize("state", PowerState)
 def test_allowed_is_what_decide_accepts(state: PowerState) -> None:
-    accepted = {verb for verb in Verb if isinstance(lifecycle.decide(state, Phase.READY, verb), Accept)}
+    accepted = {verb for verb in Verb if lifecycle.decide(state, Phase.READY, verb).plan}
     assert accepted == set(lifecycle.allowed(state, Phase.READY))
 
 
 @pytest.mark.parametrize("state", sorted(LIVE))
 def test_what_runs_cannot_be_deleted_and_can_always_be_killed(state: PowerState) -> None:
     verdict = lifecycle.decide(state, Phase.READY, Verb.DELETE)
-    assert isinstance(verdict, Deny)
-    assert verdict.reasons[0].code is Code.CONFLICT
-    assert "stop it first" in verdict.reasons[0].message
+    assert verdict.plan is None
+    assert verdict.blockers[0].code is Code.CONFLICT
+    assert "stop it first" in verdict.blockers[0].message
     assert "kill" in lifecycle.allowed(state, Phase.READY)
 
 
 def test_starting_what_runs_and_stopping_what_is_off_is_nothing() -> None:
-    assert isinstance(lifecycle.decide(S.RUNNING, Phase.READY, Verb.START), Ignore)
-    assert isinstance(lifecycle.decide(S.STOPPED, Phase.READY, Verb.STOP), Ignore)
+    assert lifecycle.decide(S.RUNNING, Phase.READY, Verb.START).note == "it is running"
+    assert lifecycle.decide(S.STOPPED, Phase.READY, Verb.STOP).note == "it is stopped"
 
 
 def test_a_failed_delete_can_only_be_deleted_again() -> None:
     assert lifecycle.allowed(S.FAILED, Phase.DELETING) == ("delete",)
-    assert isinstance(lifecycle.decide(S.FAILED, Phase.DELETING, Verb.START), Deny)
-    assert isinstance(lifecycle.decide(S.FAILED, Phase.DELETING, Verb.DELETE), Accept)
+    assert lifecycle.decide(S.FAILED, Phase.DELETING, Verb.START).blockers
+    assert lifecycle.decide(S.FAILED, Phase.DELETING, Verb.DELETE).plan
 
 
 @given(some.sampled_from(sorted(PowerState)), some.lists(some.integers(0, 99), max_size=20))
@@ -87,3 +86,17 @@ def test_restarts_come_ever_later() -> None:
 )
 def test_the_log_tells_why_qemu_ended(log: str, why: Ending) -> None:
     assert lifecycle.ending(log) is why
+
+
+@pytest.mark.parametrize("earlier", [Verb.START, Verb.SAVE, Verb.DELETE])
+def test_what_was_accepted_and_has_not_begun_is_in_view(earlier: Verb) -> None:
+    """A start and a delete in one breath: the second is refused, not both accepted."""
+    state = S.RUNNING if earlier is Verb.SAVE else S.STOPPED
+    later = Verb.START if earlier is Verb.DELETE else Verb.DELETE
+    assert lifecycle.decide(state, Phase.READY, earlier).plan
+    assert lifecycle.decide(state, Phase.READY, later, [earlier]).blockers
+
+
+def test_what_is_being_deleted_takes_nothing_else() -> None:
+    for verb in set(Verb) - {Verb.DELETE}:
+        assert lifecycle.decide(S.STOPPED, Phase.DELETING, verb).blockers

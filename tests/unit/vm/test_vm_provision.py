@@ -10,31 +10,35 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from vm_examples import record
+from vm_examples import definition
+from vm_table_world import TableWorld, context, ready
 
-from thimble.contract.common import Event
 from thimble.contract.vm import CrashPolicy, DiskFormat, Intent, PowerState
 from thimble.core.problem import Code, Problem
-from thimble.state.store import Collection
+from thimble.storage import homes, volume_files
+from thimble.storage.homes import Home
 from thimble.vm import provision
-from thimble.vm.driver import Driver
-from thimble.vm.qemu.context import World
 from thimble.vm.qemu.launch_fds import Source, open_disk
 from thimble.vm.qemu.process import LaunchFds
 from thimble.vm.record.lifecycle import Ending
-from thimble.vm.record.spec import Disk, VmRecord
-from thimble.vm.service import VmService
-from thimble.vm.startup import Boot
+from thimble.vm.record.spec import Definition, Disk
+from thimble.vm.startup import Startup
+from thimble.vm.table import VmTable
 
 
-def example(**more: object) -> VmRecord:
-    return msgspec.structs.replace(record("web"), **more)
+def example(**more: object) -> Definition:
+    return msgspec.structs.replace(definition("web"), **more)
 
 
 def source_in(store: Path) -> Source:
     directory = store / "vms" / "vm-1"
     directory.mkdir(parents=True, exist_ok=True)
-    storage = SimpleNamespace(homes=lambda: {"local": store / "vms"})
+    home = Home(store)
+
+    def release(_home: str, vm: str, file: str, stem: str) -> str:
+        return volume_files.release(home, homes.volume_file(home.vm(vm) / file), stem)
+
+    storage = SimpleNamespace(homes=lambda: {"local": home.vms}, release_volume=release)
     return Source(cast(Any, storage), cast(Any, None), "vm-1", "local")
 
 
@@ -90,17 +94,19 @@ def test_only_a_plain_file_is_opened_as_a_disk(tmp_path: Path) -> None:
 
 
 def test_a_datastore_that_comes_again_elsewhere_has_its_records_there(tmp_path: Path) -> None:
-    homes = {"data": tmp_path / "old"}
-    store: Collection[VmRecord] = Collection(VmRecord, noun="VM", inside="vm.json", durable=False)
-    world = SimpleNamespace(run=tmp_path, storage=SimpleNamespace(homes=lambda: homes))
-    boot = Boot(cast(Any, SimpleNamespace(store=store, drivers={}, world=world)), bytes)
-    told = Event(rev=1, time=0.0, kind="datastore.changed", subject="data", detail={})
-    boot._heard(told)
-    homes.clear()
-    boot._heard(told)
-    homes["data"] = tmp_path / "new"
-    boot._heard(told)
-    assert store.path("vm-1", "data") == tmp_path / "new" / "vm-1" / "vm.json"
+    async def story() -> None:
+        homes = {"local": tmp_path / "vms", "data": tmp_path / "old"}
+        world = TableWorld(tmp_path, PowerState.STOPPED, ready())
+        world.context.storage.homes = lambda: homes  # type: ignore[method-assign]
+        startup = Startup(world.table, *(cast(Any, None),) * 3)
+        await startup._look_at_datastores()
+        del homes["data"]
+        await startup._look_at_datastores()
+        homes["data"] = tmp_path / "new"
+        await startup._look_at_datastores()
+        assert world.table.directory("vm-2", "data") == tmp_path / "new" / "vm-2"
+
+    asyncio.run(story())
 
 
 def test_the_disks_of_a_vm_that_cannot_be_read_are_not_free(tmp_path: Path) -> None:
@@ -108,49 +114,36 @@ def test_the_disks_of_a_vm_that_cannot_be_read_are_not_free(tmp_path: Path) -> N
     directory.mkdir(parents=True)
     (directory / "vm.json").write_text('{"format": 99, "rev": 1, "record": {}}')
     (directory / "disk0.qcow2").touch()
-    store: Collection[VmRecord] = Collection(VmRecord, noun="VM", inside="vm.json", durable=False)
-    store.add_root("local", tmp_path / "vms")
-    service = VmService.__new__(VmService)
-    service.store = store
-    storage = SimpleNamespace(homes=lambda: {"local": tmp_path / "vms"})
-    service.world = cast(World, SimpleNamespace(storage=storage))
-    assert service.volume_users()["local/vm-1.disk0"] == "vm-1"
+    table = VmTable(context(tmp_path), durable=False)
+    table.take("local", tmp_path / "vms")
+    assert table.volume_users()["local/vm-1.disk0"] == "vm-1"
 
 
-def driver_of(tmp_path: Path, value: VmRecord, **more: object) -> Driver:
-    world = SimpleNamespace(
-        run=tmp_path,
-        clock=lambda: 1000.0,
-        events=SimpleNamespace(publish=lambda *_, **__: None),
-        record=lambda _: SimpleNamespace(value=value, root="local"),
-        host_stopping=False,
-        **more,
-    )
-    driver = Driver("vm-1", cast(World, world), PowerState.RUNNING)
-    driver.off.clear()
-    return driver
-
-
-def test_a_guest_that_went_off_is_off_though_the_disk_is_full(tmp_path: Path) -> None:
-    def full(*_: object) -> None:
+def test_a_guest_that_went_off_is_off_though_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
         raise Problem(Code.NO_SPACE, "the disk is full")
 
-    driver = driver_of(tmp_path, example(intent=Intent.RUNNING), intend=full)
-    driver._concluded(Ending.GUEST, "")
-    assert driver.status.state is PowerState.STOPPED
-    assert driver.off.is_set()
+    async def story() -> None:
+        world = TableWorld(tmp_path, PowerState.RUNNING, ready(intent=Intent.RUNNING))
+        monkeypatch.setattr(world.table, "intend", full)
+        await world.driver.monitor._concluded(Ending.GUEST, "")
+        assert world.driver.status.state is PowerState.STOPPED
+        assert world.driver.off.is_set()
+
+    asyncio.run(story())
 
 
 @pytest.mark.parametrize("state", [PowerState.CRASHED, PowerState.FAILED])
 def test_a_restart_that_was_refused_is_tried_again(tmp_path: Path, state: PowerState) -> None:
     async def scenario() -> None:
-        value = example(intent=Intent.RUNNING, on_crash=CrashPolicy.RESTART)
-        driver = driver_of(tmp_path, value)
-        driver.status = msgspec.structs.replace(driver.status, state=state)
-        driver.restart_failed("no memory")
-        assert driver._again is not None
+        value = ready(intent=Intent.RUNNING, on_crash=CrashPolicy.RESTART)
+        driver = TableWorld(tmp_path, state, value).driver
+        await driver.restart_failed("no memory")
+        assert driver.monitor._again is not None
         assert driver.status.state is state
         assert "tries again" in driver.status.why
-        driver.cancel_restart()
+        await driver.close()
 
     asyncio.run(scenario())

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from vm_examples import record
+from vm_table_world import TableWorld, ready
 
 from thimble.contract.vm import PowerState
 from thimble.core.problem import Code, Problem
 from thimble.vm import monitor
 from thimble.vm.driver import Driver
 from thimble.vm.qemu import qmp
-from thimble.vm.qemu.context import World
 from thimble.vm.record import lifecycle
+from thimble.vm.record.lifecycle import Verb
 
 
 class Qemu:
@@ -46,14 +46,7 @@ class Qemu:
 async def adopted(where: Path, qemu: Qemu, patch: pytest.MonkeyPatch) -> Driver:
     """A driver that found `qemu` running."""
     patch.setattr(qmp, "connect", qemu.connect)
-    world = SimpleNamespace(
-        run=where,
-        clock=lambda: 1000.0,
-        events=SimpleNamespace(publish=lambda *_, **__: None),
-        record=lambda _: SimpleNamespace(value=record("web"), root="local"),
-        host_stopping=False,
-    )
-    one = Driver("vm-1", cast(World, world), PowerState.RUNNING)
+    one = TableWorld(where, PowerState.RUNNING, ready()).driver
 
     async def attach() -> None:
         one.engine.running = cast(Any, SimpleNamespace())
@@ -70,10 +63,10 @@ def test_a_silent_qemu_is_tried_again_when_something_is_asked(
         qemu = Qemu(silent=1)
         one = await adopted(tmp_path, qemu, monkeypatch)
         assert one.status.why == monitor.SILENT
-        await one.ask(lambda: one.command("system_reset"))
+        await one.command(Verb.RESET, "system_reset")
         assert qemu.asked == ["query-status", "system_reset"]
         assert one.status.why == ""
-        assert one._retry is None
+        assert one.monitor._retry is None
         await one.close()
 
     asyncio.run(scenario())
@@ -85,11 +78,11 @@ def test_a_qemu_that_stays_silent_is_told_with_what_to_do(
     async def scenario() -> None:
         one = await adopted(tmp_path, Qemu(silent=9), monkeypatch)
         with pytest.raises(Problem) as caught:
-            await one.ask(lambda: one.command("system_reset"))
+            await one.command(Verb.RESET, "system_reset")
         assert caught.value.hint == "Kill the VM if it hangs."
         assert one.status.why == monitor.SILENT
         await one.close()
-        assert one._retry is None
+        assert one.monitor._retry is None
 
     asyncio.run(scenario())
 
@@ -125,8 +118,8 @@ def test_a_connection_that_broke_is_made_again(tmp_path: Path, monkeypatch: pyte
             return True
 
         monkeypatch.setattr(one.engine, "lost", lost)
-        one._tell(qmp.LOST, {})
-        await one.ask(lambda: one.command("cont", PowerState.RUNNING))
+        one._inbox.tell(qmp.LOST, {})
+        await one.command(Verb.CHANGE, "cont", PowerState.RUNNING)
         assert qemu.tried == 2
         assert one.status.why == ""
         await one.close()

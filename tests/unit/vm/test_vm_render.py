@@ -6,18 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
-from vm_examples import EXAMPLES, record
+from vm_examples import EXAMPLES, definition
 
 from thimble.contract.vm import DiskFormat, Firmware
 from thimble.vm.qemu import render, seed
 from thimble.vm.record import layout
-from thimble.vm.record.spec import VmRecord
+from thimble.vm.record.spec import Definition
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def given(vm: VmRecord, accel: str) -> render.Machinery:
-    """Descriptors as `outfit` would open them, numbered from 10."""
+def given(vm: Definition, accel: str) -> render.Machinery:
+    """Descriptors as `launch_fds` would open them, numbered from 10."""
     keys = ["kvm"] if accel == "kvm" else []
     keys += ["qmp", "serial", "serial.log"] + (["qga"] if vm.guest_agent else [])
     keys += ["firmware.code", "firmware.vars"] if vm.firmware is Firmware.UEFI else []
@@ -38,7 +38,7 @@ def given(vm: VmRecord, accel: str) -> render.Machinery:
 @pytest.mark.parametrize("accel", ["kvm", "tcg"])
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_command_line_is_the_golden_one(name: str, accel: str) -> None:
-    vm = record(**EXAMPLES[name])
+    vm = definition(**EXAMPLES[name])
     text = "\n".join(" ".join(group) for group in render.render(vm, given(vm, accel))) + "\n"
     path = GOLDEN / f"{name}-{accel}.txt"
     if os.environ.get("THIMBLE_GOLDEN") == "write":
@@ -48,14 +48,14 @@ def test_the_command_line_is_the_golden_one(name: str, accel: str) -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_no_secret_is_on_the_command_line(name: str) -> None:
-    vm = record(**EXAMPLES[name])
+    vm = definition(**EXAMPLES[name])
     words = render.argv(["qemu"], render.render(vm, given(vm, "kvm")))
     assert not any("$6$" in word or "ssh-ed25519" in word for word in words)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_descriptor_is_used(name: str) -> None:
-    vm = record(**EXAMPLES[name])
+    vm = definition(**EXAMPLES[name])
     machinery = given(vm, "kvm")
     words = " ".join(render.argv([], render.render(vm, machinery)))
     for key, number in machinery.fds.items():

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from vm_examples import EXAMPLES, record
+from vm_examples import EXAMPLES, definition
 
 from thimble.contract.vm import CdromSpec, DiskBus, DiskSpec
 from thimble.core.problem import Problem
@@ -18,13 +18,13 @@ from thimble.vm.qemu.saved_file import DAMAGED, StateFile
 from thimble.vm.record import cpus, layout, saved_state
 from thimble.vm.record.cpus import HostCpu
 from thimble.vm.record.saved_state import Saved
-from thimble.vm.record.spec import Running, VmRecord
+from thimble.vm.record.spec import Definition, Running
 
 replace = msgspec.structs.replace
 CPU = HostCpu("AuthenticAMD/25/1", ("avx", "avx2"))
 
 
-def of(vm: VmRecord, **more: Any) -> Saved:
+def of(vm: Definition, **more: Any) -> Saved:
     running = Running(record=vm, ports=layout.ports(vm), accel="kvm", started=1.0)
     fields = {"machine": "pc-q35-10.0", "cpu": CPU, "goes_on": True, "stays": False, "when": 2.0}
     return Saved(running=running, **(fields | more))
@@ -32,7 +32,7 @@ def of(vm: VmRecord, **more: Any) -> Saved:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_what_is_written_is_read_and_the_stream_begins_behind_it(name: str, tmp_path: Path) -> None:
-    value = of(record(**EXAMPLES[name]))
+    value = of(definition(**EXAMPLES[name]))
     file = StateFile(tmp_path)
     descriptor = file.create(value)
     with open(descriptor, "wb") as writing:
@@ -46,7 +46,7 @@ def test_what_is_written_is_read_and_the_stream_begins_behind_it(name: str, tmp_
 
 def test_a_file_that_is_cut_or_not_ours_is_damaged(tmp_path: Path) -> None:
     file = StateFile(tmp_path)
-    with open(file.create(of(record())), "wb") as writing:
+    with open(file.create(of(definition())), "wb") as writing:
         writing.write(b"the stream")
     file.commit()
     whole = file.path.read_bytes()
@@ -72,12 +72,12 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 
 def test_the_same_host_takes_it_back() -> None:
-    vm = record(**EXAMPLES["q35-uefi"])
+    vm = definition(**EXAMPLES["q35-uefi"])
     assert saved_state.refusal(of(vm), vm, "kvm", CPU) == ""
 
 
 def test_what_is_another_now_is_told() -> None:
-    vm = record(**EXAMPLES["q35-uefi"])
+    vm = definition(**EXAMPLES["q35-uefi"])
     other = replace(vm, nics=(replace(vm.nics[0], mac="52:54:00:99:99:99"),))
     assert "kvm" in saved_state.refusal(of(vm), vm, "tcg", CPU)
     assert saved_state.refusal(of(vm), other, "kvm", CPU) == "its devices have changed since"
@@ -89,14 +89,14 @@ def test_what_is_another_now_is_told() -> None:
 def test_a_baseline_goes_on_on_any_cpu_and_a_model_where_nothing_is_missing() -> None:
     other = HostCpu("GenuineIntel/6/106", ("avx", "avx2", "avx512f"))
     for cpu, cannot in (("x86-64-v3", False), ("EPYC", False), ("host", True)):
-        vm = record(cpu=cpu)
+        vm = definition(cpu=cpu)
         assert bool(saved_state.refusal(of(vm), vm, "kvm", other)) is cannot
     poor = HostCpu("GenuineIntel/6/44")
-    assert saved_state.refusal(of(record(cpu="EPYC")), record(cpu="EPYC"), "kvm", poor)
+    assert saved_state.refusal(of(definition(cpu="EPYC")), definition(cpu="EPYC"), "kvm", poor)
 
 
 def test_it_goes_on_with_its_records_devices_and_the_properties_it_had() -> None:
-    ran = record(**EXAMPLES["q35-uefi"], memory_mib=1024)
+    ran = definition(**EXAMPLES["q35-uefi"], memory_mib=1024)
     now = replace(ran, memory_mib=2048, name="renamed", uid=100_007)
     again = saved_state.goes_on_as(of(replace(ran, uid=0)), now)
     assert (again.memory_mib, again.name, again.uid) == (1024, "renamed", 100_007)
@@ -104,19 +104,19 @@ def test_it_goes_on_with_its_records_devices_and_the_properties_it_had() -> None
 
 
 def test_what_cannot_be_saved_is_told() -> None:
-    def blockers(vm: VmRecord, wanted: VmRecord | None = None) -> list[str]:
+    def blockers(vm: Definition, wanted: Definition | None = None) -> list[str]:
         return [reason.message for reason in saved_state.blockers(of(vm).running, wanted or vm)]
 
-    assert blockers(record(**EXAMPLES["q35-uefi"])) == []
-    assert "microvm" in blockers(record(**EXAMPLES["microvm"]))[0]
-    assert "NVMe" in blockers(record(disks=(DiskSpec(size_bytes=GIB, bus=DiskBus.NVME),)))[0]
-    bare = record()
-    assert "cold start" in blockers(bare, replace(bare, cdroms=record(cdroms=(CdromSpec(),)).cdroms))[0]
+    assert blockers(definition(**EXAMPLES["q35-uefi"])) == []
+    assert "microvm" in blockers(definition(**EXAMPLES["microvm"]))[0]
+    assert "NVMe" in blockers(definition(disks=(DiskSpec(size_bytes=GIB, bus=DiskBus.NVME),)))[0]
+    bare = definition()
+    assert "cold start" in blockers(bare, replace(bare, cdroms=definition(cdroms=(CdromSpec(),)).cdroms))[0]
 
 
 def test_while_saved_only_what_the_guest_does_not_see_may_change() -> None:
-    vm = record(**EXAMPLES["q35-uefi"])
-    assert saved_state.change_reasons(vm, replace(vm, name="other", description="new")) == []
+    vm = definition(**EXAMPLES["q35-uefi"])
+    assert saved_state.change_reasons(vm, replace(vm, name="other")) == []
     assert "vcpus" in saved_state.change_reasons(vm, replace(vm, vcpus=2))[0].message
     assert "devices" in saved_state.change_reasons(vm, replace(vm, nics=()))[0].message
 

@@ -18,7 +18,7 @@ from thimble.contract.vm import SeedMethod, SeedSpec
 from thimble.core.problem import Problem
 from thimble.image import toolbox
 from thimble.vm.qemu import fat, seed
-from thimble.vm.record import spec
+from thimble.vm.record import view
 
 
 def test_nocloud_says_who_the_guest_is() -> None:
@@ -65,11 +65,11 @@ def test_a_credential_survives_smbios() -> None:
 
 
 def test_secrets_are_hidden_and_come_back() -> None:
-    shown = spec.shown_seed(replace(SEED, user_data="mine"), Role.VIEWER)
+    shown = view.shown_seed(replace(SEED, user_data="mine"), Role.VIEWER)
     assert shown is not None
-    assert (shown.password_hash, shown.user_data) == (spec.HIDDEN, spec.HIDDEN)
-    assert spec.kept_seed(shown, replace(SEED, user_data="mine")) == replace(SEED, user_data="mine")
-    assert spec.kept_seed(SeedSpec(), SEED) == SeedSpec()
+    assert (shown.password_hash, shown.user_data) == (view.HIDDEN, view.HIDDEN)
+    assert view.kept_seed(shown, replace(SEED, user_data="mine")) == replace(SEED, user_data="mine")
+    assert view.kept_seed(SeedSpec(), SEED) == SeedSpec()
 
 
 @settings(max_examples=8, deadline=None)

@@ -7,7 +7,7 @@ from vm_examples import record
 
 from thimble.contract.host import Role
 from thimble.contract.vm import PowerState, VmStatus
-from thimble.vm.record import spec
+from thimble.vm.record import view
 
 
 @pytest.mark.parametrize(
@@ -15,5 +15,5 @@ from thimble.vm.record import spec
 )
 def test_what_a_guest_wrote_on_its_console_is_not_for_viewers(role: Role, seen: str) -> None:
     status = VmStatus(state=PowerState.CRASHED, since=0.0, last_output="a secret")
-    view = spec.view("vm-1", 1, "local", record(), status, (), role=role)
-    assert view.status.last_output == seen
+    seen_by = view.view("vm-1", "local", record(), status, (), role=role)
+    assert seen_by.status.last_output == seen

@@ -21,7 +21,7 @@ from thimble.contract.vm import (
 from thimble.core.units import GIB
 from thimble.vm.record import assign, rules
 from thimble.vm.record.rules import HostFacts
-from thimble.vm.record.spec import Disk, VmRecord
+from thimble.vm.record.spec import Definition, Noted, VmRecord
 
 HOST = HostFacts(cpus=8, memory_bytes=16 * GIB, memory_available_bytes=8 * GIB, accel="kvm")
 DIRECT = DirectBoot(kernel="vmlinuz", initrd="initrd", cmdline="console=ttyS0 quiet")
@@ -41,19 +41,15 @@ def spec(name: str = "web1", **more: Any) -> VmCreate:
 def record(name: str = "web1", **more: Any) -> VmRecord:
     entropy.calls = 0  # type: ignore[attr-defined]
     want = spec(name, **more)
-    nics = assign.make_nics(want, (), set(), set(), entropy, lambda switch, mac, taken: "10.0.0.2")
-    disks = tuple(
-        Disk(
-            name=d.name,
-            volume=d.volume or "",
-            size_bytes=d.size_bytes or 0,
-            format=d.format,
-            bus=d.bus,
-            read_only=d.read_only,
-        )
-        for d in want.disks
+    cards = assign.cards(want.nics, None, set(), set(), entropy, lambda switch, mac, taken: "10.0.0.2")
+    sizes = {disk.name: disk.size_bytes or 0 for disk in want.disks}
+    return assign.created(
+        want, uid=100000, now=1.0, entropy=entropy, cards=cards, sizes=sizes, noted=Noted(start=want.start)
     )
-    return assign.record(want, uid=100000, created=1.0, entropy=entropy, nics=nics, disks=disks)
+
+
+def definition(name: str = "web1", **more: Any) -> Definition:
+    return record(name, **more).definition
 
 
 EXAMPLES: dict[str, dict[str, Any]] = {

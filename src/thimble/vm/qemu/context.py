@@ -1,14 +1,18 @@
-"""What all VMs of an agent share: the neighbours below, and the few doors back to the service."""
+"""What all VMs of an agent share: the parts of the host they use, and who keeps their records."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from thimble.console.serial import Consoles
 from thimble.contract.vm import Intent
+from thimble.host import hardware
 from thimble.host.hardware import Accel
 from thimble.network.service import Network
+from thimble.state.background import Background
 from thimble.state.events import Events
 from thimble.state.store import Record
 from thimble.state.tasks import Tasks
@@ -17,8 +21,11 @@ from thimble.vm.qemu.process import QemuPaths
 from thimble.vm.record.spec import VmRecord
 
 
-class World:
-    """What all drivers share. What is only declared belongs to the service."""
+class Context:
+    """The parts, the same for every VM. `memory`: (all, available) of the host, in bytes.
+
+    `host_stopping`: no VM starts any more.
+    """
 
     def __init__(
         self,
@@ -32,8 +39,10 @@ class World:
         qemu: QemuPaths,
         run: Path,
         clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
         own_users: bool,
         cgroups: Path | None,
+        memory: Callable[[], tuple[int, int]] = hardware.memory,
     ) -> None:
         self.storage = storage
         self.network = network
@@ -44,15 +53,30 @@ class World:
         self.qemu = qemu
         self.run = run
         self.clock = clock
+        self.entropy = entropy
         self.own_users = own_users
         self.cgroups = cgroups
+        self.memory = memory
+        self.background = Background()
         self.host_stopping = False
-        self.record: Callable[[str], Record[VmRecord]]
-        self.intend: Callable[[str, Intent], None]
-        self.restart: Callable[[str], None]
-        self.note_saved: Callable[[str, Intent | None], None]
-        self.note_unsaved: Callable[[str], None]
-        self.pin: Callable[[str, str], None]
+        #: Ids of VMs that are to be started again after a crash; `startup` takes them.
+        self.restarts: asyncio.Queue[str] = asyncio.Queue()
 
     def group(self, id: str) -> Path | None:
+        """Its control group; None where there are none."""
         return None if self.cgroups is None else self.cgroups / id
+
+
+class Records(Protocol):
+    """What a VM's driver may do with its record: read it, and have something noted. See `table.VmTable`."""
+
+    def get(self, id: str) -> Record[VmRecord]: ...
+
+    async def intend(self, id: str, intent: Intent) -> None:
+        """Raises `Problem` when it could not be kept."""
+
+    async def note(self, id: str, *, saved: bool, intent: Intent | None = None) -> None:
+        """What is so already; when it cannot be kept the log says so."""
+
+    async def pin(self, id: str, machine_type: str) -> None:
+        """The machine QEMU made for it at its first start is its machine for life."""

@@ -20,12 +20,12 @@ from thimble.state.tasks import Progress
 from thimble.sys import cgroup
 from thimble.sys import process as linux
 from thimble.vm.qemu import hotplug, launch_fds, process, qmp, render
-from thimble.vm.qemu.context import World
+from thimble.vm.qemu.context import Context, Records
 from thimble.vm.qemu.process import LaunchFds, RunDir
 from thimble.vm.qemu.qmp import Control
 from thimble.vm.record import change, layout, lifecycle
 from thimble.vm.record.lifecycle import Ending
-from thimble.vm.record.spec import Nic, Running, VmRecord
+from thimble.vm.record.spec import Definition, Nic, Running, VmRecord
 
 if TYPE_CHECKING:
     from thimble.vm.qemu.saved_file import StateFile
@@ -35,25 +35,26 @@ replace = msgspec.structs.replace
 
 
 class Engine:
-    """`tell` gets QEMU's events, `control.LOST`, and `EXITED` when the process has ended."""
+    """`tell` gets QEMU's events, `qmp.LOST`, and `EXITED` when the process has ended."""
 
-    def __init__(self, id: str, world: World, tell: qmp.OnEvent) -> None:
+    def __init__(self, id: str, context: Context, records: Records, tell: qmp.OnEvent) -> None:
         self.id = id
-        self.rundir = RunDir(world.run, id)
+        self.rundir = RunDir(context.run, id)
         self.who: linux.Identity | None = None
         self.qmp: Control | None = None
         self.running: Running | None = None
         self.killed = False
-        self._world = world
+        self._context = context
+        self._records = records
         self._tell = tell
         self._watch: asyncio.Task[None] | None = None
 
     @property
     def record(self) -> Record[VmRecord]:
-        return self._world.record(self.id)
+        return self._records.get(self.id)
 
     def source(self) -> launch_fds.Source:
-        return launch_fds.Source(self._world.storage, self._world.network, self.id, self.record.root)
+        return launch_fds.Source(self._context.storage, self._context.network, self.id, self.record.root)
 
     def state_file(self) -> StateFile:
         """Raises `Problem` when its datastore is not mounted."""
@@ -70,33 +71,33 @@ class Engine:
         return any((directory / name).exists() for name in names)
 
     def now(self) -> float:
-        return self._world.clock()
+        return self._context.clock()
 
     async def launch(self, progress: Progress, saved: Saved | None = None) -> Running:
         """Start QEMU; returns when it answers. `saved`: it is made for that, and waits for its memory.
 
         Raises `Problem`; call `release` then.
         """
-        world, source = self._world, self.source()
-        record = self.record.value
+        context, source = self._context, self.source()
+        vm = self.record.value.definition
         if saved is not None:
             from thimble.vm.record.saved_state import goes_on_as
 
-            record = goes_on_as(saved, record)
+            vm = goes_on_as(saved, vm)
         with LaunchFds() as things:
             async with progress.step("open"):
                 self.rundir.make()
-                names = launch_fds.open_all(things, self.rundir, source, record, world.qemu, world.accel.name)
+                names = launch_fds.open_all(things, self.rundir, source, vm, context.qemu, context.accel.name)
             async with progress.step("ports"):
-                for nic in record.nics:
-                    await launch_fds.open_nic(things, source, record, nic)
+                for nic in vm.nics:
+                    await launch_fds.open_nic(things, source, vm, nic)
             async with progress.step("spawn"):
-                self._spawn(record, things, names, saved)
+                self._spawn(vm, things, names, saved)
         assert self.who is not None
         async with progress.step("connect"):
-            await self._connect(record)
-            if record.machine is Machine.Q35 and not record.machine_type:
-                world.pin(self.id, await self.machine_type())
+            await self._connect(vm)
+            if vm.machine is Machine.Q35 and not vm.machine_type:
+                await self._records.pin(self.id, await self.machine_type())
         self._watch_exit()
         assert self.running is not None
         return self.running
@@ -107,28 +108,28 @@ class Engine:
         return str(answer).removesuffix("-machine")
 
     def _spawn(
-        self, record: VmRecord, things: LaunchFds, credentials: tuple[str, ...], saved: Saved | None
+        self, vm: Definition, things: LaunchFds, credentials: tuple[str, ...], saved: Saved | None
     ) -> None:
-        world = self._world
-        ports = layout.ports(record) if saved is None else saved.running.ports
+        context = self._context
+        ports = layout.ports(vm) if saved is None else saved.running.ports
         given = render.Machinery(
-            accel=world.accel.name,
-            share=world.qemu.share,
+            accel=context.accel.name,
+            share=context.qemu.share,
             fds=things.fds,
             credentials=credentials,
-            qboot=world.qemu.qboot,
+            qboot=context.qemu.qboot,
             ports=ports,
             incoming=saved is not None,
         )
-        argv = render.argv([world.qemu.program], render.render(record, given))
-        self.running = Running(record=record, ports=ports, accel=world.accel.name, started=world.clock())
+        argv = render.argv([context.qemu.program], render.render(vm, given))
+        self.running = Running(record=vm, ports=ports, accel=context.accel.name, started=context.clock())
         self.rundir.write_running(self.running)
-        self.who = process.spawn(self.rundir, argv, things, uid=record.uid if world.own_users else None)
-        process.remember(self.rundir, self.who, world.group(self.id))
+        self.who = process.spawn(self.rundir, argv, things, uid=vm.uid if context.own_users else None)
+        process.remember(self.rundir, self.who, context.group(self.id))
         if self.killed:
             linux.send(self.who, signal.SIGKILL)
 
-    async def _connect(self, record: VmRecord) -> None:
+    async def _connect(self, vm: Definition) -> None:
         assert self.who is not None
         try:
             self.qmp = await qmp.connect(self.rundir.qmp, self.id, self._tell)
@@ -143,8 +144,8 @@ class Engine:
             if ended:
                 raise process.start_problem(process.tail(self.rundir.qemu_log, 4096)) from error
             raise
-        if record.serial:
-            await self._world.consoles.attach(self.id, self.rundir.serial)
+        if vm.serial:
+            await self._context.consoles.attach(self.id, self.rundir.serial)
 
     def _watch_exit(self) -> None:
         async def watch(who: linux.Identity) -> None:
@@ -154,19 +155,19 @@ class Engine:
         assert self.who is not None
         self._watch = asyncio.get_running_loop().create_task(watch(self.who))
 
-    def find(self, record: VmRecord) -> Running | None:
+    def find(self, vm: Definition) -> Running | None:
         """Take the QEMU of this VM in hand that an earlier agent left running; None when there is none."""
         who = self.rundir.identity()
         if who is None and self.rundir.directory.exists():
-            who = process.find(record, self._world.group(self.id))
+            who = process.find(vm, self._context.group(self.id))
         if who is None or not linux.alive(who):
             return None
         self.who = who
         self.running = self.rundir.was() or Running(
-            record=record,
-            ports=layout.ports(record),
-            accel=self._world.accel.name,
-            started=self._world.clock(),
+            record=vm,
+            ports=layout.ports(vm),
+            accel=self._context.accel.name,
+            started=self._context.clock(),
         )
         return self.running
 
@@ -175,7 +176,7 @@ class Engine:
         assert self.running is not None
         self._watch_exit()
         if self.running.record.serial:
-            await self._world.consoles.attach(self.id, self.rundir.serial)
+            await self._context.consoles.attach(self.id, self.rundir.serial)
 
     async def reach(self, timeout: float) -> str:
         """Connect unless we are, and ask QEMU what it is: its word. Raises `Problem`."""
@@ -193,13 +194,13 @@ class Engine:
             return False
         return True
 
-    async def follow(self, record: VmRecord, home: str) -> None:
+    async def follow(self, vm: Definition, home: str) -> None:
         """Carry out what of a change QEMU takes while it runs. Raises `Problem` where it stopped."""
         if self.running is None or self.qmp is None:
             return
-        source = launch_fds.Source(self._world.storage, self._world.network, self.id, home)
-        for effect in change.plan(self.running, record).hot:
-            await hotplug.carry_out(effect, self.qmp, source, record)
+        source = launch_fds.Source(self._context.storage, self._context.network, self.id, home)
+        for effect in change.plan(self.running, vm).hot:
+            await hotplug.carry_out(effect, self.qmp, source, vm)
             self.running = replace(self.running, record=effect.after(self.running.record))
             self.rundir.write_running(self.running)
 
@@ -244,10 +245,10 @@ class Engine:
             await self.qmp.close()
             self.qmp = None
         running, self.running = self.running, None
-        await self._world.consoles.detach(self.id)
+        await self._context.consoles.detach(self.id)
         for nic in running.record.nics if running else nics:
-            await self._world.network.close_port(self.id, nic.name)
-        if (group := self._world.group(self.id)) is not None:
+            await self._context.network.close_port(self.id, nic.name)
+        if (group := self._context.group(self.id)) is not None:
             with suppress(Problem):
                 cgroup.delete(group)
         self.rundir.clear()

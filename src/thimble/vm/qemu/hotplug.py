@@ -11,13 +11,13 @@ from thimble.vm.qemu import launch_fds, render
 from thimble.vm.qemu.process import LaunchFds
 from thimble.vm.qemu.qmp import Control
 from thimble.vm.record.change import AddDisk, AddNic, ChangeMedium, Effect, RemoveDisk, RemoveNic
-from thimble.vm.record.spec import VmRecord
+from thimble.vm.record.spec import Definition
 
 #: Seconds a guest gets to let go of a device.
 UNPLUG_S = 30.0
 
 
-async def carry_out(effect: Effect, qmp: Control, source: launch_fds.Source, record: VmRecord) -> None:
+async def carry_out(effect: Effect, qmp: Control, source: launch_fds.Source, record: Definition) -> None:
     """Raises `Problem` in QEMU's words."""
     match effect:
         case AddDisk():
@@ -76,7 +76,7 @@ async def _add_disk(effect: AddDisk, qmp: Control, source: launch_fds.Source) ->
         raise
 
 
-async def _add_nic(effect: AddNic, qmp: Control, source: launch_fds.Source, record: VmRecord) -> None:
+async def _add_nic(effect: AddNic, qmp: Control, source: launch_fds.Source, record: Definition) -> None:
     nic, key = effect.nic, f"nic-{effect.nic.name}"
     with LaunchFds() as things:
         await launch_fds.open_nic(things, source, record, nic)

@@ -10,12 +10,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thimble.contract.vm import DiskFormat, Firmware
+from thimble.contract.vm import Firmware
 from thimble.core.problem import Code, Problem
+from thimble.storage.homes import UEFI_VARIABLES
 from thimble.vm.qemu import fat, seed
 from thimble.vm.qemu.process import LaunchFds, QemuPaths, RunDir
 from thimble.vm.record import layout
-from thimble.vm.record.spec import Disk, Nic, VmRecord
+from thimble.vm.record.spec import Definition, Disk, Nic
 
 if TYPE_CHECKING:
     from thimble.network.service import Network
@@ -53,7 +54,7 @@ class Source:
 
 
 def open_all(
-    fds: LaunchFds, rundir: RunDir, source: Source, record: VmRecord, qemu: QemuPaths, accel: str
+    fds: LaunchFds, rundir: RunDir, source: Source, record: Definition, qemu: QemuPaths, accel: str
 ) -> tuple[str, ...]:
     """Everything but the network; the names of the credentials."""
     if accel == "kvm":
@@ -68,7 +69,7 @@ def open_all(
     return _open_seed(fds, source.id, record)
 
 
-def _open_control(fds: LaunchFds, rundir: RunDir, record: VmRecord) -> None:
+def _open_control(fds: LaunchFds, rundir: RunDir, record: Definition) -> None:
     fds.listen("qmp", rundir.qmp)
     if record.serial:
         fds.listen("serial", rundir.serial)
@@ -77,31 +78,19 @@ def _open_control(fds: LaunchFds, rundir: RunDir, record: VmRecord) -> None:
         fds.listen("qga", rundir.qga)
 
 
-def _open_boot(fds: LaunchFds, source: Source, record: VmRecord, qemu: QemuPaths) -> None:
+def _open_boot(fds: LaunchFds, source: Source, record: Definition, qemu: QemuPaths) -> None:
     if record.firmware is Firmware.UEFI:
         fds.open("firmware.code", qemu.ovmf_code, os.O_RDONLY)
-        fds.open_regular("firmware.vars", source.directory / "efivars.fd", os.O_RDWR)
+        fds.open_regular("firmware.vars", source.directory / UEFI_VARIABLES, os.O_RDWR)
     elif record.direct is not None:
-        _open_readable(fds, "kernel", source.image(record.direct.kernel))
+        from thimble.storage import images
+
+        fds.take("kernel", images.open_again(source.image(record.direct.kernel)))
         if record.direct.initrd:
-            _open_readable(fds, "initrd", source.image(record.direct.initrd))
+            fds.take("initrd", images.open_again(source.image(record.direct.initrd)))
 
 
-def _open_readable(fds: LaunchFds, key: str, path: Path) -> None:
-    """QEMU opens it once more by `/proc/self/fd/N`, as its own user: a file only we may read is copied."""
-    fds.open_regular(key, path, os.O_RDONLY)
-    if not os.fstat(fds.fds[key]).st_mode & 0o004:
-        copy = os.memfd_create(key, os.MFD_CLOEXEC)
-        size = os.fstat(fds.fds[key]).st_size
-        done = 0
-        while done < size:
-            if not (count := os.sendfile(copy, fds.fds[key], done, size - done)):
-                break  # it was cut meanwhile
-            done += count
-        fds.take(key, copy)
-
-
-def _open_seed(fds: LaunchFds, id: str, record: VmRecord) -> tuple[str, ...]:
+def _open_seed(fds: LaunchFds, id: str, record: Definition) -> tuple[str, ...]:
     if record.seed is None:
         return ()
     mac = record.nics[0].mac if record.nics else ""
@@ -115,24 +104,17 @@ def _open_seed(fds: LaunchFds, id: str, record: VmRecord) -> tuple[str, ...]:
 
 
 def open_disk(fds: LaunchFds, source: Source, disk: Disk) -> None:
-    """For a start, and for plugging it in later. One put there by hand may refer to other files: refused."""
-    from thimble.storage import formats
+    """For a start, and for plugging it in later."""
+    from thimble.storage import volume_files
 
-    key, path = f"disk-{disk.name}", source.disk(disk)
-    fds.open_regular(key, path, os.O_RDONLY if disk.read_only else os.O_RDWR)
-    header = formats.qcow2(os.pread(fds.fds[key], 104, 0)) if disk.format is DiskFormat.QCOW2 else None
-    if header is not None and (why := formats.qcow2_refusal(header)):
-        raise Problem(
-            Code.INVALID,
-            f"{path} cannot be used: {why}",
-            hint="Make it one that stands alone: qemu-img convert.",
-        )
+    path = source.disk(disk)
+    fds.take(f"disk-{disk.name}", volume_files.open_volume(path, disk.format, read_only=disk.read_only))
 
 
-async def open_nic(fds: LaunchFds, source: Source, record: VmRecord, nic: Nic) -> None:
+async def open_nic(fds: LaunchFds, source: Source, record: Definition, nic: Nic) -> None:
     """A port on its switch; the tap vanishes with the last descriptor of it."""
     port = await source.network.open_port(
-        source.id, nic.name, switch=nic.switch, mac=nic.mac, ip=nic.ip, uid=record.uid, hostname=record.name
+        source.id, nic.name, switch=nic.switch, mac=nic.mac, ip=nic.ip, hostname=record.name
     )
     fds.take(f"nic-{nic.name}", port.fd)
     if port.vhost_fd is not None:

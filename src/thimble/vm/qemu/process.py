@@ -17,9 +17,9 @@ from pathlib import Path
 import msgspec
 
 from thimble.core.problem import Code, Problem
-from thimble.sys import cgroup, files, unix
+from thimble.sys import cgroup, files, logfile, unix
 from thimble.sys import process as linux
-from thimble.vm.record.spec import Running, VmRecord
+from thimble.vm.record.spec import Definition, Running
 
 #: No log grows beyond this: they lie in RAM.
 LOG_MAX = 1 << 20
@@ -169,7 +169,7 @@ def spawn(rundir: RunDir, argv: list[str], fds: LaunchFds, *, uid: int | None) -
         uid=uid,
         gid=uid,
         fds=tuple(fds.fds.values()),
-        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+        env={"LC_ALL": "C.UTF-8"},
     )
 
 
@@ -182,7 +182,7 @@ def remember(rundir: RunDir, who: linux.Identity, group: Path | None) -> None:
             cgroup.enter(group, who.pid)
 
 
-def find(record: VmRecord, group: Path | None) -> linux.Identity | None:
+def find(record: Definition, group: Path | None) -> linux.Identity | None:
     """A QEMU of this VM that nobody wrote down: the agent died in the midst of starting it."""
     pids = cgroup.members(group) if group is not None else []
     for pid in pids or [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
@@ -221,10 +221,7 @@ def tail(path: Path, count: int) -> bytes:
 def trim(rundir: RunDir) -> None:
     """Keep the logs small: both writers append, so cutting to nothing is safe; the tail goes to `….old`."""
     for path in (rundir.serial_log, rundir.qemu_log):
-        with suppress(OSError):
-            if path.stat().st_size > LOG_MAX:
-                (path.parent / f"{path.name}.old").write_bytes(tail(path, 64 * 1024))
-                os.truncate(path, 0)
+        logfile.shorten(path, most=LOG_MAX, keep=64 * 1024)
 
 
 def start_problem(log: bytes) -> Problem:

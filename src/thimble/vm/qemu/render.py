@@ -11,8 +11,9 @@ from __future__ import annotations
 import msgspec
 
 from thimble.contract.vm import DiskBus, Firmware, Machine, NicModel
+from thimble.storage.standalone import node_options
 from thimble.vm.record import cpus, layout
-from thimble.vm.record.spec import Disk, Nic, VmRecord
+from thimble.vm.record.spec import Definition, Disk, Nic
 
 Json = dict[str, object]
 
@@ -31,11 +32,11 @@ class Machinery(msgspec.Struct, frozen=True, kw_only=True):
     incoming: bool = False  # it waits for the memory of a saved VM
 
 
-def render(record: VmRecord, given: Machinery) -> list[list[str]]:
+def render(vm: Definition, given: Machinery) -> list[list[str]]:
     """The arguments after the program's name, in groups of one option with its value."""
     return [
-        ["-name", f"guest={record.name},debug-threads=on"],
-        ["-uuid", record.uuid],
+        ["-name", f"guest={vm.name},debug-threads=on"],
+        ["-uuid", vm.uuid],
         *(["-L", directory] for directory in given.share),
         ["-nodefaults"],
         ["-no-user-config"],
@@ -43,15 +44,15 @@ def render(record: VmRecord, given: Machinery) -> list[list[str]]:
         ["-sandbox", SANDBOX],
         ["-trace", "qemu_system_shutdown_request"],  # tells in the log why QEMU ended
         *_fdsets(given),
-        *_machine(record, given),
-        *_memory_and_cpus(record, given),
-        *_control(record, given),
-        *_boot(record, given),
-        *_bridges(record, layout.ports(record) if given.ports is None else given.ports),
-        *_small_devices(record),
-        *_disks(record, given),
-        *_nics(record, given),
-        *_credentials(record, given),
+        *_machine(vm, given),
+        *_memory_and_cpus(vm, given),
+        *_control(vm, given),
+        *_boot(vm, given),
+        *_bridges(vm, layout.ports(vm) if given.ports is None else given.ports),
+        *_small_devices(vm),
+        *_disks(vm, given),
+        *_nics(vm, given),
+        *_credentials(vm, given),
         *([["-incoming", "defer"]] if given.incoming else []),
     ]
 
@@ -76,72 +77,72 @@ def _set(given: Machinery, key: str) -> str:
     return f"/dev/fdset/{fdsets(given.fds)[key]}"
 
 
-def _machine(record: VmRecord, given: Machinery) -> list[list[str]]:
-    if record.machine is Machine.MICROVM:
+def _machine(vm: Definition, given: Machinery) -> list[list[str]]:
+    if vm.machine is Machine.MICROVM:
         # Its ACPI has no timer but KVM's clock: emulated, Linux would wait for ever to measure its own.
         acpi = "on" if given.accel == "kvm" else "off"
         options = f"microvm,acpi={acpi},pcie=off,rtc=on,isa-serial=on,usb=off"
         options += ",x-option-roms=off" if given.qboot else ""
     else:
-        options = f"{record.machine_type or 'q35'},hpet=off,vmport=off,smm=off,usb=off"
-    if record.firmware is Firmware.UEFI:
+        options = f"{vm.machine_type or 'q35'},hpet=off,vmport=off,smm=off,usb=off"
+    if vm.firmware is Firmware.UEFI:
         options += ",pflash0=firmware-code,pflash1=firmware-vars"
     accel = f"kvm,device={_set(given, 'kvm')}" if given.accel == "kvm" else "tcg,thread=multi"
     groups = [["-machine", options], ["-accel", accel]]
-    if record.machine is Machine.MICROVM:
+    if vm.machine is Machine.MICROVM:
         groups.append(["-global", "virtio-mmio.force-legacy=false"])
     return groups
 
 
-def _memory_and_cpus(record: VmRecord, given: Machinery) -> list[list[str]]:
+def _memory_and_cpus(vm: Definition, given: Machinery) -> list[list[str]]:
     return [
-        ["-cpu", cpus.argument(record.cpu, given.accel)],
-        ["-smp", f"cpus={record.vcpus},sockets=1,cores={record.vcpus},threads=1"],
-        ["-m", f"size={record.memory_mib}M"],
-        ["-rtc", "base=utc,driftfix=slew"] if record.machine is Machine.Q35 else ["-rtc", "base=utc"],
+        ["-cpu", cpus.argument(vm.cpu, given.accel)],
+        ["-smp", f"cpus={vm.vcpus},sockets=1,cores={vm.vcpus},threads=1"],
+        ["-m", f"size={vm.memory_mib}M"],
+        ["-rtc", "base=utc,driftfix=slew"] if vm.machine is Machine.Q35 else ["-rtc", "base=utc"],
     ]
 
 
-def _control(record: VmRecord, given: Machinery) -> list[list[str]]:
+def _control(vm: Definition, given: Machinery) -> list[list[str]]:
     groups = [
         ["-chardev", f"socket,id=qmp,fd={given.fds['qmp']},server=on,wait=off"],
         ["-mon", "chardev=qmp,mode=control"],
     ]
-    if record.serial:
+    if vm.serial:
         log = f"logfile={_set(given, 'serial.log')},logappend=on"
         groups += [
             ["-chardev", f"socket,id=serial0,fd={given.fds['serial']},server=on,wait=off,{log}"],
             ["-serial", "chardev:serial0"],
         ]
-    if record.guest_agent:
+    if vm.guest_agent:
         groups.append(["-chardev", f"socket,id=qga,fd={given.fds['qga']},server=on,wait=off"])
     return groups
 
 
-def _boot(record: VmRecord, given: Machinery) -> list[list[str]]:
-    if record.firmware is Firmware.UEFI:
+def _boot(vm: Definition, given: Machinery) -> list[list[str]]:
+    if vm.firmware is Firmware.UEFI:
         code = blockdev("firmware-code", _set(given, "firmware.code"), "raw", read_only=True)
         variables = blockdev("firmware-vars", _set(given, "firmware.vars"), "raw", read_only=False)
         return [["-blockdev", _json(code)], ["-blockdev", _json(variables)], ["-boot", "menu=off,strict=on"]]
-    if record.firmware is Firmware.BIOS or record.direct is None:
+    if vm.firmware is Firmware.BIOS or vm.direct is None:
         return [["-boot", "menu=off,strict=on"]]
     groups = [["-kernel", f"/proc/self/fd/{given.fds['kernel']}"]]
-    if record.direct.initrd:
+    if vm.direct.initrd:
         groups.append(["-initrd", f"/proc/self/fd/{given.fds['initrd']}"])
-    cmdline = record.direct.cmdline
-    if record.machine is Machine.MICROVM and given.accel == "tcg":
+    cmdline = vm.direct.cmdline
+    if vm.machine is Machine.MICROVM and given.accel == "tcg":
         # It has no timer to measure the CPU's clock with; on a busy host Linux tries for ever.
         cmdline = f"{cmdline} tsc_early_khz=2000000".lstrip()
     if cmdline:
         groups.append(["-append", cmdline])
-    if record.machine is Machine.MICROVM and given.qboot:
+    if vm.machine is Machine.MICROVM and given.qboot:
         groups.append(["-bios", given.qboot])
     return groups
 
 
-def _bridges(record: VmRecord, ports: int) -> list[list[str]]:
+def _bridges(vm: Definition, ports: int) -> list[list[str]]:
     """The root ports that hot-pluggable devices sit behind; several share a slot of the root complex."""
-    if record.machine is Machine.MICROVM:
+    if vm.machine is Machine.MICROVM:
         return []
     groups = []
     for number in range(ports):
@@ -154,62 +155,62 @@ def _bridges(record: VmRecord, ports: int) -> list[list[str]]:
     return groups
 
 
-def _small_devices(record: VmRecord) -> list[list[str]]:
-    at = record.addresses
+def _small_devices(vm: Definition) -> list[list[str]]:
+    at = vm.addresses
     groups: list[list[str]] = []
     if "panic" in at:
         groups.append(["-device", _json({"driver": "pvpanic-pci", "id": "panic"} | layout.bus(at["panic"]))])
-    if record.vga:
+    if vm.vga:
         groups.append(["-device", _json({"driver": "VGA", "id": "vga"} | layout.bus(at["vga"]))])
-    if record.tablet:
+    if vm.tablet:
         groups.append(["-device", _json({"driver": "qemu-xhci", "id": "usb"} | layout.bus(at["usb"]))])
         groups.append(["-device", _json({"driver": "usb-tablet", "id": "tablet"} | layout.bus(at["tablet"]))])
-    if record.rng:
+    if vm.rng:
         groups.append(["-object", "rng-builtin,id=entropy"])
         groups.append(["-device", _json(_virtio("rng", "rng", at["rng"]) | {"rng": "entropy"})])
-    if record.balloon:
+    if vm.balloon:
         balloon = _virtio("balloon", "balloon", at["balloon"])
         balloon |= {"deflate-on-oom": True, "free-page-reporting": True}
         groups.append(["-device", _json(balloon)])
-    if record.guest_agent:
+    if vm.guest_agent:
         groups.append(["-device", _json(_virtio("serial", "channels", at["channels"]))])
         port: Json = {"driver": "virtserialport", "id": "qga", "bus": "channels.0", "nr": 1, "chardev": "qga"}
         groups.append(["-device", _json(port | {"name": "org.qemu.guest_agent.0"})])
     return groups
 
 
-def _disks(record: VmRecord, given: Machinery) -> list[list[str]]:
+def _disks(vm: Definition, given: Machinery) -> list[list[str]]:
     groups: list[list[str]] = []
     boot = 1
-    for disk in record.disks:
+    for disk in vm.disks:
         key = f"disk-{disk.name}"
         node = blockdev(key, _set(given, key), disk.format, read_only=disk.read_only)
-        device = disk_device(disk, record.addresses[key])
+        device = disk_device(disk, vm.addresses[key])
         groups += [["-blockdev", _json(node)], ["-device", _json(device | {"bootindex": boot})]]
         boot += 1
-    for cdrom in record.cdroms:
+    for cdrom in vm.cdroms:
         key = f"cd-{cdrom.name}"
-        drive: Json = {"driver": "ide-cd", "id": key, "bootindex": boot} | layout.bus(record.addresses[key])
+        drive: Json = {"driver": "ide-cd", "id": key, "bootindex": boot} | layout.bus(vm.addresses[key])
         if cdrom.image is not None:
             groups.append(["-blockdev", _json(blockdev(key, _set(given, key), "raw", read_only=True))])
             drive["drive"] = key
         groups.append(["-device", _json(drive)])
         boot += 1
-    if layout.wants_seed_disk(record):
+    if layout.wants_seed_disk(vm):
         groups.append(["-blockdev", _json(blockdev("seed", _set(given, "seed"), "raw", read_only=True))])
-        device = _virtio("blk", "seed", record.addresses["seed"]) | {"drive": "seed", "serial": "seed"}
+        device = _virtio("blk", "seed", vm.addresses["seed"]) | {"drive": "seed", "serial": "seed"}
         groups.append(["-device", _json(device)])
     return groups
 
 
-def _nics(record: VmRecord, given: Machinery) -> list[list[str]]:
+def _nics(vm: Definition, given: Machinery) -> list[list[str]]:
     groups: list[list[str]] = []
-    boot = len(record.disks) + len(record.cdroms) + 1
-    for number, nic in enumerate(record.nics):
+    boot = len(vm.disks) + len(vm.cdroms) + 1
+    for number, nic in enumerate(vm.nics):
         key = f"nic-{nic.name}"
         vhost = given.fds.get(f"{key}.vhost")
-        device = nic_device(nic, record.addresses[key])
-        if record.machine is Machine.Q35:
+        device = nic_device(nic, vm.addresses[key])
+        if vm.machine is Machine.Q35:
             device["bootindex"] = boot + number
         groups.append(
             ["-netdev", _json(netdev(nic, str(given.fds[key]), None if vhost is None else str(vhost)))]
@@ -218,11 +219,11 @@ def _nics(record: VmRecord, given: Machinery) -> list[list[str]]:
     return groups
 
 
-def _credentials(record: VmRecord, given: Machinery) -> list[list[str]]:
+def _credentials(vm: Definition, given: Machinery) -> list[list[str]]:
     groups = []
     for name in given.credentials:
         path = f"/proc/self/fd/{given.fds[f'cred-{name}']}"
-        if record.machine is Machine.MICROVM:
+        if vm.machine is Machine.MICROVM:
             groups.append(["-fw_cfg", f"name=opt/io.systemd.credentials/{name},file={path}"])
         else:
             groups.append(["-smbios", f"type=11,path={path}"])
@@ -230,15 +231,12 @@ def _credentials(record: VmRecord, given: Machinery) -> list[list[str]]:
 
 
 def blockdev(node: str, path: str, format: str, *, read_only: bool) -> Json:
-    """A block node over a descriptor; for `-blockdev` and `blockdev-add`. A qcow2's word on a backing file
-    is not heeded: ours stand alone, one copied here by hand may name any file of the host.
-    """
+    """A block node over a descriptor; for `-blockdev` and `blockdev-add`. Ours stand alone."""
     file: Json = {"driver": "file", "filename": path, "read-only": read_only}
     if not read_only:
         file["discard"] = "unmap"
     top: Json = {"driver": str(format), "node-name": node, "read-only": read_only, "file": file}
-    if format == "qcow2":
-        top["backing"] = None
+    top |= node_options(format)
     if not read_only:
         top["discard"] = "unmap"
     return top

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from thimble.contract.vm import VmCreate
+from thimble.contract.vm import NicSpec, VmSpec
 from thimble.core.ids import mac_address
 from thimble.vm.record import layout
-from thimble.vm.record.spec import Cdrom, Disk, Nic, VmRecord
+from thimble.vm.record.spec import Assigned, Card, Noted, VmRecord
+
+replace = msgspec.structs.replace
 
 UID_FIRST = 100_000
 UID_LAST = (1 << 31) - 1  # to the kernel, the very last of 32 bits means `no change`
@@ -32,51 +34,54 @@ def new_uuid(entropy: bytes) -> str:
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
-def record(
-    spec: VmCreate,
+def created(
+    spec: VmSpec,
     *,
     uid: int,
-    created: float,
+    now: float,
     entropy: Callable[[int], bytes],
-    nics: tuple[Nic, ...],
-    disks: tuple[Disk, ...],
+    cards: dict[str, Card],
+    sizes: dict[str, int],
+    noted: Noted,
 ) -> VmRecord:
-    """A new VM's record in phase `creating`. Raises `Problem` when its devices do not fit."""
-    found = VmRecord(
-        name=spec.name, description=spec.description, vcpus=spec.vcpus, memory_mib=spec.memory_mib,
-        machine=spec.machine, firmware=spec.firmware, direct=spec.direct, cpu=spec.cpu,
-        disks=disks, nics=nics,
-        cdroms=tuple(Cdrom(name=c.name, image=c.image) for c in spec.cdroms),
-        rng=spec.rng, balloon=spec.balloon, serial=spec.serial, vga=spec.vga, tablet=spec.tablet,
-        guest_agent=spec.guest_agent, seed=spec.seed, autostart=spec.autostart, on_crash=spec.on_crash,
-        host_shutdown=spec.host_shutdown,
-        uuid=new_uuid(entropy(16)), uid=uid, addresses={}, created=created,
-        start=spec.start,
+    """A new VM's record. `sizes`: of its disks, in bytes. Raises `Problem` when its devices do not fit."""
+    given = Assigned(
+        uuid=new_uuid(entropy(16)), uid=uid, created=now, addresses={}, nics=cards, disks=sizes
     )  # fmt: skip
-    return msgspec.structs.replace(found, addresses=layout.assign(found))
+    return placed(VmRecord(spec=plain(spec), assigned=given, noted=noted))
 
 
-def make_nics(
-    spec: VmCreate,
-    old: tuple[Nic, ...],
+def placed(record: VmRecord) -> VmRecord:
+    """The same with an address for each device. Raises `Problem` when they do not fit."""
+    addresses = layout.assign(record.definition)
+    return replace(record, assigned=replace(record.assigned, addresses=addresses))
+
+
+def plain(spec: VmSpec) -> VmSpec:
+    """What of a request is kept: not where it lives, which is told by where its record is."""
+    fields = {name: getattr(spec, name) for name in VmSpec.__struct_fields__}
+    return VmSpec(**fields | {"datastore": ""})
+
+
+def cards(
+    wanted: tuple[NicSpec, ...],
+    old: VmRecord | None,
     macs: set[str],
     ips: set[str],
     entropy: Callable[[int], bytes],
     address_for: AddressFor,
-) -> tuple[Nic, ...]:
-    """The NICs of `spec`; known ones keep MAC and IP. `macs`, `ips`: those of all other VMs."""
-    known = {nic.name: nic for nic in old}
-    result = []
-    for want in spec.nics:
+) -> dict[str, Card]:
+    """MAC and IP for each NIC; known ones keep theirs. `macs`, `ips`: those of all other VMs."""
+    known = {nic.name: nic for nic in old.definition.nics} if old else {}
+    result = {}
+    for want in wanted:
         before = known.get(want.name)
         mac = want.mac or (before.mac if before else "")
         while not mac or (mac in macs and not want.mac):
             mac = mac_address(entropy(3))
-        if before and before.mac == mac and before.switch == want.switch:
-            ip = before.ip
-        else:
-            ip = address_for(want.switch, mac, ips)
+        same = before is not None and (before.mac, before.switch) == (mac, want.switch)
+        ip = before.ip if before and same else address_for(want.switch, mac, ips)
         macs.add(mac)
         ips.add(ip)
-        result.append(Nic(name=want.name, switch=want.switch, mac=mac, model=want.model, ip=ip))
-    return tuple(result)
+        result[want.name] = Card(mac=mac, ip=ip)
+    return result

@@ -7,13 +7,25 @@ Invariant: planning again after all effects yields no effect.
 
 from __future__ import annotations
 
+from functools import cache
+
 import msgspec
 from msgspec import UNSET
 
-from thimble.contract.vm import CdromSpec, DiskBus, DiskSpec, Machine, NicSpec, VmChange, VmCreate
+from thimble.contract.vm import (
+    Applies,
+    DiskBus,
+    DiskSpec,
+    Machine,
+    NicSpec,
+    VmChange,
+    VmCreate,
+    VmSpec,
+    fields,
+)
 from thimble.core.problem import Problem, Reason
-from thimble.vm.record import layout
-from thimble.vm.record.spec import Cdrom, Disk, Nic, Running, VmRecord
+from thimble.vm.record import assign, layout
+from thimble.vm.record.spec import Card, Definition, Disk, Nic, Running, VmRecord
 
 replace = msgspec.structs.replace
 
@@ -25,7 +37,7 @@ class AddDisk(msgspec.Struct, frozen=True):
     def describe(self) -> str:
         return f"plugs in disk {self.disk.name} at {self.address}"
 
-    def after(self, running: VmRecord) -> VmRecord:
+    def after(self, running: Definition) -> Definition:
         addresses = running.addresses | {f"disk-{self.disk.name}": self.address}
         return replace(running, disks=(*running.disks, self.disk), addresses=addresses)
 
@@ -36,7 +48,7 @@ class RemoveDisk(msgspec.Struct, frozen=True):
     def describe(self) -> str:
         return f"unplugs disk {self.disk.name}"
 
-    def after(self, running: VmRecord) -> VmRecord:
+    def after(self, running: Definition) -> Definition:
         disks = tuple(disk for disk in running.disks if disk.name != self.disk.name)
         return replace(running, disks=disks, addresses=_without(running, f"disk-{self.disk.name}"))
 
@@ -48,7 +60,7 @@ class AddNic(msgspec.Struct, frozen=True):
     def describe(self) -> str:
         return f"plugs in NIC {self.nic.name} ({self.nic.switch}) at {self.address}"
 
-    def after(self, running: VmRecord) -> VmRecord:
+    def after(self, running: Definition) -> Definition:
         addresses = running.addresses | {f"nic-{self.nic.name}": self.address}
         return replace(running, nics=(*running.nics, self.nic), addresses=addresses)
 
@@ -59,7 +71,7 @@ class RemoveNic(msgspec.Struct, frozen=True):
     def describe(self) -> str:
         return f"unplugs NIC {self.nic.name}"
 
-    def after(self, running: VmRecord) -> VmRecord:
+    def after(self, running: Definition) -> Definition:
         nics = tuple(nic for nic in running.nics if nic.name != self.nic.name)
         return replace(running, nics=nics, addresses=_without(running, f"nic-{self.nic.name}"))
 
@@ -71,7 +83,7 @@ class ChangeMedium(msgspec.Struct, frozen=True):
     def describe(self) -> str:
         return f"puts {self.image} into {self.name}" if self.image else f"empties {self.name}"
 
-    def after(self, running: VmRecord) -> VmRecord:
+    def after(self, running: Definition) -> Definition:
         cdroms = tuple(
             replace(cdrom, image=self.image) if cdrom.name == self.name else cdrom for cdrom in running.cdroms
         )
@@ -86,36 +98,24 @@ class Plan(msgspec.Struct, frozen=True):
     pending: tuple[str, ...]
 
 
-def _without(record: VmRecord, device: str) -> dict[str, str]:
+def _without(record: Definition, device: str) -> dict[str, str]:
     return {name: address for name, address in record.addresses.items() if name != device}
 
 
-#: Fields that QEMU only takes at its start; the others in a record concern the agent alone.
-COLD: tuple[str, ...] = (
-    "vcpus",
-    "memory_mib",
-    "cpu",
-    "firmware",
-    "direct",
-    "rng",
-    "balloon",
-    "vga",
-    "tablet",
-    "guest_agent",
-    "seed",
-)
+@cache
+def cold() -> tuple[str, ...]:
+    """Fields that QEMU only takes at its start."""
+    return fields(Applies.COLD)
 
 
-#: Fields that a change sets as they come.
-PLAIN: tuple[str, ...] = (*COLD, "name", "description", "autostart", "on_crash", "host_shutdown")
-
-
-def plan(now: Running, wanted: VmRecord) -> Plan:
+def plan(now: Running, wanted: Definition) -> Plan:
     """How a QEMU that is `now` gets to `wanted`."""
     running = now.record
     hot: list[Effect] = []
     pending = [
-        _words(field, running, wanted) for field in COLD if getattr(running, field) != getattr(wanted, field)
+        _words(field, running, wanted)
+        for field in cold()
+        if getattr(running, field) != getattr(wanted, field)
     ]
     pluggable = running.machine is Machine.Q35
     _plan_disks(now, wanted, hot, pending, pluggable=pluggable)
@@ -129,7 +129,7 @@ def plan(now: Running, wanted: VmRecord) -> Plan:
 
 
 def _plan_disks(
-    now: Running, wanted: VmRecord, hot: list[Effect], pending: list[str], *, pluggable: bool
+    now: Running, wanted: Definition, hot: list[Effect], pending: list[str], *, pluggable: bool
 ) -> None:
     old = {disk.name: disk for disk in now.record.disks}
     new = {disk.name: disk for disk in wanted.disks}
@@ -152,7 +152,7 @@ def _plan_disks(
 
 
 def _plan_nics(
-    now: Running, wanted: VmRecord, hot: list[Effect], pending: list[str], *, pluggable: bool
+    now: Running, wanted: Definition, hot: list[Effect], pending: list[str], *, pluggable: bool
 ) -> None:
     old = {nic.name: nic for nic in now.record.nics}
     new = {nic.name: nic for nic in wanted.nics}
@@ -177,7 +177,7 @@ def _reachable(now: Running, address: str) -> bool:
     return number is not None and number < now.ports
 
 
-def _words(field: str, old: VmRecord, new: VmRecord) -> str:
+def _words(field: str, old: Definition, new: Definition) -> str:
     name = field.replace("_mib", "").replace("_", " ")
     if field in ("direct", "seed"):
         return f"{name} changed"
@@ -188,53 +188,55 @@ def _words(field: str, old: VmRecord, new: VmRecord) -> str:
     return f"{name} {before} → {after}{unit}"
 
 
-def waiting(now: Running, old: VmRecord, want: VmCreate) -> tuple[str, ...]:
+def waiting(now: Running, old: VmRecord, want: VmSpec) -> tuple[str, ...]:
     """What of `want` a QEMU that is `now` only takes at its next cold start, in words.
 
     `want` is complete; MACs and sizes it does not name do not matter here. Empty when devices do not fit:
     whoever carries the change out says so.
     """
-    disks = {disk.name: disk for disk in old.disks}
-    nics = {nic.name: nic for nic in old.nics}
-    value = replace(
-        old,
-        **{field: getattr(want, field) for field in PLAIN},
-        disks=tuple(merged_disk(d, disks[d.name]) if d.name in disks else _new_disk(d) for d in want.disks),
-        nics=tuple(_merged_nic(nic, nics.get(nic.name)) for nic in want.nics),
-        cdroms=merged_cdroms(want.cdroms),
-    )
+    given = old.assigned
+    known = {nic.name: nic for nic in old.definition.nics}
+    cards = {nic.name: _card(nic, known.get(nic.name)) for nic in want.nics}
     try:
-        return plan(now, replace(value, addresses=layout.assign(value))).pending
+        new = assign.placed(
+            VmRecord(spec=merged(old.spec, want), assigned=replace(given, nics=cards), noted=old.noted)
+        )
     except Problem:
         return ()
+    return plan(now, new.definition).pending
 
 
-def _new_disk(spec: DiskSpec) -> Disk:
-    return Disk(name=spec.name, format=spec.format, bus=spec.bus, read_only=spec.read_only)
+def _card(want: NicSpec, old: Nic | None) -> Card:
+    mac = want.mac or (old.mac if old else "")
+    same = old is not None and (old.switch, old.mac) == (want.switch, mac)
+    return Card(mac=mac, ip=old.ip if old and same else "")
 
 
-def _merged_nic(spec: NicSpec, old: Nic | None) -> Nic:
-    mac = spec.mac or (old.mac if old else "")
-    same = old is not None and (old.switch, old.mac) == (spec.switch, mac)
-    return Nic(
-        name=spec.name, switch=spec.switch, mac=mac, model=spec.model, ip=old.ip if old and same else ""
+def merged(old: VmSpec, want: VmSpec) -> VmSpec:
+    """The spec to keep: of a disk that stays, only bus and read-only can change."""
+    known = {disk.name: disk for disk in old.disks}
+    disks = tuple(
+        replace(known[disk.name], bus=disk.bus, read_only=disk.read_only) if disk.name in known else disk
+        for disk in want.disks
     )
+    return replace(assign.plain(want), disks=disks)
 
 
-def as_spec(record: VmRecord, change: VmChange, datastore: str) -> VmCreate:
+def complete(record: VmRecord, datastore: str) -> VmCreate:
+    """The VM as a request that leaves nothing open: with its MACs, sizes, and where it is."""
+    vm = record.definition
+    fields = {name: getattr(record.spec, name) for name in VmSpec.__struct_fields__}
+    fields["disks"] = tuple(disk_spec(disk) for disk in vm.disks)
+    fields["nics"] = tuple(NicSpec(name=n.name, switch=n.switch, mac=n.mac, model=n.model) for n in vm.nics)
+    return VmCreate(**fields | {"datastore": datastore})
+
+
+def asked(record: VmRecord, change: VmChange, datastore: str) -> VmCreate:
     """The whole spec that `change` leads to, so that one set of rules checks creates and changes."""
-    same = {
-        field: getattr(record, field)
-        for field in VmCreate.__struct_fields__
-        if field not in ("disks", "nics", "cdroms", "datastore", "start")
+    given = {
+        name: value for name in change.__struct_fields__ if (value := getattr(change, name)) is not UNSET
     }
-    same["disks"] = tuple(disk_spec(disk) for disk in record.disks)
-    same["nics"] = tuple(NicSpec(name=n.name, switch=n.switch, mac=n.mac, model=n.model) for n in record.nics)
-    same["cdroms"] = tuple(CdromSpec(name=c.name, image=c.image) for c in record.cdroms)
-    asked = {
-        field: value for field in change.__struct_fields__ if (value := getattr(change, field)) is not UNSET
-    }
-    return VmCreate(**(same | asked), datastore=datastore)
+    return replace(complete(record, datastore), **given)
 
 
 def disk_spec(disk: Disk) -> DiskSpec:
@@ -270,12 +272,3 @@ def disk_reasons(old: tuple[Disk, ...], new: tuple[DiskSpec, ...], own: dict[str
                 Reason(message="the image is only read when the disk is made", path=f"{path}.image")
             )
     return reasons
-
-
-def merged_disk(spec: DiskSpec, old: Disk) -> Disk:
-    """A kept disk: only its bus and read-only may change."""
-    return replace(old, bus=spec.bus, read_only=spec.read_only)
-
-
-def merged_cdroms(specs: tuple[CdromSpec, ...]) -> tuple[Cdrom, ...]:
-    return tuple(Cdrom(name=spec.name, image=spec.image) for spec in specs)

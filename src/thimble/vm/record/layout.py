@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from thimble.contract.vm import DiskBus, Machine
 from thimble.core.problem import Code, Problem
-from thimble.vm.record.spec import VmRecord
+from thimble.vm.record.spec import Definition
 
 #: Free root ports beyond the highest used one.
 SPARE = 4
@@ -35,43 +35,43 @@ _SATA = "00:1f.2/"
 _MMIO = "mmio/"
 
 
-def devices(record: VmRecord) -> list[tuple[str, str]]:
+def devices(vm: Definition) -> list[tuple[str, str]]:
     """(device, kind of place it needs), in the order in which places are given."""
-    micro = record.machine is Machine.MICROVM
+    micro = vm.machine is Machine.MICROVM
     found: list[tuple[str, str]] = [] if micro else [("panic", "fixed")]
-    if record.vga and not micro:
+    if vm.vga and not micro:
         found.append(("vga", "fixed"))
-    if record.tablet and not micro:
+    if vm.tablet and not micro:
         found += [("usb", "fixed"), ("tablet", "usb")]
-    if record.guest_agent:
+    if vm.guest_agent:
         found.append(("channels", "fixed"))
-    if record.rng:
+    if vm.rng:
         found.append(("rng", "fixed"))
-    if record.balloon:
+    if vm.balloon:
         found.append(("balloon", "fixed"))
-    found += [(f"disk-{d.name}", "sata" if d.bus is DiskBus.SATA else "port") for d in record.disks]
-    found += [(f"nic-{nic.name}", "port") for nic in record.nics]
-    found += [(f"cd-{cdrom.name}", "sata") for cdrom in record.cdroms]
-    if wants_seed_disk(record):
+    found += [(f"disk-{d.name}", "sata" if d.bus is DiskBus.SATA else "port") for d in vm.disks]
+    found += [(f"nic-{nic.name}", "port") for nic in vm.nics]
+    found += [(f"cd-{cdrom.name}", "sata") for cdrom in vm.cdroms]
+    if wants_seed_disk(vm):
         found.append(("seed", "port"))
     return [(name, "mmio") for name, _ in found] if micro else found
 
 
-def wants_seed_disk(record: VmRecord) -> bool:
+def wants_seed_disk(vm: Definition) -> bool:
     """Does the VM carry a NoCloud volume?"""
-    return record.seed is not None and record.seed.method != "credentials"
+    return vm.seed is not None and vm.seed.method != "credentials"
 
 
-def assign(record: VmRecord) -> dict[str, str]:
-    """Addresses for all devices of `record`: known ones stay, new ones get the lowest free.
+def assign(vm: Definition) -> dict[str, str]:
+    """Addresses for all devices of `vm`: known ones stay, new ones get the lowest free.
 
     Raises `Problem` INVALID when there is no room.
     """
-    wanted = devices(record)
+    wanted = devices(vm)
     kept = {
-        name: record.addresses[name]
+        name: vm.addresses[name]
         for name, kind in wanted
-        if name in record.addresses and _kind(record.addresses[name]) == kind
+        if name in vm.addresses and _kind(vm.addresses[name]) == kind
     }
     taken = set(kept.values())
     result = {}
@@ -118,9 +118,9 @@ def port(address: str) -> int | None:
     return int(address[:2], 16) - 1 if _kind(address) == "port" else None
 
 
-def ports(record: VmRecord) -> int:
+def ports(vm: Definition) -> int:
     """How many root ports the machine gets."""
-    used = [number for address in record.addresses.values() if (number := port(address)) is not None]
+    used = [number for address in vm.addresses.values() if (number := port(address)) is not None]
     return min(PORTS_MAX, max(used, default=-1) + 1 + SPARE)
 
 

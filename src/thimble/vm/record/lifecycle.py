@@ -22,10 +22,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from thimble.contract.vm import PowerState
-from thimble.core.decision import Accept, Deny, Ignore
+from thimble.core.decision import GO, Decision, blocked, nothing
 from thimble.core.problem import Code, Reason
 from thimble.vm.record.spec import Phase
 
@@ -65,63 +66,68 @@ NEXT: dict[PowerState, frozenset[PowerState]] = {
 #: QEMU runs, or is about to.
 LIVE = frozenset({_S.STARTING, _S.RUNNING, _S.PAUSED, _S.STOPPING, _S.SAVING})
 
-_YES = ""  # accepted
-_SAME = "="  # followed by why there is nothing to do
-_STOP_FIRST = "it is running: stop it first"
-_NOT_RUNNING = "it is not running: start it first"
-_BUSY_NEW = "it is being created: wait for that task"
-_BUSY_OLD = "it is being deleted"
-_STARTING = "it is just starting: try again in a moment"
-_STOPPING = "it is shutting down: wait, or kill it"
-_PAUSED = "it is paused: resume it first"
-_SAVING = "it is being saved: wait, or kill it"
-_SAVED = "it is saved: start it first"
+YES: Decision[bool] = Decision(plan=GO)
 
-_ANSWERS: tuple[str, ...] = (
-    "start",
-    "stop",
-    "kill",
-    "reset",
-    "pause",
-    "resume",
-    "change",
-    "delete",
-    "console",
-    "save",
-)
-_OFF = (
-    _YES,
-    "=it is stopped",
-    "=it is stopped",
-    _NOT_RUNNING,
-    _NOT_RUNNING,
-    _NOT_RUNNING,
-    _YES,
-    _YES,
-    _NOT_RUNNING,
-    _NOT_RUNNING,
-)
 
-#: For each state the answers, in the order of `_ANSWERS`.
-VERBS: dict[PowerState, tuple[str, ...]] = {
-    _S.CREATING: (_BUSY_NEW,) * 10,
-    _S.STOPPED: _OFF,
-    _S.STARTING: ("=it is starting", _YES, _YES, *(_STARTING,) * 4, _STOP_FIRST, _YES, _STARTING),
-    _S.RUNNING: ("=it is running", *(_YES,) * 4, "=it is running", _YES, _STOP_FIRST, _YES, _YES),
-    _S.PAUSED: (_PAUSED, _YES, _YES, _YES, "=it is paused", _YES, _YES, _STOP_FIRST, _YES, _YES),
-    _S.STOPPING: (_STOPPING, _YES, _YES, _YES, *(_STOPPING,) * 3, _STOP_FIRST, _YES, _STOPPING),
-    _S.SAVING: (_SAVING, _SAVING, _YES, *(_SAVING,) * 4, _STOP_FIRST, _YES, "=it is being saved"),
-    _S.SAVED: (_YES, "=it is saved", "=it is saved", *(_SAVED,) * 3, _YES, _YES, _SAVED, "=it is saved"),
-    _S.CRASHED: (_YES, _YES, _YES, *_OFF[3:]),
-    _S.FAILED: (_YES, _YES, _YES, *_OFF[3:]),
-    _S.DELETING: (*(_BUSY_OLD,) * 7, "=it is being deleted", _BUSY_OLD, _BUSY_OLD),
+def _same(why: str) -> Decision[bool]:
+    return nothing(why)
+
+
+def _no(why: str) -> Decision[bool]:
+    return blocked(Reason(message=why, code=Code.CONFLICT), hint=NOW)
+
+
+def _answers(default: Decision[bool], **special: Decision[bool]) -> dict[Verb, Decision[bool]]:
+    return {verb: special.get(verb.value, default) for verb in Verb}
+
+
+NOW = "`allowed` of the VM names what can be done with it now."
+_STOP_FIRST = _no("it is running: stop it first")
+_OFF = _no("it is not running: start it first")
+_STARTING = _no("it is just starting: try again in a moment")
+_STOPPING = _no("it is shutting down: wait, or kill it")
+_SAVING = _no("it is being saved: wait, or kill it")
+_SAVED = _no("it is saved: start it first")
+_BROKEN = _answers(_OFF, start=YES, stop=YES, kill=YES, change=YES, delete=YES)
+
+#: What each state answers to each verb.
+VERBS: dict[PowerState, dict[Verb, Decision[bool]]] = {
+    _S.CREATING: _answers(_no("it is being created: wait for that task")),
+    _S.STOPPED: _answers(
+        _OFF, start=YES, stop=_same("it is stopped"), kill=_same("it is stopped"), change=YES, delete=YES
+    ),
+    _S.STARTING: _answers(
+        _STARTING, start=_same("it is starting"), stop=YES, kill=YES, delete=_STOP_FIRST, console=YES
+    ),
+    _S.RUNNING: _answers(
+        YES, start=_same("it is running"), resume=_same("it is running"), delete=_STOP_FIRST
+    ),
+    _S.PAUSED: _answers(
+        YES, start=_no("it is paused: resume it first"), pause=_same("it is paused"), delete=_STOP_FIRST
+    ),
+    _S.STOPPING: _answers(
+        _STOPPING, stop=YES, kill=YES, reset=YES, delete=_STOP_FIRST, console=YES
+    ),
+    _S.SAVING: _answers(
+        _SAVING, kill=YES, delete=_STOP_FIRST, console=YES, save=_same("it is being saved")
+    ),
+    _S.SAVED: _answers(
+        _SAVED, start=YES, stop=_same("it is saved"), kill=_same("it is saved"), change=YES, delete=YES,
+        save=_same("it is saved"),
+    ),
+    _S.CRASHED: _BROKEN,
+    _S.FAILED: _BROKEN,
+    _S.DELETING: _answers(_no("it is being deleted"), delete=_same("it is being deleted")),
 }  # fmt: skip
 
 #: state → the verbs that make sense now, as clients get them.
 ALLOWED: dict[PowerState, tuple[str, ...]] = {
-    state: tuple(verb for verb, answer in zip(_ANSWERS, answers, strict=True) if answer == _YES)
+    state: tuple(verb.value for verb, answer in answers.items() if answer is YES)
     for state, answers in VERBS.items()
 }
+
+#: What a verb that was accepted, and has not begun yet, will make of the VM.
+_AFTER = {Verb.START: _S.STARTING, Verb.SAVE: _S.SAVING, Verb.DELETE: _S.DELETING}
 
 
 def allowed(state: PowerState, phase: Phase) -> tuple[str, ...]:
@@ -131,20 +137,18 @@ def allowed(state: PowerState, phase: Phase) -> tuple[str, ...]:
     return ALLOWED[state]
 
 
-def decide(state: PowerState, phase: Phase, verb: Verb) -> Accept[Verb] | Ignore | Deny:
-    """The answer to `verb`; `Accept` carries it on."""
+def decide(state: PowerState, phase: Phase, verb: Verb, queued: Iterable[Verb] = ()) -> Decision[bool]:
+    """The answer to `verb`. `queued`: those that were accepted before it and have not begun."""
+    waiting = tuple(queued)
+    for earlier in waiting:
+        state = _AFTER.get(earlier, state)
     if phase is not Phase.READY and state is _S.FAILED:
         if verb is Verb.DELETE:
-            return Accept(verb)
-        return Deny(
-            (Reason(message="it was not created or deleted to the end: delete it", code=Code.CONFLICT),)
-        )
-    answer = VERBS[state][_ANSWERS.index(verb)]
-    if answer == _YES:
-        return Accept(verb)
-    if answer.startswith(_SAME):
-        return Ignore(answer[1:])
-    return Deny((Reason(message=answer, code=Code.CONFLICT),))
+            return YES
+        return _no("it was not created or deleted completely: delete it")
+    if phase is Phase.DELETING and verb is not Verb.DELETE:
+        return VERBS[_S.DELETING][verb]
+    return VERBS[state][verb]
 
 
 def backoff(restarts: int) -> float:

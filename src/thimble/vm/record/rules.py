@@ -5,6 +5,8 @@ What only storage or network can know (does the image exist, is there such a swi
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from thimble.contract.vm import (
@@ -16,9 +18,9 @@ from thimble.contract.vm import (
     NicModel,
     NicSpec,
     SeedSpec,
-    VmCreate,
+    VmSpec,
 )
-from thimble.core.ids import name_reasons
+from thimble.core.ids import mac_reasons, name_reasons
 from thimble.core.problem import Code, Reason
 from thimble.core.units import MIB, show_size
 from thimble.vm.record import cpus
@@ -29,8 +31,8 @@ CDROMS_MAX = 4
 _MOST = {"disks": DISKS_MAX, "nics": NICS_MAX, "cdroms": CDROMS_MAX}
 #: Below this nothing of interest boots; UEFI needs more.
 UEFI_MIB_MIN = 64
-_HEX = frozenset("0123456789abcdef")
 replace = msgspec.structs.replace
+Spec = TypeVar("Spec", bound=VmSpec)
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +45,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     accel_why: str = ""
 
 
-def normalise(spec: VmCreate, datastore: str) -> VmCreate:
+def normalise(spec: Spec, datastore: str) -> Spec:
     """`spec` with all names given, MACs in lower case, the datastore named, and no screen on a microvm."""
     micro = spec.machine is Machine.MICROVM
     return replace(
@@ -80,7 +82,7 @@ def _names(given: list[str], stem: str) -> list[str]:
     return [name or next(free) for name in given]
 
 
-def check(spec: VmCreate, host: HostFacts) -> list[Reason]:
+def check(spec: VmSpec, host: HostFacts) -> list[Reason]:
     """Everything that is wrong with a normalised `spec`, each with its path."""
     return [
         *name_reasons(spec.name, "$.name"),
@@ -93,7 +95,7 @@ def check(spec: VmCreate, host: HostFacts) -> list[Reason]:
     ]
 
 
-def _check_size(spec: VmCreate, host: HostFacts) -> list[Reason]:
+def _check_size(spec: VmSpec, host: HostFacts) -> list[Reason]:
     reasons = []
     if spec.vcpus > host.cpus:
         reasons.append(
@@ -120,7 +122,7 @@ def _check_size(spec: VmCreate, host: HostFacts) -> list[Reason]:
     return reasons
 
 
-def _check_boot(spec: VmCreate) -> list[Reason]:
+def _check_boot(spec: VmSpec) -> list[Reason]:
     if spec.firmware is Firmware.DIRECT and spec.direct is None:
         return [Reason(message="firmware direct needs `direct` with a kernel", path="$.direct")]
     if spec.firmware is not Firmware.DIRECT and spec.direct is not None:
@@ -132,7 +134,7 @@ def _check_boot(spec: VmCreate) -> list[Reason]:
     return []
 
 
-def _check_microvm(spec: VmCreate) -> list[Reason]:
+def _check_microvm(spec: VmSpec) -> list[Reason]:
     reasons = []
     if spec.firmware is not Firmware.DIRECT:
         reasons.append(Reason(message="a microvm boots only with firmware direct", path="$.firmware"))
@@ -147,7 +149,7 @@ def _check_microvm(spec: VmCreate) -> list[Reason]:
     return reasons
 
 
-def _check_devices(spec: VmCreate) -> list[Reason]:
+def _check_devices(spec: VmSpec) -> list[Reason]:
     reasons = [
         *check_names("disks", [disk.name for disk in spec.disks]),
         *check_names("nics", [nic.name for nic in spec.nics]),
@@ -187,20 +189,17 @@ def check_names(field: str, names: list[str]) -> list[Reason]:
 
 def check_macs(macs: list[str | None]) -> list[Reason]:
     """Everything wrong with the MACs of a VM's NICs; None: one is to be made."""
-    reasons = []
+    reasons: list[Reason] = []
     seen: set[str] = set()
     for n, mac in enumerate(macs):
         path = f"$.nics[{n}].mac"
         if mac is None:
             continue
-        parts = mac.split(":")
-        if len(parts) != 6 or not all(len(part) == 2 and set(part) <= _HEX for part in parts):
-            reasons.append(Reason(message=f"{mac!r} is not a MAC: write 52:54:00:12:34:56", path=path))
-        elif int(parts[0], 16) & 1:
-            reasons.append(Reason(message=f"{mac} is a multicast address", path=path))
-        elif mac in seen:
+        found = mac_reasons(mac, path)
+        reasons += found
+        if not found and mac.lower() in seen:
             reasons.append(Reason(message=f"the MAC {mac} is given twice", path=path))
-        seen.add(mac)
+        seen.add(mac.lower())
     return reasons
 
 

@@ -19,7 +19,7 @@ from thimble.core.problem import Code, Reason
 from thimble.core.units import MIB
 from thimble.vm.record import change, layout
 from thimble.vm.record.cpus import HostCpu, change_refusal
-from thimble.vm.record.spec import Running, VmRecord
+from thimble.vm.record.spec import Definition, Running
 
 replace = msgspec.structs.replace
 
@@ -72,40 +72,40 @@ def read(json: bytes) -> Saved | None:
         return None
 
 
-def blockers(running: Running, record: VmRecord) -> list[Reason]:
+def blockers(running: Running, vm: Definition) -> list[Reason]:
     """Why what runs cannot be saved."""
     found = []
     if running.record.machine is Machine.MICROVM:
         found.append("a microvm cannot be saved: it has no machine type that lasts")
     if any(disk.bus is DiskBus.NVME for disk in running.record.disks):
         found.append("QEMU cannot save a VM with NVMe disks: use bus virtio")
-    if _devices(running.record) != _devices(record):
+    if _devices(running.record) != _devices(vm):
         found.append("changes of its disks, NICs or CD-ROMs wait for a cold start: stop it instead")
     return [Reason(message=message, code=Code.UNSUPPORTED) for message in found]
 
 
-def refusal(saved: Saved, record: VmRecord, accel: str, cpu: HostCpu) -> str:
+def refusal(saved: Saved, vm: Definition, accel: str, cpu: HostCpu) -> str:
     """Why what was saved cannot go on as `record`, here; empty when it can."""
     was = saved.running
     if was.accel != accel:
         return f"it was saved under {was.accel}, this host has {accel}"
-    if was.record.uuid != record.uuid or _devices(was.record) != _devices(record):
+    if was.record.uuid != vm.uuid or _devices(was.record) != _devices(vm):
         return "its devices have changed since"
     if not machine_type_is_sound(saved.machine) or not 0 <= was.ports <= layout.PORTS_MAX:
         return "its saved state is damaged"
     return change_refusal(was.record.cpu, accel, saved.cpu, cpu)
 
 
-def goes_on_as(saved: Saved, record: VmRecord) -> VmRecord:
+def goes_on_as(saved: Saved, vm: Definition) -> Definition:
     """What QEMU has to be for it: the record, with the plain properties it had while it ran."""
     was = saved.running.record
-    plain = {field: getattr(was, field) for field in change.COLD}
-    return replace(record, **plain, addresses=was.addresses, machine_type=saved.machine)
+    plain = {field: getattr(was, field) for field in change.cold()}
+    return replace(vm, **plain, addresses=was.addresses, machine_type=saved.machine)
 
 
-def change_reasons(old: VmRecord, new: VmRecord) -> list[Reason]:
+def change_reasons(old: Definition, new: Definition) -> list[Reason]:
     """Why a saved VM cannot be changed so: what its memory knows of has to stay."""
-    fields = [field for field in change.COLD if getattr(old, field) != getattr(new, field)]
+    fields = [field for field in change.cold() if getattr(old, field) != getattr(new, field)]
     if _devices(old) != _devices(new):
         fields.append("its devices")
     return [
@@ -120,5 +120,5 @@ def machine_type_is_sound(name: str) -> bool:
     return name.startswith("pc-q35-") and major.isdecimal() and minor.isdecimal() and name.isascii()
 
 
-def _devices(record: VmRecord) -> tuple[object, ...]:
-    return record.disks, record.nics, record.cdroms
+def _devices(vm: Definition) -> tuple[object, ...]:
+    return vm.disks, vm.nics, vm.cdroms

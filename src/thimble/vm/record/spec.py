@@ -1,11 +1,13 @@
-"""What Thimble keeps of a VM: the record, and how clients see it. Pure.
+"""What Thimble keeps of a VM, in three parts with three writers, and what QEMU is made from. Pure.
 
-    spec      what was asked, made complete (names, MACs, formats)
-    assigned  uid, uuid, addresses of devices, static IPs: given once, kept for life
-    intent    running or stopped
-    phase     creating ─► ready ─► deleting; what a restarted agent has to finish
+    spec      what was asked, made complete (names); only `vm.create` and `vm.change` write it
+    assigned  uid, UUID, device addresses, MACs, IPs, true sizes, machine type: given once, kept for life
+    noted     intent, saved, phase: what has become of it
 
-Invariant: a record alone suffices to build the VM's command line again. Only `service` writes records.
+    VmRecord(spec, assigned, noted) ──► Definition: the machine as QEMU is to have it
+
+`generation` counts the changes of spec; it is the `rev` that clients see. The file's own revision also counts
+what is noted. A record alone suffices to build the VM's command line again.
 """
 
 from __future__ import annotations
@@ -14,32 +16,23 @@ from enum import StrEnum
 
 import msgspec
 
-from thimble.contract.host import Role
 from thimble.contract.vm import (
-    Autostart,
-    CdromView,
-    CrashPolicy,
+    CdromSpec,
     DirectBoot,
     DiskBus,
     DiskFormat,
-    DiskView,
+    DiskSpec,
     Firmware,
-    HostShutdown,
     Intent,
     Machine,
     NicModel,
-    NicView,
+    NicSpec,
     SeedSpec,
-    Vm,
-    VmStatus,
-    VmSummary,
+    VmSpec,
 )
+from thimble.storage.homes import disk_file
 
-#: Stands for secrets in answers; sent back unchanged it keeps the old value.
-HIDDEN = "(hidden)"
-
-
-#: The names of a saved VM's file: whole; being written; loaded, never to be loaded again. See `statefile`.
+#: The names of a saved VM's file: whole; being written; loaded, never to be loaded again. See `saved_file`.
 STATE_FILE = "saved.state"
 STATE_NEW = "saved.state.new"
 STATE_USED = "resumed.state"
@@ -65,7 +58,7 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def file(self) -> str:
         """The name of an own volume's file in the VM's directory."""
-        return f"{self.name}.{self.format}"
+        return disk_file(self.name, self.format)
 
 
 class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,16 +69,13 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ip: str = ""  # static address on a NAT switch
 
 
-class Cdrom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str
-    image: str | None = None
+class Definition(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine as QEMU is to have it: `layout` places its devices, `render` writes its command line.
 
-
-class VmRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The durable record; see the module's docstring. `addresses`: device → address, see `layout`."""
+    It is kept beside the memory of a saved VM; what such a file has more (of older versions) is passed over.
+    """
 
     name: str
-    description: str
     vcpus: int
     memory_mib: int
     machine: Machine
@@ -94,7 +84,7 @@ class VmRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cpu: str
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...]
-    cdroms: tuple[Cdrom, ...]
+    cdroms: tuple[CdromSpec, ...]
     rng: bool
     balloon: bool
     serial: bool
@@ -102,30 +92,93 @@ class VmRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tablet: bool
     guest_agent: bool
     seed: SeedSpec | None
-    autostart: Autostart
-    on_crash: CrashPolicy
-
     uuid: str
     uid: int
     addresses: dict[str, str]
-    created: float
+    machine_type: str = ""
 
-    host_shutdown: HostShutdown = HostShutdown.SHUTDOWN
-    machine_type: str = ""  # QEMU's versioned name, told by it at the first start; microvm has none
-    saved: bool = False  # its memory ought to be in the file `saved.state` beside this record
+
+class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a NIC was given. `ip`: its static address on a NAT switch."""
+
+    mac: str
+    ip: str = ""
+
+
+class Assigned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`addresses`: device → address, see `layout`. `created`: seconds since the epoch.
+
+    `disks`: name → size in bytes, once it is known. `machine_type`: QEMU's versioned name for the machine,
+    told by it at the first start; a microvm has none.
+    """
+
+    uuid: str
+    uid: int
+    created: float
+    addresses: dict[str, str]
+    nics: dict[str, Card]
+    disks: dict[str, int]
+    machine_type: str = ""
+
+
+class Noted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What has become of a VM. `saved`: its memory ought to be in `saved.state` beside the record."""
 
     intent: Intent = Intent.STOPPED
     phase: Phase = Phase.CREATING
+    saved: bool = False
     keep_volumes: bool = False  # of the delete that is under way
     start: bool = False  # of the create that is under way
     key: str = ""  # idempotency key of the create, and the digest of its body
     digest: str = ""
 
 
+class VmRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The durable record. `spec.datastore` is empty: it is where the record is."""
+
+    spec: VmSpec
+    assigned: Assigned
+    noted: Noted
+    generation: int = 1
+
+    @property
+    def definition(self) -> Definition:
+        """What QEMU is made from."""
+        given = self.assigned
+        return Definition(
+            **{name: getattr(self.spec, name) for name in _SHARED},
+            disks=tuple(_disk(disk, given.disks.get(disk.name, 0)) for disk in self.spec.disks),
+            nics=tuple(_nic(nic, given.nics.get(nic.name)) for nic in self.spec.nics),
+            uuid=given.uuid,
+            uid=given.uid,
+            addresses=given.addresses,
+            machine_type=given.machine_type,
+        )
+
+
+_SHARED = tuple(
+    name
+    for name in Definition.__struct_fields__
+    if name in VmSpec.__struct_fields__ and name not in ("disks", "nics")
+)
+
+
+def _disk(spec: DiskSpec, size: int) -> Disk:
+    return Disk(
+        name=spec.name, volume=spec.volume or "", image=spec.image or "",
+        size_bytes=size or spec.size_bytes or 0, format=spec.format, bus=spec.bus, read_only=spec.read_only,
+    )  # fmt: skip
+
+
+def _nic(spec: NicSpec, card: Card | None) -> Nic:
+    mac, ip = (card.mac, card.ip) if card else (spec.mac or "", "")
+    return Nic(name=spec.name, switch=spec.switch, mac=mac, model=spec.model, ip=ip)
+
+
 class Running(msgspec.Struct, frozen=True, kw_only=True):
     """What a running QEMU was started as, and has become by hot plug; volatile, in the run directory."""
 
-    record: VmRecord
+    record: Definition
     ports: int  # root ports it was born with
     accel: str
     started: float
@@ -134,78 +187,3 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 def volume_ref(home: str, id: str, disk: Disk) -> str:
     """How clients and the storage service name the disk's volume."""
     return disk.volume or f"{home}/{id}.{disk.name}"
-
-
-def view(
-    id: str,
-    rev: int,
-    home: str,
-    record: VmRecord,
-    status: VmStatus,
-    allowed: tuple[str, ...],
-    *,
-    role: Role = Role.ADMIN,
-) -> Vm:
-    """The VM as a client of `role` may see it: what guests write on their consoles is not for viewers."""
-    at = record.addresses
-    if role is Role.VIEWER:
-        status = msgspec.structs.replace(status, last_output="")
-    return Vm(
-        id=id, rev=rev, name=record.name, description=record.description, datastore=home,
-        vcpus=record.vcpus, memory_mib=record.memory_mib, machine=record.machine, firmware=record.firmware,
-        direct=record.direct, cpu=record.cpu,
-        disks=tuple(
-            DiskView(
-                name=disk.name, volume=volume_ref(home, id, disk), size_bytes=disk.size_bytes,
-                format=disk.format, bus=disk.bus, read_only=disk.read_only,
-                address=at.get(f"disk-{disk.name}", ""),
-            )
-            for disk in record.disks
-        ),
-        nics=tuple(
-            NicView(
-                name=nic.name, switch=nic.switch, mac=nic.mac, model=nic.model,
-                address=at.get(f"nic-{nic.name}", ""), ip=(nic.ip,) if nic.ip else (),
-            )
-            for nic in record.nics
-        ),
-        cdroms=tuple(
-            CdromView(name=cdrom.name, image=cdrom.image, address=at.get(f"cd-{cdrom.name}", ""))
-            for cdrom in record.cdroms
-        ),
-        rng=record.rng, balloon=record.balloon, serial=record.serial, vga=record.vga, tablet=record.tablet,
-        guest_agent=record.guest_agent, seed=shown_seed(record.seed, role), autostart=record.autostart,
-        on_crash=record.on_crash, host_shutdown=record.host_shutdown, machine_type=record.machine_type,
-        intent=record.intent, status=status, allowed=allowed,
-    )  # fmt: skip
-
-
-def summary(id: str, rev: int, record: VmRecord, status: VmStatus, allowed: tuple[str, ...]) -> VmSummary:
-    """One row of the list: cheap, from memory only."""
-    return VmSummary(
-        id=id, rev=rev, name=record.name, vcpus=record.vcpus, memory_mib=record.memory_mib,
-        intent=record.intent, state=status.state, why=status.why,
-        ip=tuple([nic.ip for nic in record.nics if nic.ip]), allowed=allowed,
-    )  # fmt: skip
-
-
-def shown_seed(seed: SeedSpec | None, role: Role) -> SeedSpec | None:
-    """The seed without the password's hash, and for viewers without the user's own data."""
-    if seed is None:
-        return None
-    if seed.password_hash is not None:
-        seed = msgspec.structs.replace(seed, password_hash=HIDDEN)
-    if seed.user_data and role is Role.VIEWER:
-        seed = msgspec.structs.replace(seed, user_data=HIDDEN)
-    return seed
-
-
-def kept_seed(new: SeedSpec | None, old: SeedSpec | None) -> SeedSpec | None:
-    """`new`, with what a client only saw as hidden taken from `old`."""
-    if new is None or old is None:
-        return new
-    if new.password_hash == HIDDEN:
-        new = msgspec.structs.replace(new, password_hash=old.password_hash)
-    if new.user_data == HIDDEN:
-        new = msgspec.structs.replace(new, user_data=old.user_data)
-    return new

@@ -1,144 +1,160 @@
-"""The verbs that turn VMs on and off."""
+"""The verbs that turn VMs on and off. Each is decided again when its turn has come."""
 
 from __future__ import annotations
 
 import asyncio
-import builtins
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
+
+import msgspec
 
 from thimble.contract import vm as wire
 from thimble.contract.call import Call
 from thimble.contract.common import DryRun, Task
 from thimble.contract.verbs import Started
 from thimble.contract.vm import Intent, PowerState
-from thimble.core.decision import Deny, Ignore
-from thimble.core.problem import Code, Problem, Reason, refuse
+from thimble.core.decision import Decision, blocked
+from thimble.core.problem import Code, Problem, Reason
 from thimble.core.units import MIB, show_size
+from thimble.dispatch import run
 from thimble.state.store import Record, is_durable
-from thimble.state.tasks import Progress, Work
+from thimble.state.tasks import Progress
 from thimble.vm.driver import Driver
 from thimble.vm.record import lifecycle
 from thimble.vm.record.lifecycle import Verb
 from thimble.vm.record.spec import VmRecord
-from thimble.vm.table import OVERHEAD, Desk, dry, hint_for, refuse_verb
+from thimble.vm.table import VmTable
+
+replace = msgspec.structs.replace
+Result = dict[str, str]
 
 #: Seconds between two presses of the power button.
 PRESS_EVERY_S = 5.0
 
 
-class PowerVerbs(Desk):
+class Power:
+    def __init__(self, table: VmTable) -> None:
+        self._table = table
+        self._context = table.context
+
+    # ── start ────────────────────────────────────────────────────────────────────────────────────
+
     async def start(self, call: Call[wire.StartRequest]) -> Started | DryRun:
-        found, driver = self._find(call)
+        found, driver = self._table.asked(call.path["vm"], call.if_match)
         discard = bool(call.input and call.input.discard_saved)
-        verdict = lifecycle.decide(driver.status.state, found.value.phase, Verb.START)
-        blockers = list(verdict.reasons) if isinstance(verdict, Deny) else []
-        kept = None
-        if not blockers and not isinstance(verdict, Ignore):
-            blockers += self._memory_reasons(found.value)
-            if not discard and (kept := driver.cannot_go_on()):
-                blockers.append(Reason(message=kept.detail, code=kept.code))
-        if call.dry_run:
-            effect = self._start_effect(found, driver, discard=discard)
-            return dry(blockers, verdict, effect, self._slow_warning())
-        if blockers:
-            hint = kept.hint if kept else hint_for(blockers)
-            refuse(blockers, f"{found.value.name}: {blockers[0].message}", hint=hint)
-        self._intend(found.id, Intent.RUNNING)
 
-        async def work(progress: Progress) -> dict[str, str]:
-            if isinstance(verdict, Ignore):
-                return {"note": verdict.why}
-            return await self._start(driver, progress, discard=discard)
+        async def commit() -> None:
+            await self._table.intend(found.id, Intent.RUNNING)
 
-        return self._task("vm.start", found.id, work, call)
+        async def act(_: object, progress: Progress) -> Result:
+            return await self.carry_out_start(driver, progress, discard=discard)
 
-    def _start_effect(self, found: Record[VmRecord], driver: Driver, *, discard: bool) -> str:
-        name = found.value.name
-        if not found.value.saved and driver.status.state is not PowerState.SAVED:
-            return f"starts {name}"
-        return f"starts {name} afresh, what was saved is lost" if discard else f"lets {name} go on as saved"
+        return await self._task(
+            call, Verb.START, found, driver, lambda: self._decide_start(found, driver, discard=discard), act,
+            commit=commit,
+        )  # fmt: skip
 
-    def _refuse_going_down(self) -> None:
-        if self.world.host_stopping:
-            raise Problem(Code.CONFLICT, "the host is going down", hint="Start it when the host is back.")
+    def _decide_start(self, found: Record[VmRecord], driver: Driver, *, discard: bool) -> Decision[bool]:
+        spec = found.value.spec
+        decision = self._named(driver.decide(Verb.START), spec.name)
+        if decision.plan is None:
+            return decision
+        saved = found.value.noted.saved or driver.status.state is PowerState.SAVED
+        effect = f"starts {spec.name}{' afresh, what was saved is lost' if saved else ''}"
+        if saved and not discard:
+            effect = f"lets {spec.name} go on as saved"
+        decision = replace(decision, effects=(effect,), warnings=self.slow_warning())
+        admission = self._admit(driver.id)
+        decision = decision.against(admission.blockers, hint=admission.hint)
+        if not discard and (kept := driver.cannot_go_on()):
+            decision = decision.against((Reason(message=kept.detail, code=kept.code),), hint=kept.hint)
+        return self._named(decision, spec.name)
 
-    async def _start(self, driver: Driver, progress: Progress, *, discard: bool = False) -> dict[str, str]:
-        self._refuse_going_down()
-        refuse(self._memory_reasons(self.store.get(driver.id).value), "not enough memory to start it")
+    def _admit(self, id: str) -> Decision[bool]:
+        """May another VM start on this host, and one of this size?"""
+        if self._context.host_stopping:
+            reason = Reason(message="the host is going down", code=Code.CONFLICT)
+            return blocked(reason, hint="Start it when the host is back.")
+        reasons = self._table.memory_reasons(id, self._table.get(id).value.spec.memory_mib)
+        return blocked(*reasons, hint=hint_for(Code.NO_MEMORY)) if reasons else lifecycle.YES
+
+    async def carry_out_start(self, driver: Driver, progress: Progress, *, discard: bool = False) -> Result:
+        """The start of a VM whose intent is to run; where it fails, it is to stay off. Raises `Problem`."""
         try:
-            await driver.ask(lambda: driver.start(progress, discard=discard))
+            self._admit(driver.id).refuse()
+            await driver.start(progress, discard=discard)
         except Problem:
-            if self.store.find(driver.id) is not None:
-                self._intend_off(driver.id)
+            if self._table.find(driver.id) is not None and not self._context.host_stopping:
+                await self._table.intend_off(driver.id)
             raise
-        warnings = self._slow_warning()
+        warnings = self.slow_warning()
         return {"warning": warnings[0]} if warnings else {}
 
-    def _slow_warning(self) -> tuple[str, ...]:
-        return () if self.world.accel.name == "kvm" else (self._slow(),)
+    def slow_warning(self) -> tuple[str, ...]:
+        """That it will be emulated, if so."""
+        accel = self._context.accel
+        if accel.name == "kvm":
+            return ()
+        return (f"it runs emulated (TCG), many times slower than with KVM: {accel.why}",)
 
-    def _memory_reasons(self, record: VmRecord) -> builtins.list[Reason]:
-        available = self._facts().memory_available_bytes
-        if record.memory_mib * MIB + OVERHEAD <= available:
-            return []
-        message = f"it needs {record.memory_mib} MiB of memory, the host has {show_size(available)} free"
-        return [Reason(message=message, code=Code.NO_MEMORY, path="$.memory_mib")]
+    async def begin(self, id: str, owner: str) -> Task:
+        """Start it without anybody asking: with the host, or because the asking was interrupted."""
+        noted = self._table.get(id).value.noted
+        if noted.start or noted.intent is not Intent.RUNNING:  # else a full disk would keep it off
+            await self._table.noted(id, lambda now: replace(now, intent=Intent.RUNNING, start=False))
+        driver = self._table.drivers[id]
 
-    def _restart(self, id: str) -> None:
-        """By a driver, after a crash."""
-        driver = self.drivers[id]
+        async def work(progress: Progress) -> Result:
+            with driver.holding(Verb.START):
+                return await self.carry_out_start(driver, progress)
+
+        return self._context.tasks.start("vm.start", id, work, owner=owner)
+
+    def restart(self, id: str) -> None:
+        """After a crash."""
+        driver = self._table.drivers.get(id)
+        if driver is None:
+            return
 
         async def work(progress: Progress) -> None:
-            self._refuse_going_down()
             try:
-                refuse(self._memory_reasons(self.store.get(id).value), "not enough memory to start it")
-                await driver.ask(lambda: driver.start(progress))
+                with driver.holding(Verb.START):
+                    self._admit(id).refuse()
+                    await driver.start(progress)
             except Problem as problem:
-                driver.restart_failed(problem.detail)
+                await driver.restart_failed(problem.detail)
                 raise
 
-        self.world.tasks.start("vm.start", id, work, owner="crash policy")
+        self._context.tasks.start("vm.start", id, work, owner="crash policy")
 
-    def begin(self, id: str, owner: str) -> Task:
-        """Start it without anybody asking: with the host, or because the asking was interrupted."""
-        value = self.store.get(id).value
-        if value.start or value.intent is not Intent.RUNNING:  # else a full disk would keep it off
-            self._put(id, intent=Intent.RUNNING, start=False)
-        driver = self.drivers[id]
-
-        async def work(progress: Progress) -> dict[str, str]:
-            return await self._start(driver, progress)
-
-        return self.world.tasks.start("vm.start", id, work, owner=owner)
+    # ── save ─────────────────────────────────────────────────────────────────────────────────────
 
     async def save(self, call: Call[None]) -> Started | DryRun:
-        found, driver = self._find(call)
-        name = found.value.name
-        verdict = lifecycle.decide(driver.status.state, found.value.phase, Verb.SAVE)
-        blockers = list(verdict.reasons) if isinstance(verdict, Deny) else driver.save_blockers()
-        volatile = (
-            () if self.lasts(found.root) else (f"{name} lives in RAM: at a reboot it is gone all the same",)
-        )
-        if call.dry_run:
-            size = show_size(found.value.memory_mib * MIB)
+        found, driver = self._table.asked(call.path["vm"], call.if_match)
+        name = found.value.spec.name
+        lost = f"{name} lives in RAM: at a reboot it is gone all the same"
+        volatile = () if self.lasts(found.root) else (lost,)
+
+        def decide() -> Decision[bool]:
+            decision = self._named(driver.decide(Verb.SAVE), name)
+            if decision.plan is None:
+                return decision
+            size = show_size(found.value.spec.memory_mib * MIB)
             effect = f"writes the memory of {name}, at most {size}, to {found.root} and ends its QEMU"
-            return dry(blockers, verdict, effect, volatile)
-        refuse(blockers, f"{name}: {blockers[0].message}" if blockers else "", hint=hint_for(blockers))
-        warning = {"warning": volatile[0]} if volatile else {}
+            decision = replace(decision, effects=(effect,), warnings=volatile)
+            reasons = driver.save_blockers()
+            return self._named(decision.against(reasons, hint=hint_for(*(r.code for r in reasons))), name)
 
-        async def work(progress: Progress) -> dict[str, str]:
-            if isinstance(verdict, Ignore):
-                return {"note": verdict.why}
-            return {**await self.save_now(driver, progress, stays=True), **warning}
+        async def act(_: object, progress: Progress) -> Result:
+            result = await self.save_now(driver, progress, stays=True)
+            return {**result, "warning": volatile[0]} if volatile else result
 
-        task = self.world.tasks.start("vm.save", found.id, work, owner=call.user, cancellable=True)
-        await asyncio.sleep(0)  # the work has begun now: a cancel finds it where it can be undone
-        return Started(task=task, subject=found.id)
+        return await self._task(call, Verb.SAVE, found, driver, decide, act, cancellable=True)
 
-    async def save_now(self, driver: Driver, progress: Progress, *, stays: bool) -> dict[str, str]:
+    async def save_now(self, driver: Driver, progress: Progress, *, stays: bool) -> Result:
         """A cancelled one is undone before the cancel ends."""
-        saving = asyncio.ensure_future(driver.ask(lambda: driver.save(progress, stays=stays)))
+        saving = asyncio.ensure_future(driver.save(progress, stays=stays))
         try:
             return await asyncio.shield(saving)
         except asyncio.CancelledError:
@@ -149,17 +165,19 @@ class PowerVerbs(Desk):
 
     def lasts(self, root: str) -> bool:
         """Is what is written to that datastore still there after a reboot?"""
-        home = self.world.storage.homes().get(root)
+        home = self._context.storage.homes().get(root)
         return home is not None and is_durable(home)
 
+    # ── stop ─────────────────────────────────────────────────────────────────────────────────────
+
     async def stop(self, call: Call[wire.StopRequest]) -> Started | DryRun:
-        found, driver = self._find(call)
+        found, driver = self._table.asked(call.path["vm"], call.if_match)
         ask = call.input or wire.StopRequest()
 
-        async def work(progress: Progress) -> dict[str, str]:
+        async def work(progress: Progress) -> Result:
             async with progress.step("ask"):
                 try:
-                    await driver.ask(driver.begin_stop)
+                    await driver.begin_stop()
                 except Problem as problem:
                     if not ask.force or problem.code is not Code.UNAVAILABLE:
                         raise
@@ -167,9 +185,9 @@ class PowerVerbs(Desk):
             async with progress.step("wait"):
                 return await self.await_off(driver, ask)
 
-        return self._power(call, Verb.STOP, found, driver, work, "asks {} to shut down")
+        return await self._simple(call, Verb.STOP, found, driver, "asks {} to shut down", work)
 
-    async def await_off(self, driver: Driver, ask: wire.StopRequest) -> dict[str, str]:
+    async def await_off(self, driver: Driver, ask: wire.StopRequest) -> Result:
         """Press the button again and again: a guest that is just booting does not feel it yet."""
         loop = asyncio.get_running_loop()
         end = loop.time() + ask.timeout_s
@@ -182,74 +200,116 @@ class PowerVerbs(Desk):
                 if left <= PRESS_EVERY_S:
                     break
             with suppress(Problem):
-                await driver.ask(driver.begin_stop)
+                await driver.begin_stop()
         if ask.force:
             return await self._killed(driver, "the guest did not obey in time and was killed")
-        await driver.ask(lambda: driver.stop_refused(ask.timeout_s))
+        await driver.stop_refused(ask.timeout_s)
         raise Problem(
             Code.TIMEOUT,
             f"the guest did not shut down within {ask.timeout_s:.0f} s and runs on",
             hint="Look at its console; stop it with force, or kill it.",
         )
 
-    async def _killed(self, driver: Driver, note: str) -> dict[str, str]:
+    async def _killed(self, driver: Driver, note: str) -> Result:
         driver.kill()
         await driver.off.wait()
         return {"note": note}
 
     async def kill(self, call: Call[None]) -> Started | DryRun:
-        found, driver = self._find(call)
+        found, driver = self._table.asked(call.path["vm"], call.if_match)
 
-        async def work(progress: Progress) -> None:
+        async def work(progress: Progress) -> Result:
             async with progress.step("kill"):
+                if driver.status.state not in lifecycle.LIVE:
+                    await driver.give_up()  # behind a start that was accepted before
                 if driver.status.state in lifecycle.LIVE:
                     driver.kill()
                     await driver.off.wait()
-                else:
-                    await driver.ask(driver.give_up)
+            return {}
 
-        return self._power(call, Verb.KILL, found, driver, work, "powers {} off at once")
+        return await self._simple(call, Verb.KILL, found, driver, "powers {} off at once", work)
+
+    # ── buttons ──────────────────────────────────────────────────────────────────────────────────
 
     async def reset(self, call: Call[None]) -> Started | DryRun:
-        return self._command(call, Verb.RESET, "system_reset", None, "resets {}")
+        return await self._command(call, Verb.RESET, "system_reset", None, "resets {}")
 
     async def pause(self, call: Call[None]) -> Started | DryRun:
-        return self._command(call, Verb.PAUSE, "stop", PowerState.PAUSED, "freezes {}")
+        return await self._command(call, Verb.PAUSE, "stop", PowerState.PAUSED, "freezes {}")
 
     async def resume(self, call: Call[None]) -> Started | DryRun:
-        return self._command(call, Verb.RESUME, "cont", PowerState.RUNNING, "lets {} run on")
+        return await self._command(call, Verb.RESUME, "cont", PowerState.RUNNING, "lets {} run on")
 
-    def _command(
+    async def _command(
         self, call: Call[None], verb: Verb, command: str, state: PowerState | None, effect: str
     ) -> Started | DryRun:
-        found, driver = self._find(call)
+        found, driver = self._table.asked(call.path["vm"], call.if_match)
 
-        async def work(progress: Progress) -> None:
+        async def work(progress: Progress) -> Result:
             async with progress.step(command):
-                await driver.ask(lambda: driver.command(command, state))
+                await driver.command(verb, command, state)
+            return {}
 
-        return self._power(call, verb, found, driver, work, effect)
+        return await self._simple(call, verb, found, driver, effect, work)
 
-    def _power(
+    async def _simple(
         self,
         call: Call[Any],
         verb: Verb,
         found: Record[VmRecord],
         driver: Driver,
-        work: Work,
         effect: str,
+        work: Callable[[Progress], Awaitable[Result]],
     ) -> Started | DryRun:
-        verdict = lifecycle.decide(driver.status.state, found.value.phase, verb)
-        if call.dry_run:
-            blockers = list(verdict.reasons) if isinstance(verdict, Deny) else []
-            return dry(blockers, verdict, effect.format(found.value.name))
-        refuse_verb(verdict, found)
-        unkept = self._intend_off(found.id) if verb in (Verb.STOP, Verb.KILL) else ""
+        """A verb that only the lifecycle decides on. A stop that cannot be noted stops it all the same."""
+        unkept = ""
 
-        async def noted(progress: Progress) -> dict[str, str]:
-            idle = {"note": verdict.why} if isinstance(verdict, Ignore) else None
-            result = idle or await work(progress) or {}
+        async def commit() -> None:
+            nonlocal unkept
+            if verb in (Verb.STOP, Verb.KILL):
+                unkept = await self._table.intend_off(found.id)
+
+        async def act(_: object, progress: Progress) -> Result:
+            result = await work(progress)
             notes = [note for note in (result.get("note"), unkept) if note]
             return {**result, "note": "; ".join(notes)} if notes else result
 
-        return self._task(f"vm.{verb}", found.id, noted, call)
+        def decide() -> Decision[bool]:
+            name = found.value.spec.name
+            decision = self._named(driver.decide(verb), name)
+            return decision if decision.plan is None else replace(decision, effects=(effect.format(name),))
+
+        return await self._task(call, verb, found, driver, decide, act, commit=commit)
+
+    async def _task(
+        self,
+        call: Call[Any],
+        verb: Verb,
+        found: Record[VmRecord],
+        driver: Driver,
+        decide: Callable[[], Decision[bool]],
+        act: Callable[[bool, Progress], Awaitable[Result]],
+        *,
+        commit: Callable[[], Awaitable[None]] | None = None,
+        cancellable: bool = False,
+    ) -> Started | DryRun:
+        return await run.task(
+            self._context.tasks, f"vm.{verb}", found.id, call, decide, act, hold=lambda: driver.holding(verb),
+            commit=commit, cancellable=cancellable,
+        )  # fmt: skip
+
+    @staticmethod
+    def _named(decision: Decision[bool], name: str) -> Decision[bool]:
+        """Refused with the VM's name before the reason."""
+        if not decision.blockers:
+            return decision
+        return replace(decision, refusal=f"{name}: {decision.blockers[0].message}")
+
+
+def hint_for(*codes: Code) -> str:
+    """What to do about blockers of these codes."""
+    if Code.NO_MEMORY in codes:
+        return "Stop another VM, or give this one less memory."
+    if Code.NO_SPACE in codes:
+        return "Free space on its datastore, or stop it instead."
+    return "Stop it instead." if Code.UNSUPPORTED in codes else lifecycle.NOW

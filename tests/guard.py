@@ -78,7 +78,7 @@ class Ours:
             return f"sends signal {number} to {pid}: that is more than one process"
         if self.has(pid) or (not Path(f"/proc/{pid}").exists() and (pid in self._seen or pid > self.root)):
             return ""
-        return f"sends signal {number} to process {pid}, which it did not start"
+        return f"sends signal {number} to process {pid} (of {_parent(pid)}), which {self.root} did not start"
 
     def refuse_group(self, group: int, number: int) -> str:
         return self.refuse_process(group, number)
@@ -91,15 +91,16 @@ class Ours:
     def has(self, pid: int) -> bool:
         """Is it this run, or below it?"""
         chain = [pid]
-        while chain[-1] > 1:
-            if chain[-1] == self.root:
-                self._seen.update(chain)
-                return True
-            chain.append(_parent(chain[-1]))
-        return False
+        while chain[-1] != self.root:
+            if not (parent := _parent(chain[-1])):
+                return False
+            chain.append(parent)
+        self._seen.update(chain)
+        return True
 
 
 def _parent(pid: int) -> int:
+    """0 when it has none, or is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:

@@ -20,17 +20,22 @@ def forgiven() -> Iterator[None]:
     guard.refused.clear()
 
 
+needs_a_stranger = pytest.mark.skipif(os.getpid() == 1, reason="this run is everybody's parent")
+
+
+@needs_a_stranger
 @pytest.mark.parametrize("pid", [1, -1, 0, os.getppid()])
 def test_a_process_that_no_test_started_gets_no_signal(pid: int) -> None:
     with pytest.raises(AssertionError, match=r"test_a_process_that_no_test_started.* signal 23 to"):
         os.kill(pid, signal.SIGURG)
 
 
+@needs_a_stranger
 def test_the_other_ways_to_signal_are_guarded_too() -> None:
-    with pytest.raises(AssertionError, match="to process 1,"):
+    with pytest.raises(AssertionError, match=r"to process 1 \(of 0\),"):
         os.killpg(1, signal.SIGURG)
     first = os.pidfd_open(1)
-    with pytest.raises(AssertionError, match="to process 1,"):
+    with pytest.raises(AssertionError, match=r"to process 1 \(of 0\),"):
         signal.pidfd_send_signal(first, signal.SIGURG)
     os.close(first)
 
@@ -63,11 +68,12 @@ def test_the_machines_own_network_is_not_changed(argv: list[str]) -> None:
         subprocess.run(argv, check=True)
 
 
+@needs_a_stranger
 def test_a_refusal_that_is_swallowed_fails_the_test_at_its_end() -> None:
     try:
         os.kill(1, signal.SIGURG)
     except Exception as error:
         assert "process 1" in str(error)
-    with pytest.raises(AssertionError, match="process 1"):
+    with pytest.raises(AssertionError, match="process 1 "):
         guard.check()
     guard.check()

@@ -18,7 +18,13 @@ DECLARED = [
     if line and not line.startswith("#")
 ]
 #: They run programs of a Debian tree or of the image, which have a PATH of their own.
-OTHER_PATHS = {"boot/agent.py", "boot/jobs.py", "boot/seats.py", "guest/rootfs.py", "image/apt.py"}
+OTHER_PATHS = {
+    "boot/agent.py",
+    "boot/children.py",
+    "boot/console/sessions.py",
+    "guest/rootfs.py",
+    "image/apt.py",
+}
 
 
 def test_the_path_holds_the_declared_programs_and_the_toolbox_and_nothing_else() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from thimble.cli.session import CliSession
 from thimble.cli.vm_parse import spec_file, typed
 from thimble.cli.vm_spec import alteration, creation
 from thimble.contract.vm import (
+    Applies,
     CrashPolicy,
     Firmware,
     HostShutdown,
@@ -23,6 +25,7 @@ from thimble.contract.vm import (
     Vm,
     VmChange,
     VmCreate,
+    fields,
 )
 from thimble.core.problem import Code, Problem
 
@@ -37,6 +40,15 @@ def _all(*decorators: Decorator) -> Decorator:
         return function
 
     return decorate
+
+
+def _when() -> str:
+    """For the help: when each change takes effect."""
+    lines = []
+    for when in Applies:
+        names = ", ".join(name.removesuffix("_mib").replace("_", "-") for name in fields(when))
+        lines.append(f"{when[0].upper()}{when[1:]}: {names}.")
+    return "\b\n" + "\n".join(textwrap.fill(line, 76, subsequent_indent="  ") for line in lines)
 
 
 #: What create and change have in common.
@@ -104,7 +116,7 @@ def create(session: CliSession, /, **given: Any) -> None:
     session.done(found, lambda: f"created {vm_view.line(found)}")
 
 
-@click.command(cls=TaskCommand)
+@click.command(cls=TaskCommand, epilog=_when())
 @click.argument("name", shell_complete=vm_names)
 @shared
 @seeding

@@ -21,6 +21,7 @@ from thimble.contract.verbs import (
     Started,
     Verb,
 )
+from thimble.contract.vm import VmChange, VmCreate, applies
 from thimble.core.problem import ProblemDocument
 
 _TEMPLATE = "#/components/schemas/{name}"
@@ -36,6 +37,10 @@ def document(version: str, verbs: tuple[Verb, ...] = VERBS) -> bytes:
         kinds += [kind for kind in (verb.input, answered(verb)) if kind not in (None, Nothing, *kinds)]  # type: ignore[misc]
     refs, components = msgspec.json.schema_components(kinds, ref_template=_TEMPLATE)
     schema = dict(zip(kinds, refs, strict=True))
+    for kind in (VmCreate, VmChange):
+        for name, shown in components.get(kind.__name__, {}).get("properties", {}).items():
+            if name in applies():
+                shown["x-applies"] = applies()[name]
     paths: dict[str, dict[str, Any]] = {}
     for verb in verbs:
         path = PREFIX + verb.path.replace("*}", "}")

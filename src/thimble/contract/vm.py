@@ -7,8 +7,10 @@ and the API's description derive from it.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, get_type_hints
+from functools import cache
+from typing import Annotated
 
+import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from thimble.contract.common import In, Listed, Out, Secret
@@ -187,12 +189,18 @@ class VmSpec(In, frozen=True, kw_only=True):
     host_shutdown: Annotated[HostShutdown, AT_ONCE] = HostShutdown.SHUTDOWN
 
 
+@cache
+def applies() -> dict[str, Applies]:
+    """When a change of each field of `VmSpec` takes effect; looked up when somebody asks."""
+    return {
+        field.name: next(note for note in field.type.__metadata__ if isinstance(note, Applies))
+        for field in msgspec.structs.fields(VmSpec)
+    }
+
+
 def fields(*when: Applies) -> tuple[str, ...]:
     """The fields of `VmSpec` whose changes take effect `when`, in their order."""
-    hints = get_type_hints(VmSpec, include_extras=True)
-    return tuple(
-        name for name in VmSpec.__struct_fields__ if any(one in when for one in hints[name].__metadata__)
-    )
+    return tuple(name for name, one in applies().items() if one in when)
 
 
 class VmCreate(VmSpec, frozen=True, kw_only=True):

@@ -7,11 +7,13 @@ import tempfile
 from pathlib import Path
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api_client import ask, run
 from api_world import World
+from contract_fit import check_stand_ins
 from thimble.api import routes
 from thimble.contract.verbs import PREFIX, VERBS, Shape
 
@@ -102,3 +104,8 @@ def test_every_verb_is_found_at_its_path_with_its_parameters(verb: object, data:
         assert found.path == wanted
     else:
         assert any(value in ("ticket", "password") for value in wanted.values())
+
+
+def test_a_stand_in_that_lacks_a_method_of_the_contract_is_named() -> None:
+    with pytest.raises(AssertionError, match=r"image\.list: there is no such method"):
+        check_stand_ins({"image": object()})

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -36,17 +36,18 @@ def own_network(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
         sys.stderr.flush()
         child = os.fork()
         if child == 0:
-            code = 1
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(90)  # what is cancelled after 60 s and does not end
+            code = 1
             try:
-                _enter()
-                asyncio.run(asyncio.wait_for(test(*args, **named), 60))  # type: ignore[arg-type]
+                with ExitStack() as ending:
+                    ending.callback(_end_all)
+                    _enter()
+                    asyncio.run(asyncio.wait_for(test(*args, **named), 60))  # type: ignore[arg-type]
                 code = 0
             except BaseException:
                 traceback.print_exc()
-            finally:
-                _end_all()
+            finally:  # whatever happened: the child never goes on as a second pytest
                 sys.stderr.flush()
                 sys.stdout.flush()
                 os._exit(code)

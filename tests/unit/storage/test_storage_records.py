@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from storage_world import World, needs_qemu_img, refused, scenario
+from storage_world import World, refused, scenario
 
 from thimble.contract.call import Call
 from thimble.contract.storage import DatastoreKind, VolumeCreate
@@ -214,7 +214,6 @@ def test_what_the_installer_writes_is_what_the_agent_reads(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-@needs_qemu_img
 def test_an_image_can_be_opened_once_more_by_who_was_given_it_and_by_nobody_else(tmp_path: Path) -> None:
     """As QEMU opens a kernel: by `/proc/self/fd/N`, as a user of its own. No copy is made of it."""
     from thimble.storage.images import open_again

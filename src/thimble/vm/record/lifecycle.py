@@ -146,6 +146,8 @@ def decide(state: PowerState, phase: Phase, verb: Verb, queued: Iterable[Verb] =
         if verb is Verb.DELETE:
             return YES
         return _no("it was not created or deleted completely: delete it")
+    if verb is Verb.DELETE and Verb.CHANGE in waiting:
+        return _no("it is being changed: wait for that task")
     if phase is Phase.DELETING and verb is not Verb.DELETE:
         return VERBS[_S.DELETING][verb]
     return VERBS[state][verb]

@@ -23,7 +23,7 @@ from thimble.state.tasks import Progress
 from thimble.vm import provision
 from thimble.vm.driver import Driver
 from thimble.vm.qemu.launch_fds import Source
-from thimble.vm.record import change, rules, saved_state
+from thimble.vm.record import change, lifecycle, rules, saved_state
 from thimble.vm.record.lifecycle import Verb
 from thimble.vm.record.spec import Definition, Disk, Phase, VmRecord, volume_ref
 from thimble.vm.record.view import kept_seed
@@ -45,22 +45,32 @@ class Reconfigure:
         found, driver = self._table.asked(call.path["vm"], call.if_match)
 
         def decide() -> Decision[VmRecord]:
-            return self._decide(found, driver, call.input)
+            return self._decide(found, driver.decide(Verb.CHANGE), driver, call.input)
 
         async def act(value: VmRecord, progress: Progress) -> dict[str, str]:
-            return await self._carry_out(found, driver, value, call.input, progress)
+            async with driver.changing:
+                check(value.generation, self._table.get(found.id).value.generation, "VM")
+                return await self._carry_out(found, driver, value, call.input, progress)
 
         return await run.task(
-            self._context.tasks, "vm.change", found.id, call, decide, act, turn=driver.changing
-        )
+            self._context.tasks, "vm.change", found.id, call, decide, act,
+            hold=lambda: driver.holding(Verb.CHANGE),
+        )  # fmt: skip
 
     def _decide(
-        self, found: Record[VmRecord], driver: Driver, asked: wire.VmChange, *, made: Collection[str] = ()
+        self,
+        found: Record[VmRecord],
+        base: Decision[bool],
+        driver: Driver,
+        asked: wire.VmChange,
+        *,
+        made: Collection[str] = (),
     ) -> Decision[VmRecord]:
-        """From the VM as the caller saw it; the commit compares. `made`: disks that are there by now."""
+        """From the VM as the caller saw it; the commit compares. `base`: what its state answers; `made`: the
+        disks that are there by now.
+        """
         record = found.value
         name, old = record.spec.name, record.definition
-        base = driver.decide(Verb.CHANGE)
         want = rules.normalise(change.asked(record, asked, found.root), found.root)
         want = replace(want, seed=kept_seed(want.seed, record.spec.seed))
         own = {disk.name: volume_ref(found.root, found.id, disk) for disk in old.disks}
@@ -99,7 +109,6 @@ class Reconfigure:
         asked: wire.VmChange,
         progress: Progress,
     ) -> dict[str, str]:
-        check(value.generation, self._table.get(found.id).value.generation, "VM")
         context, old, vm = self._context, found.value.definition, value.definition
         source = Source(context.storage, context.network, found.id, found.root)
         known = {disk.name for disk in old.disks}
@@ -131,7 +140,7 @@ class Reconfigure:
         self, found: Record[VmRecord], driver: Driver, asked: wire.VmChange, made: dict[str, int]
     ) -> None:
         """Decided once more, for a name, MAC or volume that somebody took while the volumes were made."""
-        decision = self._decide(found, driver, asked, made=made.keys())
+        decision = self._decide(found, lifecycle.YES, driver, asked, made=made.keys())
         decision.refuse()
         assert decision.plan is not None
         given = decision.plan.assigned

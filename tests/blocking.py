@@ -97,22 +97,24 @@ def _place() -> str:
 def main() -> int:
     """`thimble.app`, watched from when it is ready."""
     from thimble import app
+    from thimble.http import server
     from thimble.sys import mount
 
-    agents: list[app.Agent] = []
-    begun = app.Agent.__init__
+    armed = threading.Event()
+    serve = server.serve
 
-    def remembered(self: app.Agent, *args: Any, **options: Any) -> None:
-        agents.append(self)
-        begun(self, *args, **options)
+    async def until_ready(*args: Any, ready: Callable[[int], object], **options: Any) -> None:
+        def told(port: int) -> object:
+            answer = ready(port)
+            armed.set()
+            return answer
 
-    app.Agent.__init__ = remembered  # type: ignore[method-assign]
+        await serve(*args, ready=told, **options)
+
+    server.serve = until_ready
     path = os.environ.get("THIMBLE_BLOCKING_FILE", os.devnull)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    watch = Watch(
-        lambda line: os.write(file, line.encode() + b"\n"),
-        lambda: any(agent.ready for agent in agents),
-    )
+    watch = Watch(lambda line: os.write(file, line.encode() + b"\n"), armed.is_set)
     watch.begin((*CALLS, (mount, "mount"), (mount, "unmount")))
     return app.main()
 

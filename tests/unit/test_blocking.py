@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import blocking
 from blocking import Watch
 
 
@@ -41,3 +44,27 @@ def test_it_waits_until_it_is_armed() -> None:
         assert len(told) == 1
 
     asyncio.run(story())
+
+
+AGENT = """
+import asyncio, time
+import blocking
+from thimble import app
+from thimble.http import server
+
+async def serve(*, ready):
+    time.sleep(0)
+    ready(1)
+    time.sleep(0)
+
+server.serve = serve
+app.main = lambda: asyncio.run(server.serve(ready=lambda port: None))
+blocking.main()
+"""
+
+
+def test_the_agent_is_watched_from_ready_on(tmp_path: Path) -> None:
+    file = tmp_path / "blocking"
+    paths = {"THIMBLE_BLOCKING_FILE": str(file), "PYTHONPATH": str(Path(blocking.__file__).parent)}
+    subprocess.run([sys.executable, "-c", AGENT], env={**os.environ, **paths}, check=True)
+    assert [line.split()[0] for line in blocking.offences(file)] == ["time.sleep"]

@@ -10,6 +10,8 @@ the host has closed meanwhile is sent once more. `connect` is for what is not th
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +85,15 @@ async def connect(
     except OtherCertificate as error:
         raise error.problem from error
     except OSError as error:
-        raise wire.unreachable(where, error) from error
+        raise wire.unreachable(where, _plain(error)) from error
     return Connection(reader, writer, where, limit=limit)
+
+
+def _plain(error: OSError) -> OSError:
+    """In the system's words, where asyncio has its own ("Connect call failed")."""
+    if not error.errno or isinstance(error, ssl.SSLError | socket.gaierror):
+        return error
+    return OSError(error.errno, os.strerror(error.errno))
 
 
 class Peer:

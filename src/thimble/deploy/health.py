@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 
-from thimble.core.problem import Problem
+from thimble.core.problem import Code, Problem
 from thimble.deploy.boot_files import Expect
 from thimble.host import hardware
 from thimble.sys import command
@@ -21,6 +19,7 @@ T = TypeVar("T")
 
 PROVE_S = 120.0
 _ANSWER_S = 10.0
+_ANSWER_MAX = 64 * 1024
 _PAUSE_S = 2.0
 
 
@@ -105,28 +104,25 @@ async def _wrong(expect: Expect, now: Present) -> str:
 
 async def api_answers(address: str, port: int, fingerprint: str) -> str:
     """Empty when our own API says over TLS that it is well; else why not."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # the fingerprint is compared instead
+    from thimble.client import peer, wire
+    from thimble.client.trust import Trust, context
+
     where = f"the API at {address}:{port}"
     try:
         async with asyncio.timeout(_ANSWER_S):
-            reader, writer = await asyncio.open_connection(address, port, ssl=context)
+            tls = context(Trust(fingerprint=fingerprint))
+            connection = await peer.connect(address, port, tls=tls, limit=_ANSWER_MAX)
             try:
-                shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-                writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                line = await reader.readline()
+                answer = await connection.exchange(wire.Request(method="GET", target="/healthz"))
             finally:
-                writer.close()
-    except (OSError, ssl.SSLError) as error:
-        return f"{where} does not answer: {error.strerror or error}"
+                connection.close()
     except TimeoutError:
         return f"{where} does not answer within {_ANSWER_S:.0f} s"
-    if hashlib.sha256(shown).hexdigest() != fingerprint:
-        return f"{where} is somebody else: it shows another certificate"
-    if b" 200 " not in line:
-        return f"{where} answers {line.decode(errors='replace').strip()!r}"
-    return ""
+    except Problem as problem:
+        if problem.code is Code.UNAUTHENTICATED:
+            return f"{where} is somebody else: it shows another certificate"
+        return f"{where} does not answer: {problem.detail}"
+    return "" if answer.status == 200 else f"{where} answers {answer.status}"
 
 
 async def gateway_answers(*, within: float = 3.0) -> bool | None:

@@ -1,17 +1,15 @@
-"""The HTTP side of reports: is there a way to the server, and one POST that never takes longer than it may.
-
-A thread for each request; one that waits for a silent server is woken by shutting its socket down.
-"""
+"""The HTTP side of reports: is there a way to the server, and one POST within its time."""
 
 from __future__ import annotations
 
 import asyncio
-import http.client
 import socket
-from contextlib import suppress
 from urllib.parse import urlsplit
 
 from thimble.core.problem import Code, Problem
+
+#: Nobody reads what a server has to say to a report.
+ANSWER_MAX = 64 * 1024
 
 
 class ReportAddress:
@@ -35,32 +33,22 @@ async def source(address: ReportAddress) -> str:
 
 async def post(address: ReportAddress, body: bytes, *, timeout: float) -> str:
     """One report, within `timeout` seconds. What is wrong; empty when it was accepted."""
-    line = _Line(address.host, address.port, timeout=timeout)
-    asking = asyncio.ensure_future(asyncio.to_thread(_post, line, address.target, body))
+    from thimble.client import peer, wire
+
+    json = {"Content-Type": "application/json"}
+    request = wire.Request(method="POST", target=address.target, headers=json, body=body)
     try:
-        done, _ = await asyncio.wait({asking}, timeout=timeout)
-    finally:  # also when cancelled: a thread that waits for its answer would hold up the agent's end
-        if not asking.done():
-            line.hang_up()
-    if done:
-        return asking.result()
-    await asyncio.wait({asking})  # it trickled; the thread ends now, and the next request waits for that
-    return "it takes too long"
-
-
-class _Line(http.client.HTTPConnection):
-    """Its socket is known while it still connects, so that it can be hung up then, too."""
-
-    def connect(self) -> None:
-        family, kind, _, _, address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
-        self.sock = socket.socket(family, kind)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(address)
-
-    def hang_up(self) -> None:
-        """Wake the thread that waits on it."""
-        with suppress(OSError, AttributeError):
-            self.sock.shutdown(socket.SHUT_RDWR)
+        async with asyncio.timeout(timeout):
+            connection = await peer.connect(address.host, address.port, limit=ANSWER_MAX)
+            try:
+                answer = await connection.exchange(request)
+            finally:
+                connection.close()
+    except TimeoutError:
+        return "it takes too long"
+    except Problem as problem:
+        return problem.detail
+    return "" if 200 <= answer.status < 300 else f"it answers {answer.status}"
 
 
 def _source(address: ReportAddress) -> str:
@@ -68,15 +56,3 @@ def _source(address: ReportAddress) -> str:
     with socket.socket(family, kind) as asking:
         asking.connect(where)  # no packet is sent
         return str(asking.getsockname()[0])
-
-
-def _post(line: _Line, target: str, body: bytes) -> str:
-    """In a thread."""
-    try:
-        line.request("POST", target, body, {"Content-Type": "application/json"})
-        answer = line.getresponse()
-        return "" if 200 <= answer.status < 300 else f"it answers {answer.status}"
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return str(error) or type(error).__name__
-    finally:
-        line.close()

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from api_client import Got, ask, run
 from api_world import HASH, PASSWORD, World, counted
-
 from thimble.access import passwords
 from thimble.access.attempts import Attempts, TooMany
 from thimble.access.auth import Auth

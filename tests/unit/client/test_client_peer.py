@@ -196,6 +196,7 @@ def test_nobody_there() -> None:
         with pytest.raises(Problem) as caught:
             await Peer(url).call("session.get")
         assert caught.value.code is Code.UNAVAILABLE and "cannot reach" in caught.value.detail
+        assert "Connection refused" in caught.value.detail
 
     run(story)
 

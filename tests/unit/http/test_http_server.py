@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import deque
 from typing import Any
 
 import pytest
@@ -218,12 +219,13 @@ def test_a_reader_that_does_not_read_is_dropped(world: World) -> None:
     async def story() -> None:
         async with served(world, write_s=0.2) as wire:
             reader, writer = await wire.connect()
+            world.events._ring = deque(maxlen=4096)  # so that nobody falls behind before a write stalls
             writer.write(request("GET", "/api/v1/events", **bearer(world)))
             await _streaming(reader)
             reader._limit = 1  # type: ignore[attr-defined] — stop taking bytes from the socket
-            ended = asyncio.ensure_future(_ended(wire))
+            ended, words = asyncio.ensure_future(_ended(wire)), "x" * 1_000_000
             while not ended.done():  # the kernel takes some megabytes for it
-                world.events.publish("vm.changed", "vm-1", words="x" * 1_000_000)
+                world.events.publish("vm.changed", "vm-1", words=words)
                 await asyncio.sleep(0)
             writer.transport.abort()
 

@@ -24,7 +24,7 @@ from thimble.state.store import Collection, is_durable
 from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
 from thimble.sys import clock, log
-from thimble.vm.qemu.process import QemuPaths
+from thimble.vm.qemu.programs import QemuPaths
 from thimble.vm.service import Vms
 
 

@@ -29,7 +29,7 @@ from thimble.contract.vm import (
 from thimble.core.problem import Code, Problem
 from thimble.core.units import GIB, MIB
 from thimble.image import toolbox
-from thimble.vm.qemu.process import QemuPaths
+from thimble.vm.qemu.programs import QemuPaths
 
 
 @in_world

@@ -27,7 +27,7 @@ from thimble.state.events import Events
 from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
 from thimble.sys import clock
-from thimble.vm.qemu.process import QemuPaths
+from thimble.vm.qemu.programs import QemuPaths
 from thimble.vm.service import Vms
 
 FIRST_LINE = "tiny guest: up"
@@ -191,7 +191,7 @@ def in_world(test: Callable[[World], Awaitable[None]]) -> Callable[[Path], None]
                 await test(world)
             finally:
                 for path in (tmp_path / "run" / "vms").glob("*/process.json"):
-                    from thimble.vm.qemu.process import RunDir
+                    from thimble.vm.qemu.rundir import RunDir
 
                     who = RunDir(tmp_path / "run", path.parent.name).identity()
                     if who is not None:

@@ -69,21 +69,3 @@ def unless(
 def nothing(note: str) -> Decision[Plan]:
     """It is so already; `note` in words."""
     return Decision(note=note)
-
-
-class Accept(msgspec.Struct, Generic[Plan], frozen=True):
-    """Go ahead with `plan`."""
-
-    plan: Plan
-
-
-class Ignore(msgspec.Struct, frozen=True):
-    """It is so already; `why` in words."""
-
-    why: str
-
-
-class Deny(msgspec.Struct, frozen=True):
-    """Not possible, for all of `reasons`."""
-
-    reasons: tuple[Reason, ...]

@@ -19,9 +19,9 @@ from thimble.state.events import Events
 from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
 from thimble.sys import command
-from thimble.vm.qemu import process
+from thimble.vm.qemu import programs
 from thimble.vm.qemu.context import Context
-from thimble.vm.qemu.process import QemuPaths
+from thimble.vm.qemu.programs import QemuPaths
 from thimble.vm.record import lifecycle
 from thimble.vm.shutdown import Shutdown
 from thimble.vm.startup import Startup, cgroup_root
@@ -53,7 +53,7 @@ class Vms:
         durable: bool = True,
     ) -> None:
         root = os.geteuid() == 0
-        self._private = own_users is None and root and not process.usable_by_others(qemu)
+        self._private = own_users is None and root and not programs.usable_by_others(qemu)
         self.context = Context(
             storage=storage, network=network, consoles=consoles, events=events, tasks=tasks, accel=accel,
             qemu=qemu, run=run, clock=clock, entropy=entropy,

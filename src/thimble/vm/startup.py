@@ -15,10 +15,10 @@ from thimble.contract.common import Event
 from thimble.contract.vm import CrashPolicy, Intent, PowerState
 from thimble.core.problem import Problem
 from thimble.state.store import Record
-from thimble.sys import cgroup, log
+from thimble.sys import cgroup, log, logfile
 from thimble.vm import registration
 from thimble.vm.driver import Driver
-from thimble.vm.qemu import process, qmp
+from thimble.vm.qemu import qmp
 from thimble.vm.record.spec import STATE_FILE, Phase, VmRecord
 from thimble.vm.table import VmTable
 from thimble.vm.verbs.create import Create
@@ -128,7 +128,7 @@ class Startup:
         """It ought to run and nothing of it does."""
         if not self._same_boot:
             driver.was(PowerState.STOPPED, "the host was restarted")
-        elif value.spec.on_crash is CrashPolicy.STOP and process.tail(driver.rundir.qemu_log, 1):
+        elif value.spec.on_crash is CrashPolicy.STOP and logfile.tail(driver.rundir.qemu_log, 1):
             driver.was(PowerState.CRASHED, "it crashed before the agent was restarted")
         else:
             driver.was(PowerState.STOPPED, "its start was interrupted")
@@ -228,4 +228,4 @@ class Startup:
             await asyncio.sleep(TRIM_EVERY_S)
             for driver in self._table.drivers.values():
                 if not driver.off.is_set():
-                    process.trim(driver.rundir)
+                    driver.rundir.trim()

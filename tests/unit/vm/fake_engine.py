@@ -9,7 +9,7 @@ from typing import Any
 from thimble.core.problem import Code, Problem
 from thimble.vm.qemu import qmp
 from thimble.vm.qemu.context import Context, Records
-from thimble.vm.qemu.process import RunDir
+from thimble.vm.qemu.rundir import RunDir
 from thimble.vm.record.lifecycle import Ending
 from thimble.vm.record.spec import Definition, Running
 

@@ -18,8 +18,8 @@ from thimble.core.problem import Code, Problem
 from thimble.storage import homes, volume_files
 from thimble.storage.homes import Home
 from thimble.vm import provision
+from thimble.vm.qemu.descriptors import LaunchFds
 from thimble.vm.qemu.launch_fds import Source, open_disk
-from thimble.vm.qemu.process import LaunchFds
 from thimble.vm.record.lifecycle import Ending
 from thimble.vm.record.spec import Definition, Disk
 from thimble.vm.startup import Startup

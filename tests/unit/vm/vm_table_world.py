@@ -20,7 +20,7 @@ from thimble.state.tasks import Tasks
 from thimble.sys import clock
 from thimble.vm.driver import Driver
 from thimble.vm.qemu.context import Context
-from thimble.vm.qemu.process import QemuPaths
+from thimble.vm.qemu.programs import QemuPaths
 from thimble.vm.record.spec import Phase, VmRecord
 from thimble.vm.table import VmTable
 

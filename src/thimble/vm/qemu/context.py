@@ -17,7 +17,7 @@ from thimble.state.events import Events
 from thimble.state.store import Record
 from thimble.state.tasks import Tasks
 from thimble.storage.service import Storage
-from thimble.vm.qemu.process import QemuPaths
+from thimble.vm.qemu.programs import QemuPaths
 from thimble.vm.record.spec import VmRecord
 
 

@@ -17,12 +17,13 @@ from thimble.contract.vm import Machine
 from thimble.core.problem import Code, Problem
 from thimble.state.store import Record
 from thimble.state.tasks import Progress
-from thimble.sys import cgroup
+from thimble.sys import cgroup, logfile
 from thimble.sys import process as linux
 from thimble.vm.qemu import hotplug, launch_fds, process, qmp, render
 from thimble.vm.qemu.context import Context, Records
-from thimble.vm.qemu.process import LaunchFds, RunDir
+from thimble.vm.qemu.descriptors import LaunchFds
 from thimble.vm.qemu.qmp import Control
+from thimble.vm.qemu.rundir import RunDir
 from thimble.vm.record import change, layout, lifecycle
 from thimble.vm.record.lifecycle import Ending
 from thimble.vm.record.spec import Definition, Nic, Running, VmRecord
@@ -142,7 +143,7 @@ class Engine:
             if self.killed:
                 raise Problem(Code.CANCELLED, "it was killed while starting") from error
             if ended:
-                raise process.start_problem(process.tail(self.rundir.qemu_log, 4096)) from error
+                raise process.start_problem(logfile.tail(self.rundir.qemu_log, 4096)) from error
             raise
         if vm.serial:
             await self._context.consoles.attach(self.id, self.rundir.serial)
@@ -230,7 +231,7 @@ class Engine:
 
     def ending(self) -> Ending:
         """Why it ended, from its log."""
-        return lifecycle.ending(process.tail(self.rundir.qemu_log, 8192).decode(errors="replace"))
+        return lifecycle.ending(logfile.tail(self.rundir.qemu_log, 8192).decode(errors="replace"))
 
     async def release(self, nics: tuple[Nic, ...]) -> None:
         """Give back everything a QEMU had; end it if it still runs."""

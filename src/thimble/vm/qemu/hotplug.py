@@ -8,7 +8,7 @@ from typing import assert_never
 
 from thimble.core.problem import Code, Problem
 from thimble.vm.qemu import launch_fds, render
-from thimble.vm.qemu.process import LaunchFds
+from thimble.vm.qemu.descriptors import LaunchFds
 from thimble.vm.qemu.qmp import Control
 from thimble.vm.record.change import AddDisk, AddNic, ChangeMedium, Effect, RemoveDisk, RemoveNic
 from thimble.vm.record.spec import Definition

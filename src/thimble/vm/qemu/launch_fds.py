@@ -14,7 +14,9 @@ from thimble.contract.vm import Firmware
 from thimble.core.problem import Code, Problem
 from thimble.storage.homes import UEFI_VARIABLES
 from thimble.vm.qemu import fat, seed
-from thimble.vm.qemu.process import LaunchFds, QemuPaths, RunDir
+from thimble.vm.qemu.descriptors import LaunchFds
+from thimble.vm.qemu.programs import QemuPaths
+from thimble.vm.qemu.rundir import RunDir
 from thimble.vm.record import layout
 from thimble.vm.record.spec import Definition, Disk, Nic
 

@@ -45,7 +45,7 @@ class Phase(StrEnum):
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`volume` is `datastore/name` of a volume that stands alone; empty: our own, in the VM's directory."""
+    """`volume` is `datastore/name` of a volume of its own; empty: the VM's, in the VM's directory."""
 
     name: str
     volume: str = ""

@@ -8,7 +8,7 @@ from thimble.console.serial import Session
 from thimble.contract import vm as wire
 from thimble.contract.call import Call
 from thimble.core.problem import Code, Problem
-from thimble.vm.qemu import process
+from thimble.sys import logfile
 from thimble.vm.record import lifecycle, view
 from thimble.vm.record.lifecycle import Verb
 from thimble.vm.table import VmTable
@@ -43,7 +43,7 @@ class Read:
         data = self._table.context.consoles.tail(found.id)
         path = self._table.drivers[found.id].rundir.serial_log
         if not data:
-            data = await asyncio.to_thread(process.tail, path, LOG_TAIL)
+            data = await asyncio.to_thread(logfile.tail, path, LOG_TAIL)
         longer = path.exists() and path.stat().st_size > len(data)
         return wire.ConsoleLog(text=data.decode(errors="replace"), truncated=longer)
 

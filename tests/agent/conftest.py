@@ -18,8 +18,8 @@ from thimble.guest.tiny import TinyGuest
 from thimble.image import toolbox
 from thimble.image.progress import on_stderr
 
-#: `fail` or nothing.
-BLOCKING = os.environ.get("THIMBLE_BLOCKING", "")
+#: `fail`, or `tell`: what held up the loop is only shown.
+BLOCKING = os.environ.get("THIMBLE_BLOCKING", "fail")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

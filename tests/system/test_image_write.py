@@ -84,7 +84,7 @@ def test_a_stick_that_forgets_is_found_out(
 
     planned = write.plan(image, tmp_path / "new", document=None, allowed=())
     monkeypatch.setattr(os, "pread", bad)
-    with pytest.raises(Problem, match="does not give back"):
+    with pytest.raises(Problem, match="is not readable as written"):
         write.write(planned, silent)
 
 

@@ -100,6 +100,7 @@ class Control:
         if not self._closing:
             self._lost = True
             await self._disconnect()
+            self._pump.cancel()  # what came before the end has been given on; nobody closes this one any more
             self._on_event(LOST, {})
 
 

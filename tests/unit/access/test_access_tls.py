@@ -32,7 +32,7 @@ def test_a_certificate_is_made_once_with_names_and_a_secret_key(tmp_path: Path, 
 
 
 def test_nothing_is_sent_after_the_handshake_that_nobody_asked_for(tmp_path: Path) -> None:
-    """Clients read and write in threads of their own, and OpenSSL cannot take a ticket and a write at once."""
+    """A client may read and write in two threads; OpenSSL cannot take a ticket and a write at once."""
     context, _ = asyncio.run(tls.ensure(tmp_path, name="box", addresses=()))
     assert context.num_tickets == 0
 

@@ -74,6 +74,9 @@ async def ensure(
 def context(key: Path, certificate: Path) -> ssl.SSLContext:
     """TLS 1.2 and later, HTTP/1.1. Raises ssl.SSLError when the two do not fit."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # No client of ours resumes a session; and a ticket that comes while a console's other thread writes its
+    # first bytes makes OpenSSL lose these now and then: the client waits until we hang up.
+    made.num_tickets = 0
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     made.set_alpn_protocols(["http/1.1"])

@@ -31,6 +31,12 @@ def test_a_certificate_is_made_once_with_names_and_a_secret_key(tmp_path: Path, 
     assert {"localhost", "box", "127.0.0.1", "10.1.2.3", "FD00:0:0:0:0:0:0:1"} <= names
 
 
+def test_nothing_is_sent_after_the_handshake_that_nobody_asked_for(tmp_path: Path) -> None:
+    """A client may read and write in two threads; OpenSSL cannot take a ticket and a write at once."""
+    context, _ = asyncio.run(tls.ensure(tmp_path, name="box", addresses=()))
+    assert context.num_tickets == 0
+
+
 @pytest.mark.parametrize("broken", ["key.pem", "certificate.pem"])
 @pytest.mark.parametrize("content", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
 def test_a_broken_one_is_moved_aside_and_replaced(tmp_path: Path, broken: str, content: str) -> None:

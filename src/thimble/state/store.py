@@ -95,7 +95,8 @@ class Collection(Generic[T]):
 
     def _read(self, directory: Path) -> list[Content]:
         """Each record's file and its content, or why it has none; what writes left that were cut off goes."""
-        directory.mkdir(parents=True, exist_ok=True)
+        if not directory.is_dir():  # it is made by the first write: an idle host writes nothing
+            return []
         pattern = f"*/.{self._inside}.*.new" if self._inside else ".*.json.*.new"
         for unfinished in directory.glob(pattern):
             with suppress(OSError):

@@ -62,7 +62,7 @@ def test_a_dry_run_names_what_changes_and_changes_nothing(tmp_path: Path, first:
     told = change(service(tmp_path), dry_run=True, ntp=("t1", "t2"))
     assert isinstance(told, DryRun) and told.possible
     assert [effect.what for effect in told.effects] == ["sets ntp of the management network to t1, t2"]
-    assert not list((tmp_path / "state/management").iterdir())
+    assert not (tmp_path / "state/management").exists()
 
 
 def test_hosted_it_is_refused_with_a_word_what_to_do(tmp_path: Path) -> None:

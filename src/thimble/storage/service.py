@@ -23,6 +23,7 @@ from thimble.storage.datastores import Datastores
 from thimble.storage.kinds.base import Surroundings
 from thimble.storage.refs import Ref
 from thimble.sys import clock as system
+from thimble.sys.worker import Worker
 
 if TYPE_CHECKING:
     from thimble.storage.images import Images
@@ -59,6 +60,7 @@ class Storage:
         self.attachments = Attachments(self.ports)
         self.background = Background()
         around = Surroundings(state=root, mounts=run / "datastores", mkfs=mkfs)
+        self._releasing: dict[str, Worker] = {}
         self.datastores = Datastores(around, events, self.background)
         self._tool = Lazy(partial(_qemu_img, qemu_img))
         self._clock = clock
@@ -255,7 +257,7 @@ class Storage:
         """Who removed the directory of `vm` says so: nothing is known of its volumes any more."""
         await self.volumes.catalog.forget(home, vm)
 
-    def release_volume(self, home: str, vm: str, file: str, stem: str) -> str:
+    async def release_volume(self, home: str, vm: str, file: str, stem: str) -> str:
         """Make a volume in the directory of `vm` one of its own, called about `stem`. Raises `Problem`.
 
         Its reference, empty when it had gone before. It keeps its identity.
@@ -264,7 +266,8 @@ class Storage:
 
         place = self.datastores.home(home)
         old = homes.volume_file(place.vm(vm) / file)
-        name = volume_files.release(place, old, stem)
+        worker = self._releasing.setdefault(home, Worker(f"release volumes of {home}"))  # one after the other
+        name = await worker.run(lambda: volume_files.release(place, old, stem))
         if not name:
             return ""
         self.volumes.catalog.renamed(home, (vm, old.name), ("", name))

@@ -111,7 +111,7 @@ async def delete(id: str, table: VmTable, progress: Progress) -> None:
         if found.value.noted.keep_volumes:
             own = [disk for disk in vm.disks if not disk.volume]
             for disk in (*own, *stray_disks(source, vm)):
-                release_volume(source, vm, disk)
+                await release_volume(source, vm, disk)
         for nic in vm.nics:
             await context.network.close_port(id, nic.name)
     async with progress.step("files"):
@@ -164,6 +164,6 @@ def stray_disks(source: Source, vm: Definition) -> list[Disk]:
     ]
 
 
-def release_volume(source: Source, vm: Definition, disk: Disk) -> str:
+async def release_volume(source: Source, vm: Definition, disk: Disk) -> str:
     """Make an own volume stand alone, as `datastore/VM-DISK`; its new name, empty when it went before."""
-    return source.storage.release_volume(source.home, source.id, disk.file, f"{vm.name}-{disk.name}")
+    return await source.storage.release_volume(source.home, source.id, disk.file, f"{vm.name}-{disk.name}")

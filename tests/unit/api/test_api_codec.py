@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from api_client import DOCUMENT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from api_client import DOCUMENT
 from thimble.api import codec
 from thimble.contract.verbs import BY_NAME, IDEMPOTENCY_KEY, IF_MATCH, PREFIX, VERBS, Verb
 from thimble.core.problem import Code, Problem

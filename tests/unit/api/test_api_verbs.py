@@ -7,9 +7,9 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from api_client import ask, run
 from api_world import World
-
 from thimble.contract.host import Role
 from thimble.sys import log
 

@@ -105,7 +105,7 @@ async def test_a_volume_that_is_kept_when_its_vm_goes_keeps_its_identity(world: 
     target = await disk_of_a_vm(world)
     target.write_bytes(target.read_bytes())
     id = (await known(world))["vm-00000001", "disk0"].id
-    ref = world.storage.release_volume("local", "vm-00000001", "disk0.qcow2", "web-disk0")
+    ref = await world.storage.release_volume("local", "vm-00000001", "disk0.qcow2", "web-disk0")
     assert ref == "local/web-disk0"
     await settled(world)
     found = await known(world)
@@ -123,7 +123,7 @@ async def test_what_is_kept_is_kept_although_its_vm_is_forgotten_in_the_same_bre
         format=DiskFormat.RAW,
     )
     id = (await known(world))["vm-00000001", "disk0"].id
-    world.storage.release_volume("local", "vm-00000001", "disk0.qcow2", "web-disk0")
+    await world.storage.release_volume("local", "vm-00000001", "disk0.qcow2", "web-disk0")
     await world.storage.forget_volumes("local", "vm-00000001")
     assert [(key, record.id) for key, record in (await known(world)).items()] == [(("", "web-disk0"), id)]
 

@@ -35,7 +35,7 @@ def source_in(store: Path) -> Source:
     directory.mkdir(parents=True, exist_ok=True)
     home = Home(store)
 
-    def release(_home: str, vm: str, file: str, stem: str) -> str:
+    async def release(_home: str, vm: str, file: str, stem: str) -> str:
         return volume_files.release(home, homes.volume_file(home.vm(vm) / file), stem)
 
     storage = SimpleNamespace(homes=lambda: {"local": home.vms}, release_volume=release)
@@ -47,7 +47,7 @@ def test_a_kept_volume_never_takes_the_place_of_another(tmp_path: Path) -> None:
     names = set()
     for content in ("one", "two", "three", "four"):
         (source.directory / "data.raw").write_text(content)
-        names.add(provision.release_volume(source, example(), disk))
+        names.add(asyncio.run(provision.release_volume(source, example(), disk)))
     assert len(names) == 4
     kept = sorted(path.read_text() for path in (tmp_path / "volumes").iterdir())
     assert kept == ["four", "one", "three", "two"]

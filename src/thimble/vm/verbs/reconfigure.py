@@ -115,7 +115,7 @@ class Reconfigure:
         fresh = tuple(disk for disk in vm.disks if disk.name not in known)
         for disk in fresh:  # a file of that name is of a change that was cut off, and not what is asked now
             if not disk.volume:
-                provision.release_volume(source, old, disk)
+                await provision.release_volume(source, old, disk)
         volumes = [disk.volume for disk in fresh if disk.volume]
         try:
             with context.storage.attachments.volumes.take_all(volumes, found.id, "vm.change"):
@@ -132,7 +132,7 @@ class Reconfigure:
             async with progress.step("apply"):
                 pending = await driver.follow()
         finally:  # also when a guest does not let go: what the record has no more is not this VM's
-            kept = self._released(source, old, vm)
+            kept = await self._released(source, old, vm)
         notes = {"kept": ", ".join(kept)} if kept else {}
         return {**notes, "pending": "; ".join(pending)} if pending else notes
 
@@ -147,11 +147,11 @@ class Reconfigure:
         value = replace(decision.plan, assigned=replace(given, disks=given.disks | made))
         await self._table.respec(found.id, value)
 
-    def _released(self, source: Source, old: Definition, vm: Definition) -> list[str]:
+    async def _released(self, source: Source, old: Definition, vm: Definition) -> list[str]:
         """The names under which volumes that the VM has no more stay."""
         stay = {disk.name for disk in vm.disks}
         gone: list[Disk] = [disk for disk in old.disks if not disk.volume and disk.name not in stay]
-        return [name for disk in gone if (name := provision.release_volume(source, old, disk))]
+        return [name for disk in gone if (name := await provision.release_volume(source, old, disk))]
 
     # ── delete ───────────────────────────────────────────────────────────────────────────────────
 

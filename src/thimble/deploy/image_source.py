@@ -21,6 +21,7 @@ from thimble.deploy.image import claims
 from thimble.deploy.mounts import Mounts
 from thimble.host import hardware
 from thimble.host.pid1 import BootFacts
+from thimble.storage import refs
 from thimble.storage.service import Storage
 from thimble.sys import files
 
@@ -81,7 +82,7 @@ class ImageSources:
     async def local(self, name: str) -> Path:
         """A file that is here already: the upload, or an image of a datastore. Raises `Problem`."""
         if name != UPLOAD:
-            return self._storage.resolve_image(name, self._storage.default).path
+            return (await self._storage.find_image(refs.parse(name, self._storage.default))).path
         if not self.uploaded.is_file():
             raise Problem(Code.NOT_FOUND, "no image was sent", hint="Send one: PUT /api/v1/host/image")
         return self.uploaded

@@ -10,6 +10,7 @@ The file is the truth on whether a volume is there and what it holds; the record
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 
@@ -57,9 +58,9 @@ class Catalog:
         self._moved: dict[str, list[tuple[Key, Key]]] = {}
         self._changes = 0
         self._keeps_up = False
-        self._reading = asyncio.Lock()
-        self._reconciling = asyncio.Lock()
-        self._following = asyncio.Lock()
+        self._reading: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._reconciling: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._following: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def keep_up(self) -> None:
         """From now on, also what comes and goes without a verb gets and loses its record."""
@@ -83,7 +84,9 @@ class Catalog:
 
     async def records(self, datastore: str) -> Collection[VolumeRecord]:
         """Raises `Problem` UNAVAILABLE."""
-        async with self._reading:
+        if (known := self._read.get(datastore)) is not None:
+            return known
+        async with self._reading[datastore]:
             if datastore not in self._read:
                 found = await self._datastores.ask(datastore, lambda home: _read(home, datastore), LIST_S)
                 self._read[datastore] = found
@@ -138,7 +141,7 @@ class Catalog:
     async def reconcile(self, datastore: str) -> None:
         """Adopt files without a record, remove records without a file. A full datastore only logs."""
         try:
-            async with self._reconciling:
+            async with self._reconciling[datastore]:
                 records, files = await self._look(datastore)
                 known = {_key(record) for record in records.all()}
                 for file, size in files:
@@ -164,7 +167,7 @@ class Catalog:
 
     async def _follow(self, datastore: str, records: Collection[VolumeRecord]) -> None:
         """The files that were renamed."""
-        async with self._following:
+        async with self._following[datastore]:
             for was, (vm, name) in self._moved.pop(datastore, ()):
                 if (found := _find(records, was)) is not None:
                     change = partial(msgspec.structs.replace, vm=vm, name=name)

@@ -52,6 +52,9 @@ class Startup:
         self._lost: list[Driver] = []
         self._interrupted: list[str] = []
         self._changed = asyncio.Event()  # datastores came or went
+        self._coming: set[str] = set()  # datastores whose records are being read
+        self._seen: set[str] = set()  # those that were here since the agent began
+        self._begun = False  # autostart: what comes from now on is begun when it comes
 
     async def open(self) -> None:
         """Read the records, adopt running QEMUs; nothing slow unless there are any."""
@@ -60,6 +63,7 @@ class Startup:
         self._mark.touch()
         homes, own = self._context.storage.homes(), self._context.storage.default
         for name in sorted(homes, key=lambda name: name != own):  # where names clash, our own were first
+            self._seen.add(name)
             self._take(name, homes[name], self._table.take(name, homes[name]))
         self._context.events.listen(self._heard)
         self._context.background.keep("VMs of datastores", self._follow_datastores())
@@ -139,27 +143,40 @@ class Startup:
             self._changed.set()
 
     async def _follow_datastores(self) -> None:
-        """VMs come and go with their datastores."""
+        """VMs come and go with their datastores; one that hangs holds up only itself."""
         while True:
             await self._changed.wait()
             self._changed.clear()
-            try:
-                await self._look_at_datastores()
-            except (Problem, OSError) as error:
-                log.say(f"VMs of datastores: {error}")
+            self._look_at_datastores()
 
-    async def _look_at_datastores(self) -> None:
+    def _look_at_datastores(self) -> None:
         homes = self._context.storage.homes()
-        for name, home in homes.items():
-            if name in self._table.roots:
-                continue
-            self._take(name, home, await self._table.bring(name, home))
-            for record in self._table.all():
-                if record.root == name and (driver := self._table.drivers.get(record.id)):
-                    self._context.events.publish("vm.changed", record.id, state=driver.status.state)
-        for name in self._table.roots - set(homes):
+        for name in homes.keys() - self._table.roots - self._coming:
+            self._coming.add(name)
+            self._context.background.keep(f"VMs of the datastore {name}", self._bring(name, homes[name]))
+        for name in self._table.roots - homes.keys() - self._coming:
             self._table.drop(name)
-        await self._catch_up()
+
+    async def _bring(self, name: str, home: Path) -> None:
+        """The VMs of a datastore that came after the agent's start."""
+        try:
+            found = await self._table.bring(name, home)
+            first = name not in self._seen
+            self._seen.add(name)
+            late = self._begun  # else they are among those that autostart will look at
+            self._take(name, home, found)
+            for record in found:
+                if (driver := self._table.drivers.get(record.id)) is not None:
+                    self._context.events.publish("vm.changed", record.id, state=driver.status.state)
+            await self._catch_up()
+            self._coming.discard(name)
+            self._changed.set()  # it may have gone meanwhile
+            if late:
+                await self._begin([record.id for record in found], first=first)
+        except (Problem, OSError) as error:
+            log.say(f"VMs of the datastore {name}: {error}")
+        finally:
+            self._coming.discard(name)
 
     async def _catch_up(self) -> None:
         adopt, self._adopt = self._adopt, []
@@ -178,7 +195,18 @@ class Startup:
         qmp.warm()
         self._context.background.keep("VM logs", self._trim())
         self._context.background.keep("restarts after crashes", self._restart())
-        for id in self._interrupted:
+        self._begun = True
+        await self._begin([record.id for record in self._table.all()], first=True)
+
+    async def _begin(self, ids: list[str], *, first: bool) -> None:
+        """What of these was interrupted, then what starts with the host: the `first` time they are here."""
+        await self._finish_interrupted()
+        if first and not self._same_boot:
+            await self._start_in_order(ids)
+
+    async def _finish_interrupted(self) -> None:
+        interrupted, self._interrupted = self._interrupted, []
+        for id in interrupted:
             record = self._table.find(id)
             if record is None:
                 continue
@@ -191,13 +219,11 @@ class Startup:
                     await self._power.begin(id, "interrupted start")
             except Problem as problem:
                 log.say(f"{record.value.spec.name}: what was interrupted cannot go on: {problem.detail}")
-        self._interrupted = []
-        if not self._same_boot:
-            await self._start_in_order()
 
-    async def _start_in_order(self) -> None:
+    async def _start_in_order(self, ids: list[str]) -> None:
         drivers = self._table.drivers
-        ready = [r for r in self._table.all() if r.value.noted.phase is Phase.READY and r.id in drivers]
+        there = [record for id in ids if id in drivers and (record := self._table.find(id)) is not None]
+        ready = [r for r in there if r.value.noted.phase is Phase.READY]
         ready.sort(key=lambda r: (r.value.spec.autostart.order, r.value.spec.name))
         # First those that were saved because the host went down: they do not wait for a guest's boot.
         saved = [r for r in ready if r.value.noted.intent is Intent.RUNNING and self._is_saved(r.id)]

@@ -222,9 +222,10 @@ class VmTable:
     def drop(self, name: str) -> None:
         """Forget the VMs of a datastore that went, unless one runs."""
         there = [record.id for record in self.all() if record.root == name]
-        if all(self.drivers[id].off.is_set() for id in there):
+        drivers = [self.drivers[id] for id in there if id in self.drivers]
+        if all(driver.off.is_set() for driver in drivers):
             for id in there:
-                self.drivers.pop(id)
+                self.drivers.pop(id, None)
             self._store.drop_root(name)
 
     async def remove(self, id: str) -> None:

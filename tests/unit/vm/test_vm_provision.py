@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,6 +25,12 @@ from thimble.vm.record.lifecycle import Ending
 from thimble.vm.record.spec import Definition, Disk
 from thimble.vm.startup import Startup
 from thimble.vm.table import VmTable
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0)
 
 
 def example(**more: object) -> Definition:
@@ -99,11 +106,14 @@ def test_a_datastore_that_comes_again_elsewhere_has_its_records_there(tmp_path: 
         world = TableWorld(tmp_path, PowerState.STOPPED, ready())
         world.context.storage.homes = lambda: homes  # type: ignore[method-assign]
         startup = Startup(world.table, *(cast(Any, None),) * 3)
-        await startup._look_at_datastores()
+        startup._look_at_datastores()
+        await until(lambda: "data" in world.table.roots)
         del homes["data"]
-        await startup._look_at_datastores()
+        startup._look_at_datastores()
+        assert "data" not in world.table.roots
         homes["data"] = tmp_path / "new"
-        await startup._look_at_datastores()
+        startup._look_at_datastores()
+        await until(lambda: "data" in world.table.roots)
         assert world.table.directory("vm-2", "data") == tmp_path / "new" / "vm-2"
 
     asyncio.run(story())

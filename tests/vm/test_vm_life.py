@@ -58,6 +58,9 @@ async def test_a_qemu_that_dies_is_started_again(world: World) -> None:
     id = await world.create(world.tiny())
     await world.start(id)
     await world.says(id, FIRST_LINE)
+    log = world.vms.table.drivers[id].rundir.serial_log
+    while FIRST_LINE not in log.read_text(errors="replace"):  # QEMU writes to its log behind the socket
+        await asyncio.sleep(0)
     os.kill(world.pids()[0], signal.SIGKILL)
     vm = await world.state(id, PowerState.CRASHED)
     assert "QEMU died; starts again in 1.0 s" in vm.status.why

@@ -157,7 +157,7 @@ class Late:
             *parts.vms.warnings(),
         ]
         if parts.ready:
-            found += self.deploy.get().warnings()
+            found += () if parts.options.hosted else self.deploy.get().warnings()
             found += self.netboot.get().warnings() if netboot.asked(parts.options.state) else ()
         return tuple(found)
 

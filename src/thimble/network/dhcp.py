@@ -64,7 +64,7 @@ class Dhcp:
                 continue
             try:
                 running = msgspec.json.decode(path.read_bytes(), type=_Running)
-            except (OSError, ValueError):
+            except (OSError, ValueError, msgspec.MsgspecError):
                 continue
             if process.alive(running.who):
                 self._running[bridge] = running

@@ -132,7 +132,7 @@ class Switches:
             if self._known is None or self._known[0] != stamp:
                 self._known = stamp, msgspec.json.decode(self._boot.read_bytes(), type=_Boot)
             return self._known[1]
-        except (OSError, ValueError):
+        except (OSError, ValueError, msgspec.MsgspecError):
             return None
 
     async def _make_first(self) -> None:

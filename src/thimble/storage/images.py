@@ -84,7 +84,7 @@ class Images:
                 record = self._records.get(homes.image_facts(path))
             except FileNotFoundError:
                 record = self._unknown(path)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
             raise Problem(Code.FAILED, f"cannot read what is known of the image {ref}: {error}") from error
         return ImageFacts(
             ref=ref,

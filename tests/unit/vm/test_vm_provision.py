@@ -21,6 +21,7 @@ from thimble.storage.homes import Home
 from thimble.vm import provision
 from thimble.vm.qemu.descriptors import LaunchFds
 from thimble.vm.qemu.launch_fds import Source, open_disk
+from thimble.vm.qemu.rundir import RunDir
 from thimble.vm.record.lifecycle import Ending
 from thimble.vm.record.spec import Definition, Disk
 from thimble.vm.startup import Startup
@@ -157,3 +158,13 @@ def test_a_restart_that_was_refused_is_tried_again(tmp_path: Path, state: PowerS
         await driver.close()
 
     asyncio.run(scenario())
+
+
+def test_a_torn_file_of_the_run_directory_is_none(tmp_path: Path) -> None:
+    rundir = RunDir(tmp_path, "vm-1")
+    rundir.directory.mkdir(parents=True)
+    for torn in (b"", b'{"pid": 7', b"\xff\xfe", b"[]"):
+        rundir.process.write_bytes(torn)
+        rundir.running.write_bytes(torn)
+        assert rundir.identity() is None
+        assert rundir.was() is None

@@ -58,13 +58,13 @@ class RunDir:
         """Who ran here last; None when nobody is recorded."""
         try:
             return msgspec.json.decode(self.process.read_bytes(), type=linux.Identity)
-        except (OSError, ValueError):
+        except (OSError, ValueError, msgspec.MsgspecError):
             return None
 
     def was(self) -> Running | None:
         try:
             return msgspec.json.decode(self.running.read_bytes(), type=Running)
-        except (OSError, ValueError):
+        except (OSError, ValueError, msgspec.MsgspecError):
             return None
 
     def write_running(self, running: Running) -> None:

@@ -217,7 +217,8 @@ class Collection(Generic[T]):
         record, path, data = self._prepared(id, value, root, expect)
         _, worker = self._writers[record.root]
         await worker.run(lambda: files.write_atomic(path, data, durable=self._durable))
-        self._records[id] = record
+        if record.root in self._roots:  # else its root was dropped meanwhile; the file is there
+            self._records[id] = record
         return record
 
     async def _unlink(self, id: str, expect: int | None) -> None:

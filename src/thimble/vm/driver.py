@@ -93,7 +93,9 @@ class Driver:
         """
 
         async def item() -> T | None:
-            decision = lifecycle.decide(self.status.state, self._record.noted.phase, verb)
+            going = Verb.DELETE in self._queued and verb is not Verb.DELETE  # accepted, and not yet noted
+            queued = (Verb.DELETE,) if going else ()
+            decision = lifecycle.decide(self.status.state, self._record.noted.phase, verb, queued)
             decision.refuse()
             return None if decision.plan is None else await work()
 

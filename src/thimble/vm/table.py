@@ -31,6 +31,10 @@ from thimble.vm.record.upgrades import UPGRADES
 replace = msgspec.structs.replace
 
 
+#: Seconds that a request waits for a datastore whose VMs are still being read.
+KNOWN_S = 10.0
+
+
 class VmTable:
     """`turn`: held by who decides on what VMs share (names, MACs, volumes) until it is committed."""
 
@@ -38,6 +42,7 @@ class VmTable:
         self.context = context
         self.drivers: dict[str, Driver] = {}
         self.turn = asyncio.Lock()
+        self._more = asyncio.Event()  # the next datastore's VMs are known
         self._store: Collection[VmRecord] = Collection(
             VmRecord, noun="VM", inside=VM_RECORD, upgrades=UPGRADES, durable=durable
         )
@@ -118,21 +123,28 @@ class VmTable:
     def memory_reasons(self, id: str, memory_mib: int) -> list[Reason]:
         """Why the VM `id` cannot start beside all that run or were told to start."""
         promises = tuple(
-            Promise(vm=other, promised=self._promised(other), touched=_touched(driver))
+            Promise(vm=other, promised=self._promised(other, driver), touched=_touched(driver))
             for other, driver in self.drivers.items()
             if other != id and driver.starts
         )
         return memory.reasons(memory_mib, self.context.memory()[1], promises)
 
-    def _promised(self, id: str) -> int:
-        return memory.need(self.get(id).value.spec.memory_mib)
+    def _promised(self, id: str, driver: Driver) -> int:
+        """What it runs with counts, not what waits for its next cold start."""
+        running = driver.engine.running
+        size = self.get(id).value.spec.memory_mib if running is None else running.record.memory_mib
+        return memory.need(size)
 
     # ── what was asked ───────────────────────────────────────────────────────────────────────────
 
     async def add(self, id: str, record: VmRecord, root: str) -> Driver:
         """A new VM, in phase `creating`. Raises `Problem`; then there is nothing of it."""
-        await self._store.commit(id, record, root=root, expect=0)
         driver = self.drivers[id] = Driver(id, self.context, self, PowerState.CREATING)
+        try:
+            await self._store.commit(id, record, root=root, expect=0)
+        except Exception:
+            self.drivers.pop(id, None)
+            raise
         name = record.spec.name
         self.context.events.publish("vm.changed", id, state=PowerState.CREATING, name=name)
         return driver
@@ -205,11 +217,25 @@ class VmTable:
 
     def take(self, name: str, home: Path) -> list[Record[VmRecord]]:
         """Read the records of a datastore; who takes them gives each a driver, or refuses it."""
-        return self._store.add_root(name, home)
+        return self._came(self._store.add_root(name, home))
 
     async def bring(self, name: str, home: Path) -> list[Record[VmRecord]]:
         """The same for a datastore that came later; its disk is read in a thread."""
-        return await self._store.bring_root(name, home)
+        return self._came(await self._store.bring_root(name, home))
+
+    def _came(self, found: list[Record[VmRecord]]) -> list[Record[VmRecord]]:
+        self._more.set()
+        self._more = asyncio.Event()
+        return found
+
+    async def known(self, name: str) -> None:
+        """Wait until the VMs of a datastore that has just come are known; not for ever."""
+        try:
+            async with asyncio.timeout(KNOWN_S):
+                while name not in self.roots and name in self.context.storage.homes():
+                    await self._more.wait()
+        except TimeoutError:
+            pass  # a blocker says so
 
     def settle(self, id: str, value: VmRecord) -> Record[VmRecord]:
         """A record that came with a datastore, as it can be used here. Raises `Problem`."""

@@ -46,6 +46,7 @@ class Create:
         key = f"{call.user}/{call.key}" if call.key else ""  # nobody is told of another's VM by a guessed key
         want = rules.normalise(call.input, self._context.storage.default)
         noted = Noted(start=want.start, key=key, digest=digest)
+        await self._table.known(want.datastore)
 
         async def act(decision: Decision[VmRecord]) -> Started:
             if decision.plan is None:

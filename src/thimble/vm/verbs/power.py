@@ -81,11 +81,14 @@ class Power:
 
     async def carry_out_start(self, driver: Driver, progress: Progress, *, discard: bool = False) -> Result:
         """The start of a VM whose intent is to run; where it fails, it is to stay off. Raises `Problem`."""
+        if driver.status.state in lifecycle.LIVE:
+            return {}
+        self._admit(driver.id).refuse()
         try:
-            self._admit(driver.id).refuse()
             await driver.start(progress, discard=discard)
         except Problem:
-            if self._table.find(driver.id) is not None and not self._context.host_stopping:
+            off = driver.status.state not in lifecycle.LIVE
+            if off and self._table.find(driver.id) is not None and not self._context.host_stopping:
                 await self._table.intend_off(driver.id)
             raise
         warnings = self.slow_warning()

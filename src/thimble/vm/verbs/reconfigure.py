@@ -83,7 +83,7 @@ class Reconfigure:
         reasons += unfit
         if value is not None and driver.status.state is PowerState.SAVED:
             reasons += saved_state.change_reasons(old, value.definition)
-        if value is not None and not reasons and value == record:
+        if value is not None and not reasons and _same(value, record):
             return Decision(note="it is so already")
         return Decision(
             plan=value,
@@ -125,7 +125,7 @@ class Reconfigure:
                         await asyncio.to_thread(provision.make_variables, source, context)
                 async with progress.step("record"), self._table.turn:
                     await self._commit(found, driver, asked, {disk.name: disk.size_bytes for disk in made})
-        except BaseException:
+        except Exception:  # an agent that ends leaves what it made: the commit may be on its way
             await provision.discard(source, fresh, directory=self._table.find(found.id) is None)
             raise
         try:
@@ -173,6 +173,7 @@ class Reconfigure:
                 for task in self._context.tasks.all():
                     if task.subject == found.id and task.verb == "vm.delete":
                         return Started(task=task, subject=found.id)
+            driver.monitor.cancel_restart()
             with driver.holding(Verb.DELETE):
                 await self._table.noted(
                     found.id,
@@ -200,3 +201,9 @@ class Reconfigure:
             self._context.events.publish("vm.deleted", id)
 
         return self._context.tasks.start("vm.delete", id, work, owner=owner)
+
+
+def _same(new: VmRecord, old: VmRecord) -> bool:
+    """Does it change nothing? A MAC that was given counts as one that was asked for."""
+    devices = {"disks": (), "nics": ()}
+    return new.definition == old.definition and replace(new.spec, **devices) == replace(old.spec, **devices)

@@ -36,6 +36,9 @@ class Wanted:
         me, home = old.id if old else "", want.datastore
         reasons = [*rules.check(want, self._host()), *self._name_reasons(want.name, me)]
         reasons += storage.check_home(home, "$.datastore")
+        if home in storage.homes() and home not in self._table.roots:
+            words = f"the VMs on {home} are still being read: try again in a moment"
+            reasons.append(Reason(message=words, code=Code.UNAVAILABLE, path="$.datastore"))
         if any(reason.path == "$.datastore" for reason in reasons):
             return reasons
         kept = {disk.name for disk in old.value.spec.disks} if old else set()

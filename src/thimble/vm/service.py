@@ -132,17 +132,6 @@ class Vms:
             lines.append("VMs run as root, not as users of their own: QEMU lies in a private directory")
         return tuple(lines)
 
-    def secrets(self) -> tuple[str, ...]:
-        """What no support bundle may hold, wherever it stands."""
-        found: list[str] = []
-        for record in self.table.all():
-            spec = record.value.spec
-            if spec.seed is not None:
-                found += [spec.seed.password_hash or "", spec.seed.user_data]
-            if spec.direct is not None:
-                found.append(spec.direct.cmdline)
-        return tuple(found)
-
     async def qemu_version(self) -> str:
         """QEMU's own version, or why it is not known; asked once."""
         if not self._version:

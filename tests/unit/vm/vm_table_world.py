@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -82,6 +81,3 @@ class TableWorld:
 
     def call(self, input: Any = None, ref: str = "vm-1", **more: Any) -> Call[Any]:
         return Call(input=input, path={"vm": ref}, user="test", **more)
-
-
-Fill = Callable[[], None]
